@@ -1,0 +1,1 @@
+"""Values and parsing of the configuration; reads no file and no environment by itself."""

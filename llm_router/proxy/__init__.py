@@ -1,0 +1,1 @@
+"""Carrying it: gate, tap, upstream, relay, dispatch."""

@@ -1,0 +1,1 @@
+"""Who may ask: the aiohttp application and its routes."""

@@ -1,0 +1,1 @@
+"""What travels: server-sent events, chat requests, provider dialects."""

@@ -1,0 +1,137 @@
+"""A chat request as the client sent it: the few fields that we read are typed, all others travel unchanged."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import orjson
+
+from llm_router.errors import ApiError
+
+# Keys of a JSON object may be spelled with escapes; a body that might do so is rewritten the slow way.
+_ESCAPED_MODEL_KEY = re.compile(rb"\\u00(?:6[dfcDFC45])")
+_MODEL_FIELD = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+# Bodies that orjson refuses (lone surrogates) are read by the slower parser of the standard library up to here.
+_SLOW_PARSE_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A checked chat request. `raw` are the client's bytes, `body` the parsed JSON object (do not change it)."""
+
+    raw: bytes
+    body: Mapping[str, Any]
+    model: str
+    stream: bool
+
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]:
+        """The conversation, oldest first."""
+        messages: Sequence[Mapping[str, Any]] = self.body["messages"]
+        return messages
+
+    @property
+    def tools(self) -> Sequence[Any]:
+        """The tools offered to the model; empty if none."""
+        tools = self.body.get("tools")
+        return tools if isinstance(tools, list) else ()
+
+    @property
+    def output_limit(self) -> int | None:
+        """The output tokens that were asked for: `max_completion_tokens`, else `max_tokens`."""
+        for name in ("max_completion_tokens", "max_tokens"):
+            value = self.body.get(name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                return value
+        return None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the client asked for a usage chunk at the end of the stream."""
+        options = self.body.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+    def with_model(self, model: str) -> bytes:
+        """The client's bytes with only `model` replaced; in place where the field stands alone in the text."""
+        raw = self.raw
+        if raw.count(b'"model"') == 1 and not _ESCAPED_MODEL_KEY.search(raw):
+            found = _MODEL_FIELD.search(raw)
+            if found and orjson.loads(found[1]) == self.model:
+                return raw[: found.start(1)] + orjson.dumps(model) + raw[found.end(1) :]
+        return dump({**self.body, "model": model})
+
+
+def dump(body: Mapping[str, Any]) -> bytes:
+    """JSON bytes of `body`; what orjson refuses (lone surrogates, huge integers, deep nesting) goes the slow way."""
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        return json.dumps(body, separators=(",", ":")).encode()
+
+
+def parse_chat(raw: bytes) -> ChatRequest:
+    """Reads and checks the body of a chat request. Raises ApiError (400) that names the field and the remedy."""
+    body = parse_object(raw)
+    model = body.get("model")
+    if not isinstance(model, str) or not model.strip():
+        problem = "is missing" if "model" not in body else "must be a non-empty string"
+        _refuse("model", f"'model' {problem}; use \"router\", \"router/<category>\" or \"provider/model\"")
+    stream = body.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        _refuse("stream", "'stream' must be true, false or null")
+    _check_messages(body)
+    return ChatRequest(raw=raw, body=body, model=model, stream=bool(stream))
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object from `raw`. Raises ApiError (400)."""
+    if not raw.strip():
+        _refuse(None, "The request body is empty; send a JSON object")
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        body = _parse_slowly(raw, error)
+    if not isinstance(body, dict):
+        _refuse(None, "The request body must be a JSON object")
+    return body
+
+
+def _parse_slowly(raw: bytes, error: orjson.JSONDecodeError) -> Any:
+    if "surrogate" in str(error) or "hex escape" in str(error):
+        if len(raw) <= _SLOW_PARSE_BYTES:
+            try:
+                return json.loads(raw, parse_constant=_no_constant)
+            except (ValueError, RecursionError):
+                pass
+    _refuse(None, f"The request body is not valid JSON: {error}")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_messages(body: Mapping[str, Any]) -> None:
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        hint = "; this route takes chat completions, not the Responses API" if "input" in body else ""
+        problem = "must be a list" if "messages" in body else "is missing"
+        _refuse("messages", f"'messages' {problem}{hint}")
+    if not messages:
+        _refuse("messages", "'messages' must not be empty")
+    for index, message in enumerate(messages):
+        place = f"messages[{index}]"
+        if not isinstance(message, dict):
+            _refuse(place, f"'{place}' must be an object")
+        role = message.get("role")
+        if not isinstance(role, str) or not role:
+            _refuse(f"{place}.role", f"'{place}.role' must be a non-empty string")
+        if message.get("content") is None and role != "assistant":
+            _refuse(f"{place}.content", f"'{place}.content' is missing")
+
+
+def _refuse(param: str | None, message: str) -> NoReturn:
+    raise ApiError(400, message, param=param)

@@ -1,0 +1,1 @@
+"""One module per provider dialect; every one is a sans-IO machine."""

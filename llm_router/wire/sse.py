@@ -1,0 +1,125 @@
+"""Server-sent events as bytes: cutting a stream into whole events, and reading the events.
+
+Follows the WHATWG event-stream grammar (lines end with CRLF, LF or a lone CR; a blank line ends an event), but
+works on bytes and keeps every byte, because what is read here is passed on unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+BOM = b"\xef\xbb\xbf"
+DONE = b"[DONE]"
+DONE_EVENT = b"data: [DONE]\n\n"
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class EventTooLarge(ValueError):
+    """An event passed the limit without its blank line."""
+
+
+class SseEvent(NamedTuple):
+    """One event: `name` of its `event:` field (empty if none) and the joined `data` (None without a data line)."""
+
+    name: bytes
+    data: bytes | None
+
+
+def last_event_end(data: bytes) -> int:
+    """Index after the last blank line in `data`, 0 if there is none."""
+    end = max(data.rfind(b"\n\n"), data.rfind(b"\n\r"), data.rfind(b"\r\r")) + 2
+    if end == 1:
+        return 0
+    # A CR that ends a blank line takes the LF behind it along.
+    return end + 1 if data[end - 1 : end + 1] == b"\r\n" else end
+
+
+class EventSplitter:
+    """Hands out whole events only; what follows the last blank line waits for its end.
+
+    Only new bytes (and the one before them) are searched, so a drip of single bytes costs linear time.
+    """
+
+    __slots__ = ("_limit", "_parts", "_size")
+
+    def __init__(self, limit: int = MAX_EVENT_BYTES) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def __repr__(self) -> str:
+        return f"<EventSplitter waiting={self._size}>"
+
+    def feed(self, data: bytes) -> bytes:
+        """All bytes up to the last blank line seen so far, or nothing. Raises EventTooLarge."""
+        if not data:
+            return b""
+        parts = self._parts
+        if not parts:
+            if data.endswith(b"\n\n"):
+                return data
+            end = last_event_end(data)
+            if end < len(data):
+                self._keep(data[end:])
+            return data[:end]
+        end = last_event_end(parts[-1][-1:] + data) - 1
+        if end < 0:
+            self._keep(data)
+            return b""
+        parts.append(data[:end])
+        whole = b"".join(parts)
+        parts.clear()
+        self._size = 0
+        if end < len(data):
+            self._keep(data[end:])
+        return whole
+
+    def rest(self) -> bytes:
+        """Takes out what waits for its end."""
+        rest = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        return rest
+
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limit:
+            raise EventTooLarge(f"an event is longer than {self._limit} bytes")
+        self._parts.append(data)
+
+
+def iter_events(block: bytes) -> Iterator[SseEvent]:
+    """The events in `block`; one without its blank line at the end is given too (lenient, as vendors' SDKs are).
+
+    Comments and unknown fields are skipped; an event of comments alone is not given.
+    """
+    if block.startswith(BOM):
+        block = block[3:]
+    lines = _LINE_END.split(block) if b"\r" in block else block.split(b"\n")
+    name, data, seen = b"", [], False
+    for line in lines:
+        if not line:
+            if seen:
+                yield SseEvent(name, b"\n".join(data) if data else None)
+                name, data, seen = b"", [], False
+            continue
+        field, _, value = line.partition(b":")
+        if value.startswith(b" "):
+            value = value[1:]
+        if field == b"data":
+            data.append(value)
+            seen = True
+        elif field == b"event":
+            name = value
+            seen = True
+    if seen:
+        yield SseEvent(name, b"\n".join(data) if data else None)
+
+
+def data_event(payload: bytes) -> bytes:
+    """`payload` (one line, for example JSON from orjson) as one event."""
+    return b"data: " + payload + b"\n\n"
