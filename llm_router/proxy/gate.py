@@ -1,0 +1,263 @@
+"""The commit gate: meaning commits, not bytes.
+
+Until an event carries meaning nothing has been sent to the client, so another candidate can still answer. The gate
+reads whole events of an OpenAI-shaped stream and says HOLD, COMMIT or REJECT; it also judges whole completions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import orjson
+
+from llm_router.errors import Failure, FailureKind
+from llm_router.wire.sse import DONE, iter_events
+
+HELD_BYTES = 1024 * 1024
+# Of a delta or a message: any of these, when not empty, is something that the client wants to see.
+_SUBSTANCE = (
+    "content",
+    "tool_calls",
+    "refusal",
+    "reasoning_content",
+    "reasoning",
+    "reasoning_text",
+    "reasoning_details",
+    "function_call",
+    "audio",
+    "images",
+)
+# A finish that is an answer even when nothing came before it.
+_ANSWERING_FINISHES = frozenset({"length", "content_filter"})
+_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+
+
+class Verdict(Enum):
+    """What to do with a stream that has been read so far."""
+
+    HOLD = "hold"
+    COMMIT = "commit"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSeen:
+    """A provider's error inside a 200 answer: its object, as it came."""
+
+    error: Mapping[str, Any]
+
+    @property
+    def message(self) -> str:
+        """The provider's words, not masked yet."""
+        message = self.error.get("message")
+        return message if isinstance(message, str) and message else "the provider reported an error"
+
+
+class Gate:
+    """State of one stream before its commit point. `held` are the bytes to replay, unchanged, at the commit."""
+
+    __slots__ = ("_broken", "_size", "chunks", "ended", "error", "finished", "held")
+
+    def __init__(self) -> None:
+        self.held: list[bytes] = []
+        self.error: ErrorSeen | None = None
+        self.finished = False  # a finish_reason came, without substance
+        self.ended = False  # [DONE] came, without substance
+        self.chunks = 0
+        self._size = 0
+        self._broken = 0
+
+    def __repr__(self) -> str:
+        return f"<Gate held={self._size} finished={self.finished}>"
+
+    def feed(self, block: bytes) -> Verdict:
+        """Takes whole events. On COMMIT, `block` is not in `held`: its rest may hold more than meaning."""
+        for event in iter_events(block):
+            if event.data is None:
+                continue
+            verdict = self._judge(event.name, event.data)
+            if verdict is not Verdict.HOLD:
+                return verdict
+        self.held.append(block)
+        self._size += len(block)
+        return Verdict.REJECT if self._size > HELD_BYTES else Verdict.HOLD
+
+    def _judge(self, name: bytes, data: bytes) -> Verdict:
+        if data.startswith(DONE):
+            self.ended = True
+            return Verdict.REJECT
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            self._broken += bool(data)
+            return Verdict.HOLD
+        error = error_in(chunk, name)
+        if error is not None:
+            self.error = error
+            return Verdict.REJECT
+        if not isinstance(chunk, dict):
+            self._broken += 1
+            return Verdict.HOLD
+        self.chunks += 1
+        choices = chunk.get("choices")
+        if not isinstance(choices, list):
+            return Verdict.HOLD
+        for choice in choices:
+            if isinstance(choice, dict):
+                if has_substance(choice):
+                    return Verdict.COMMIT
+                self.finished = self.finished or choice.get("finish_reason") is not None
+        return Verdict.HOLD
+
+    @property
+    def well_formed_empty(self) -> bool:
+        """A whole answer that simply holds nothing; it may be passed on as it came when nothing better is left."""
+        return self.finished and self.error is None
+
+    def failure(self) -> Failure:
+        """Why the stream was rejected, or ended without a commit. The message is not masked yet."""
+        if self.error is not None:
+            return upstream_error(self.error)
+        if self._size > HELD_BYTES:
+            return Failure(FailureKind.INVALID_RESPONSE, f"no content within the first {HELD_BYTES} bytes", 200)
+        if self._broken and not self.chunks:
+            return Failure(FailureKind.INVALID_RESPONSE, "the stream holds no valid JSON event", 200)
+        return Failure(FailureKind.EMPTY_COMPLETION, "the provider answered 200 with nothing in it", 200)
+
+
+def has_substance(choice: Mapping[str, Any]) -> bool:
+    """Whether a choice of a chunk (or of a completion) carries meaning."""
+    if choice.get("finish_reason") in _ANSWERING_FINISHES:
+        return True
+    for part in (choice.get("delta"), choice.get("message")):
+        if isinstance(part, dict) and any(part.get(name) for name in _SUBSTANCE):
+            return True
+    return bool(choice.get("text"))
+
+
+def error_in(chunk: Any, name: bytes = b"") -> ErrorSeen | None:
+    """The error that a chunk or body reports, in any of the forms seen in the wild."""
+    if isinstance(chunk, list) and len(chunk) == 1:
+        chunk = chunk[0]
+    if not isinstance(chunk, dict):
+        return None
+    error = chunk.get("error")
+    if isinstance(error, dict) and error:
+        return ErrorSeen(error)
+    if isinstance(error, str) and error:
+        return ErrorSeen({"message": error})
+    if error:
+        return ErrorSeen({})
+    if chunk.get("object") == "error" or chunk.get("type") == "error" or name == b"error":
+        return ErrorSeen(chunk)
+    choices = chunk.get("choices")
+    if isinstance(choices, list) and any(
+        isinstance(choice, dict) and choice.get("finish_reason") == "error" for choice in choices
+    ):
+        return ErrorSeen({})
+    return None
+
+
+def upstream_error(seen: ErrorSeen) -> Failure:
+    """The failure for an error that came inside a 200 answer."""
+    code, kind = seen.error.get("code"), seen.error.get("type")
+    return Failure(
+        FailureKind.UPSTREAM_ERROR,
+        seen.message,
+        status=200,
+        code=str(code) if isinstance(code, str | int) and not isinstance(code, bool) else None,
+        type=kind if isinstance(kind, str) else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionVerdict:
+    """What a whole completion turned out to be: `failure` is None for an answer."""
+
+    failure: Failure | None = None
+    error: ErrorSeen | None = None
+    well_formed_empty: bool = False
+
+
+def judge_completion(body: Any) -> CompletionVerdict:
+    """The same judgement for a non-streamed 200 answer, parsed."""
+    error = error_in(body)
+    if error is not None:
+        return CompletionVerdict(upstream_error(error), error)
+    choices = body.get("choices") if isinstance(body, dict) else None
+    if not isinstance(choices, list):
+        return CompletionVerdict(
+            Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without a completion in it", 200)
+        )
+    if any(isinstance(choice, dict) and has_substance(choice) for choice in choices):
+        return CompletionVerdict()
+    finished = any(isinstance(choice, dict) and choice.get("finish_reason") is not None for choice in choices)
+    return CompletionVerdict(
+        Failure(FailureKind.EMPTY_COMPLETION, "the provider answered 200 with nothing in it", 200),
+        well_formed_empty=finished,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Screened:
+    """A block after the commit point: what may be sent of it, and what ended the answer, if anything did."""
+
+    passed: bytes
+    done: bool = False
+    error: ErrorSeen | None = None
+
+
+def screen(block: bytes) -> Screened:
+    """Looks for `[DONE]` and error events in whole events that follow the commit point."""
+    start = 0
+    for raw in raw_events(block):
+        for event in iter_events(raw):
+            if event.data is None:
+                continue
+            if event.data.startswith(DONE):
+                return Screened(block[: start + len(raw)], done=True)
+            try:
+                error = error_in(orjson.loads(event.data), event.name)
+            except orjson.JSONDecodeError:
+                continue
+            if error is not None:
+                return Screened(block[:start], error=error)
+        start += len(raw)
+    return Screened(block)
+
+
+def raw_events(block: bytes) -> list[bytes]:
+    """`block` cut behind each blank line; joined again the pieces are the block."""
+    pieces, start = [], 0
+    for end in _EVENT_END.finditer(block):
+        pieces.append(block[start : end.end()])
+        start = end.end()
+    if start < len(block):
+        pieces.append(block[start:])
+    return pieces
+
+
+def finished_choices(blocks: list[bytes], wanted: int) -> bool:
+    """Whether `wanted` choices have a finish_reason, looking at the newest of `blocks` first."""
+    seen: set[Any] = set()
+    for block in blocks:
+        if b"finish_reason" not in block:
+            continue
+        for event in iter_events(block):
+            if event.data is None or b"finish_reason" not in event.data:
+                continue
+            try:
+                chunk = orjson.loads(event.data)
+            except orjson.JSONDecodeError:
+                continue
+            choices = chunk.get("choices") if isinstance(chunk, dict) else None
+            for choice in choices if isinstance(choices, list) else ():
+                if isinstance(choice, dict) and choice.get("finish_reason") is not None:
+                    seen.add(choice.get("index", 0))
+        if len(seen) >= wanted:
+            return True
+    return False

@@ -1,0 +1,44 @@
+"""Background work that nobody awaits: kept alive, counted, and finished before the process ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+log = logging.getLogger("llm_router")
+
+
+class Tasks:
+    """Tracked tasks. A task started here is not reached by the cancellation of the handler that started it."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Tasks running={len(self._running)}>"
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str = "") -> asyncio.Task[Any]:
+        """Runs `work`; its failure is logged, never lost."""
+        task = asyncio.get_running_loop().create_task(work, name=name or None)
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background task %s failed: %r", task.get_name(), error)
+
+    async def drain(self, timeout: float) -> None:
+        """Waits up to `timeout` seconds for what is running, then cancels the rest."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout)
+        for task in tuple(self._running):
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=1)
