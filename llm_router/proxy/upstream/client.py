@@ -1,0 +1,103 @@
+"""The client: one call in, one answer out, over a kept connection where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from llm_router.proxy.upstream.connection import Connection
+from llm_router.proxy.upstream.dial import dial
+from llm_router.proxy.upstream.errors import ConnectFailed, ConnectionLost
+from llm_router.proxy.upstream.pool import Pool
+from llm_router.proxy.upstream.request import request_head
+from llm_router.proxy.upstream.response import UpstreamResponse
+from llm_router.proxy.upstream.route import Route, Routes
+from llm_router.proxy.upstream.tls import create_tls_context
+from llm_router.wire.providers.base import UpstreamCall
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class UpstreamClient:
+    """Sends calls to upstreams over HTTP/1.1: keep-alive, TLS, proxies; no redirects, cookies or pool limit.
+
+    `environ` gives the proxy variables and, unless an `ssl_context` is handed in, SSL_CERT_FILE and SSL_CERT_DIR.
+    """
+
+    def __init__(self, *, ssl_context: ssl.SSLContext | None = None, environ: Mapping[str, str] = _NOTHING) -> None:
+        self._environ = dict(environ)
+        self._tls = ssl_context
+        self._routes = Routes(self._environ)
+        self._pool = Pool()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<UpstreamClient {'closed' if self._closed else 'open'} open={self.open} idle={self.idle}>"
+
+    @property
+    def idle(self) -> int:
+        """How many connections wait for a request."""
+        return self._pool.idle
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, busy ones included."""
+        return self._pool.open
+
+    async def send(self, call: UpstreamCall, *, connect_timeout: float) -> UpstreamResponse:
+        """Sends the call and waits for the final head; the connection, if one must be made, has `connect_timeout` s.
+
+        A kept connection that dies before the first byte of the answer is replaced once by a fresh one; nothing else
+        is tried twice. Raises InvalidCall, ConnectFailed, ConnectTimeout, ConnectionLost or ProtocolError. Being
+        cancelled closes the connection.
+        """
+        if self._closed:
+            raise ConnectFailed("the client is closed")
+        route = self._routes.find(call.method, call.url)
+        head = request_head(route.start, route.endpoint, call.headers, len(call.body), *route.extra)
+        kept = self._pool.take(route.endpoint.origin, asyncio.get_running_loop().time())
+        if kept is not None:
+            try:
+                return await _exchange(kept, head, call.body)
+            except ConnectionLost as error:
+                if error.started:
+                    raise
+        return await _exchange(await self._connect(route, connect_timeout), head, call.body)
+
+    def sweep(self, now: float) -> None:
+        """Closes connections that have been idle for too long; `now` is the loop's time."""
+        self._pool.sweep(now)
+
+    async def close(self) -> None:
+        """Aborts every connection, busy ones too."""
+        self._closed = True
+        self._pool.close()
+        await asyncio.sleep(0)  # the loop closes an aborted transport in its next turn
+
+    async def _connect(self, route: Route, seconds: float) -> Connection:
+        origin = route.endpoint.origin
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        connection = Connection(origin, self._pool, loop)
+        self._pool.add(connection)
+        try:
+            await dial(connection, route.proxy, self._tls_context() if origin.secure else None, deadline=deadline)
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = create_tls_context(self._environ)
+        return self._tls
+
+
+async def _exchange(connection: Connection, head: bytes, body: bytes) -> UpstreamResponse:
+    try:
+        return await connection.request(head, body)
+    except BaseException:
+        connection.abort()
+        raise

@@ -1,0 +1,85 @@
+"""A raw connection for TLS: straight to the upstream, or through a proxy's CONNECT."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import cast
+
+from llm_router.proxy.upstream.errors import ConnectFailed, UpstreamError
+from llm_router.proxy.upstream.http1 import ResponseReader
+from llm_router.proxy.upstream.proxies import Proxy
+from llm_router.proxy.upstream.request import Origin
+
+
+async def open_tunnel(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, origin: Origin | None, proxy: Proxy | None
+) -> asyncio.Transport:
+    """Turns a connected socket into a transport; with a proxy, one that leads to `origin`. Raises ConnectFailed.
+
+    Failing or being cancelled closes the socket at once.
+    """
+    handshake = _Handshake(loop)
+    try:
+        transport, _ = await loop.create_connection(lambda: handshake, sock=sock)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise ConnectFailed("the upstream could not be reached") from error
+        raise
+    if origin is not None and proxy is not None:
+        try:
+            transport.write(connect_head(origin, proxy))
+            await handshake.answered
+        except BaseException:
+            transport.abort()
+            raise
+    handshake.answered.cancel()
+    return transport
+
+
+def connect_head(origin: Origin, proxy: Proxy) -> bytes:
+    """The CONNECT request for an origin."""
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    target = f"{host}:{origin.port}"
+    authorization = f"Proxy-Authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
+    return f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode("ascii")
+
+
+class _Handshake(asyncio.Protocol):
+    """Waits for a proxy's answer to CONNECT; `answered` is done when the tunnel stands."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.answered: asyncio.Future[None] = loop.create_future()
+        self._reader = ResponseReader()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        if self.answered.done():
+            return
+        early = reader.feed(data)
+        if reader.head is None:
+            if reader.done:
+                self._settle(ConnectFailed("the proxy does not speak HTTP"))
+        elif not 200 <= reader.head.status < 300:
+            self._settle(ConnectFailed(f"the proxy refused the tunnel (status {reader.head.status})"))
+        elif early:
+            # In TLS the client speaks first: whoever sends now is not at the far end of the tunnel.
+            self._settle(ConnectFailed("the proxy sent bytes of its own into the tunnel"))
+        else:
+            self._settle(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._settle(ConnectFailed("the connection was closed before the handshake"))
+
+    def _settle(self, error: UpstreamError | None) -> None:
+        if self.answered.done():
+            return
+        if error is not None:
+            self.answered.set_exception(error)
+        else:
+            self.answered.set_result(None)
