@@ -1,0 +1,77 @@
+"""Top-level fields of a chat request that all translated dialects read alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_router.wire.chat import ChatRequest
+from llm_router.wire.providers.base import Misfit
+
+LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much thinking was asked for: a level, or a budget of tokens where the client named one."""
+
+    level: str
+    tokens: int | None = None
+
+
+def effort(body: Mapping[str, Any]) -> Effort | None:
+    """The wish in `reasoning_effort` or in OpenRouter's `reasoning`; None if there is none."""
+    level = body.get("reasoning_effort")
+    if isinstance(level, str) and level in LEVELS:
+        return Effort(level)
+    wish = body.get("reasoning")
+    if not isinstance(wish, dict):
+        return None
+    if wish.get("enabled") is False:
+        return Effort("none")
+    tokens, level = wish.get("max_tokens"), wish.get("effort")
+    if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0:
+        return Effort("medium", tokens)
+    if isinstance(level, str) and level in LEVELS:
+        return Effort(level)
+    return Effort("medium") if wish.get("enabled") is True else None
+
+
+def number(value: Any) -> float | None:
+    """A finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def stops(body: Mapping[str, Any]) -> list[str]:
+    """The stop sequences, without those that are empty or white space alone (vendors refuse them)."""
+    stop = body.get("stop")
+    sequences = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
+    return [one for one in sequences if isinstance(one, str) and one.strip()]
+
+
+def response_schema(body: Mapping[str, Any]) -> Any:
+    """The JSON schema that the answer must fit, None if none was asked for."""
+    wanted = body.get("response_format")
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        return None
+    described = wanted.get("json_schema")
+    schema = described.get("schema") if isinstance(described, dict) else None
+    return schema if isinstance(schema, dict) else None
+
+
+def common_misfit(chat: ChatRequest, who: str, *, choices: bool = False) -> Misfit | None:
+    """What no translated dialect can give: several choices (unless `choices`), spoken answers, the retired
+    `functions`. `who` is the subject of the reason."""
+    wanted = chat.body.get("n")
+    if not choices and isinstance(wanted, int) and not isinstance(wanted, bool) and wanted > 1:
+        return Misfit("n", f"{who} gives one choice per request")
+    modalities = chat.body.get("modalities")
+    if isinstance(modalities, list) and any(one != "text" for one in modalities):
+        return Misfit("modalities", f"{who} answers in text alone")
+    if chat.body.get("functions"):
+        return Misfit("functions", f"{who} takes `tools`, not the retired `functions`")
+    return None

@@ -1,0 +1,114 @@
+"""JSON schemas made acceptable: each vendor takes a part of JSON Schema, and refuses requests with the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_DEPTH = 64
+_STRICT_KEYS = frozenset(
+    {"type", "enum", "const", "anyOf", "allOf", "$ref", "$defs", "title", "description", "properties", "required",
+     "additionalProperties", "items", "minItems", "format"}
+)  # fmt: skip
+_STRICT_FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
+)
+_GEMINI_KEYS = frozenset(
+    {"type", "format", "title", "description", "nullable", "enum", "items", "minItems", "maxItems", "properties",
+     "required", "anyOf", "minimum", "maximum", "minLength", "maxLength", "pattern", "propertyOrdering"}
+)  # fmt: skip
+
+
+def object_schema(schema: Any) -> dict[str, Any]:
+    """Tool parameters whose top level is an object; alternatives at the top are folded into one object."""
+    if not isinstance(schema, Mapping):
+        return {"type": "object", "properties": {}}
+    whole = dict(schema)
+    branches = [whole.pop(key) for key in ("anyOf", "oneOf", "allOf") if isinstance(whole.get(key), list)]
+    if branches:
+        properties = dict(whole.get("properties") or {})
+        for branch in (one for group in branches for one in group if isinstance(one, Mapping)):
+            properties = {**dict(branch.get("properties") or {}), **properties}
+        whole["properties"] = properties
+    whole["type"] = "object"
+    if not isinstance(whole.get("properties"), Mapping):
+        whole["properties"] = {}
+    return whole
+
+
+def strict_schema(schema: Any, depth: int = _DEPTH) -> dict[str, Any]:
+    """A schema as Anthropic's strict outputs take it: closed objects; other limits become part of the description."""
+    if not isinstance(schema, Mapping) or depth <= 0:
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    strict: dict[str, Any] = {}
+    limits: list[str] = []
+    for key, value in schema.items():
+        if key in ("properties", "$defs", "definitions") and isinstance(value, Mapping):
+            strict["$defs" if key == "definitions" else key] = {
+                name: strict_schema(sub, depth - 1) for name, sub in value.items()
+            }
+        elif key in ("anyOf", "oneOf", "allOf") and isinstance(value, list):
+            strict["allOf" if key == "allOf" else "anyOf"] = [strict_schema(sub, depth - 1) for sub in value]
+        elif key == "items" and isinstance(value, Mapping):
+            strict[key] = strict_schema(value, depth - 1)
+        elif key == "$ref" and isinstance(value, str):
+            strict[key] = value.replace("#/definitions/", "#/$defs/")
+        elif _strict_keeps(key, value):
+            strict[key] = value
+        elif key not in ("$schema", "$id", "default", "additionalProperties", "strict"):
+            limits.append(f"{key}: {value}")
+    if strict.get("type") == "object" or "properties" in strict:
+        strict.setdefault("type", "object")
+        strict.setdefault("properties", {})
+        strict["additionalProperties"] = False
+    if limits:
+        strict["description"] = "\n\n".join(filter(None, (strict.get("description"), f"({', '.join(limits)})")))
+    return strict
+
+
+def _strict_keeps(key: str, value: Any) -> bool:
+    if key == "format":
+        return value in _STRICT_FORMATS
+    if key == "minItems":
+        return value in (0, 1)
+    return key in _STRICT_KEYS and key != "additionalProperties"
+
+
+def gemini_schema(schema: Any) -> dict[str, Any]:
+    """A schema in the OpenAPI part that Gemini's `parameters` take: references put in place, nulls as `nullable`."""
+    definitions: dict[str, Any] = {}
+    if isinstance(schema, Mapping):
+        for key in ("$defs", "definitions"):
+            if isinstance(schema.get(key), Mapping):
+                definitions |= schema[key]
+    return _gemini(schema, definitions, _DEPTH // 4)
+
+
+def _gemini(schema: Any, definitions: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    if not isinstance(schema, Mapping) or depth <= 0:
+        return {"type": "object"}
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        target = definitions.get(reference.rsplit("/", 1)[-1])
+        return _gemini(target, definitions, depth - 1)
+    plain: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "properties" and isinstance(value, Mapping):
+            plain[key] = {name: _gemini(sub, definitions, depth - 1) for name, sub in value.items()}
+        elif key == "items":
+            plain[key] = _gemini(value, definitions, depth - 1)
+        elif key in ("anyOf", "oneOf") and isinstance(value, list):
+            options = [sub for sub in value if not (isinstance(sub, Mapping) and sub.get("type") == "null")]
+            if len(options) < len(value):
+                plain["nullable"] = True
+            plain["anyOf"] = [_gemini(sub, definitions, depth - 1) for sub in options]
+        elif key == "const":
+            plain["enum"] = [value]
+        elif key == "type" and isinstance(value, list):
+            names = [name for name in value if name != "null"]
+            plain["type"] = names[0] if names else "string"
+            if len(names) < len(value):
+                plain["nullable"] = True
+        elif key in _GEMINI_KEYS:
+            plain[key] = value
+    return plain
