@@ -34,8 +34,9 @@ class ApiKey:
 class Provider:
     """An upstream and how to talk to it.
 
-    `api` is the dialect; `keys` may hold several keys, tried in turn; `key_variables` are the names to mention when
-    none is set (empty: no key is needed). `options` holds dialect settings (num_ctx, keep_alive, cache, ...).
+    `api` is the dialect; `base_url` is in normal form (config.urls); `keys` may hold several keys, tried in turn;
+    `key_variables` are the names to mention when none is set (empty: no key is needed). `headers` go onto every call,
+    OpenRouter's attribution included. `options` holds dialect settings (num_ctx, keep_alive, cache, ...).
     """
 
     name: str
@@ -66,11 +67,16 @@ class Hedge:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A task category: its effective chain of `provider/model` ids and what is known about it."""
+    """A task category: its effective chain of `provider/model` ids and what is known about it.
+
+    `keywords` are the user's own. `shipped_keywords` stand in for them in `keywords` mode, and are empty wherever the
+    file has a list, even an empty one.
+    """
 
     name: str
     models: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
+    shipped_keywords: tuple[str, ...] = ()
     description: str = ""
     examples: tuple[str, ...] = ()
     custom: bool = False
@@ -115,7 +121,8 @@ class Snapshot:
 
     `providers` holds every known provider by name; `categories` every category by name, each with its effective
     chain (never empty). `prices` are the file's overrides by full model id, in USD per million tokens. `sources`
-    says for each setting where its value came from ("flag", "environment", ".env", "file", "default").
+    says for each file key where its value came from ("flag", "environment", ".env", "file", "default"). `warnings`
+    are sentences about settings that were set aside or look like a mistake; they hold no secrets.
     `file` is the parsed configuration file as it stands, notes included.
     """
 
@@ -144,6 +151,7 @@ class Snapshot:
     router_url: str = ""
     config_file: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     file: Mapping[str, Any] = field(default_factory=dict)
 
 

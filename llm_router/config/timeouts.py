@@ -1,0 +1,53 @@
+"""Which clocks hold for one attempt: the most specific setting wins, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llm_router.config.values import Category, Provider, Snapshot, Timeouts
+
+_CONNECT, _IDLE, _TOTAL = 5.0, 120.0, 900.0
+_FIRST_BYTE_STREAM, _FIRST_BYTE_SLOW_STREAM, _FIRST_BYTE_WHOLE = 60.0, 300.0, 600.0
+
+
+def effective_timeouts(
+    snapshot: Snapshot,
+    provider: Provider,
+    category: Category | None,
+    model: str,
+    *,
+    stream: bool,
+    reasoning: bool,
+    effort: bool,
+) -> Timeouts:
+    """The timeouts of an attempt, in seconds, none of them None.
+
+    `model` is the provider's own id; `category` is None for a request that names its model. `reasoning` says that the
+    price table marks the model so, `effort` that the request asks for a reasoning effort. Per field: model, then
+    provider, then category, then the global setting, then the default.
+    """
+    levels = (
+        provider.model_timeouts.get(model, Timeouts()),
+        provider.timeouts,
+        category.timeouts if category is not None else Timeouts(),
+        snapshot.timeouts,
+    )
+    return Timeouts(
+        connect=_first((level.connect for level in levels), _CONNECT),
+        first_byte=_first(
+            (level.first_byte for level in levels), _default_first_byte(provider, stream, reasoning or effort)
+        ),
+        idle=_first((level.idle for level in levels), _IDLE),
+        total=_first((level.total for level in levels), _TOTAL),
+    )
+
+
+def _first(values: Iterable[float | None], default: float) -> float:
+    return next((value for value in values if value is not None), default)
+
+
+def _default_first_byte(provider: Provider, stream: bool, thinks: bool) -> float:
+    if not stream:
+        return _FIRST_BYTE_WHOLE
+    loads_models = provider.name == "ollama" or provider.api == "ollama"
+    return _FIRST_BYTE_SLOW_STREAM if thinks or loads_models else _FIRST_BYTE_STREAM

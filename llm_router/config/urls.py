@@ -1,0 +1,45 @@
+"""Base URLs of providers: checked, without the tails that people copy along."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+_ENDPOINTS = ("/chat/completions", "/v1/messages", "/messages", "/api/chat", "/api/generate")
+# The path that is meant where a URL has none, and the tail that each dialect's adapter adds by itself.
+_VERSION = {"openai": "/v1", "google": "/v1beta"}
+_TAIL = {"google": "/openai", "ollama": "/v1"}
+_PATHS = {"openrouter.ai": "/api/v1"}
+
+
+def base_url(text: str, dialect: str) -> str:
+    """A provider's base URL in normal form: no trailing slash, no endpoint, a version where the dialect wants one.
+
+    `dialect` is "openai", "anthropic", "google" or "ollama". Raises ValueError with the problem and the remedy; its
+    text never repeats the URL, which may hold a secret.
+    """
+    if any(char.isspace() or not char.isprintable() for char in text):
+        raise ValueError("must be a URL without white space, such as https://api.example.org/v1")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is not a valid URL; write it like https://api.example.org/v1") from None
+    if parts.scheme.lower() not in ("http", "https") or not host:
+        raise ValueError("must begin with http:// or https:// and a host name")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold credentials; give the key in its variable and leave user:password@ out")
+    if parts.query or parts.fragment or text.endswith(("?", "#")):
+        raise ValueError("must not have a query (?...) or a fragment (#...)")
+    if port == 0:
+        raise ValueError("names port 0, which nothing listens on")
+    path = _path(parts.path, dialect) or _PATHS.get(host.lower()) or _VERSION.get(dialect, "")
+    return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), path, "", ""))
+
+
+def _path(path: str, dialect: str) -> str:
+    segments = [segment for segment in path.split("/") if segment]
+    if any(segment in (".", "..") for segment in segments):
+        raise ValueError("must not have . or .. in its path")
+    clean = "".join(f"/{segment}" for segment in segments)
+    endpoint = next((tail for tail in _ENDPOINTS if clean.endswith(tail)), "")
+    return clean.removesuffix(endpoint).removesuffix(_TAIL.get(dialect, "\0"))
