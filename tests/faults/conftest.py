@@ -49,10 +49,10 @@ class Stage:
         answer = await self.router.ask("POST", "/circuit-breaker/reset-all")
         assert answer.status == 200, answer.raw
 
-    async def record(self, answer: Answer | str, timeout: float = 5.0) -> dict[str, Any]:
+    async def record(self, answer: Answer | str, patience: float = 5.0) -> dict[str, Any]:
         """The ledger record of a request, once it is settled."""
         name = answer if isinstance(answer, str) else answer.header("x-request-id")
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + patience
         while True:
             found = await self.router.ask("GET", f"/v1/requests/{name}")
             if found.status == 200:
@@ -66,12 +66,14 @@ class Stage:
         figures: dict[str, Any] = (await self.router.ask("GET", "/metrics")).json()
         return figures
 
-    async def settled(self, total: int, timeout: float = 5.0) -> dict[str, Any]:
+    async def settled(self, total: int, patience: float = 5.0) -> dict[str, Any]:
         """`/metrics` once `requests.total` is at least `total`."""
-        deadline = time.monotonic() + timeout
-        while (figures := await self.metrics())["requests"]["total"] < total and time.monotonic() < deadline:
+        deadline = time.monotonic() + patience
+        while True:
+            figures = await self.metrics()
+            if figures["requests"]["total"] >= total or time.monotonic() > deadline:
+                return figures
             await asyncio.sleep(0.05)
-        return figures
 
 
 async def start_upstreams(ports: Mapping[str, int]) -> dict[str, Upstream]:

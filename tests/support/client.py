@@ -116,22 +116,22 @@ class Connection:
             raise
         return cls(sock)
 
-    async def send(self, data: bytes, timeout: float = 20.0) -> bool:
+    async def send(self, data: bytes, patience: float = 20.0) -> bool:
         """Sends all of it; False where the peer closed meanwhile."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(patience):
                 await asyncio.get_running_loop().sock_sendall(self.sock, data)
         except (ConnectionError, BrokenPipeError):
             return False
         return True
 
-    async def receive(self, timeout: float = 10.0) -> bytes:
+    async def receive(self, patience: float = 10.0) -> bytes:
         """What is there next; nothing at the end (see `at_end`). Raises TimeoutError."""
         if self.rest:
             data, self.rest = self.rest, b""
             return data
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(patience):
                 data = await asyncio.get_running_loop().sock_recv(self.sock, 65536)
         except ConnectionError:
             self.at_end = "reset"
@@ -140,9 +140,9 @@ class Connection:
             self.at_end = "eof"
         return data
 
-    async def everything(self, timeout: float = 10.0) -> bytes:
-        """All bytes until the peer closes or `timeout` seconds passed; `at_end` tells which."""
-        deadline = time.monotonic() + timeout
+    async def everything(self, patience: float = 10.0) -> bytes:
+        """All bytes until the peer closes or `patience` seconds passed; `at_end` tells which."""
+        deadline = time.monotonic() + patience
         parts = []
         with contextlib.suppress(TimeoutError):
             while data := await self.receive(max(0.001, deadline - time.monotonic())):
@@ -150,11 +150,11 @@ class Connection:
         return b"".join(parts)
 
     async def answer(
-        self, timeout: float = 15.0, until: Callable[[Answer], bool] | None = None, head_only: bool = False
+        self, patience: float = 15.0, until: Callable[[Answer], bool] | None = None, head_only: bool = False
     ) -> Answer:
         """The next answer, whole, or as far as `until` wants it; interim answers (1xx) are skipped."""
         answer = Answer(asked_at=time.monotonic())
-        reader = _read_answer(self, answer, time.monotonic() + timeout, head_only)
+        reader = _read_answer(self, answer, time.monotonic() + patience, head_only)
         try:
             async for _ in reader:
                 if until is not None and until(answer):
@@ -165,9 +165,9 @@ class Connection:
             await reader.aclose()
         return answer
 
-    async def closed_within(self, timeout: float) -> bool:
+    async def closed_within(self, patience: float) -> bool:
         """Whether the peer closes in time; bytes that come meanwhile are dropped."""
-        await self.everything(timeout)
+        await self.everything(patience)
         return bool(self.at_end)
 
     def reset(self) -> None:
@@ -213,9 +213,7 @@ class _Source:
         return data
 
 
-async def _read_answer(
-    connection: Connection, answer: Answer, deadline: float, head_only: bool
-) -> AsyncIterator[None]:
+async def _read_answer(connection: Connection, answer: Answer, deadline: float, head_only: bool) -> AsyncIterator[None]:
     source = _Source(connection, answer, deadline)
     try:
         while not answer.status or 100 <= answer.status < 200:
@@ -295,7 +293,7 @@ async def ask(
     path: str = "/health",
     body: Any = None,
     headers: Mapping[str, str | None] | None = None,
-    timeout: float = 15.0,
+    patience: float = 15.0,
     until: Callable[[Answer], bool] | None = None,
     host: str = "127.0.0.1",
 ) -> Answer:
@@ -304,7 +302,7 @@ async def ask(
     try:
         asked_at = time.monotonic()
         await connection.send(request_bytes(method, path, body, headers))
-        answer = await connection.answer(timeout, until, head_only=method == "HEAD")
+        answer = await connection.answer(patience, until, head_only=method == "HEAD")
         answer.asked_at = asked_at
         return answer
     finally:

@@ -211,9 +211,7 @@ class RouterProcess:
         """Open file descriptors."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
-    async def ask(
-        self, method: str = "GET", path: str = "/health", body: Any = None, **more: Any
-    ) -> Answer:
+    async def ask(self, method: str = "GET", path: str = "/health", body: Any = None, **more: Any) -> Answer:
         """One request on a connection of its own."""
         return await ask(self.port, method, path, body, **more)
 
@@ -222,14 +220,14 @@ class RouterProcess:
         model: str = "router/ab",
         stream: bool | None = True,
         headers: Mapping[str, str | None] | None = None,
-        timeout: float = 15.0,
+        patience: float = 15.0,
         until: Callable[[Answer], bool] | None = None,
         path: str = "/v1/chat/completions",
         **fields: Any,
     ) -> Answer:
         """One chat request."""
         body = chat_body(model, stream, **fields)
-        return await ask(self.port, "POST", path, body, headers, timeout, until)
+        return await ask(self.port, "POST", path, body, headers, patience, until)
 
     async def open_chat(
         self, model: str = "router/ab", stream: bool | None = True, receive_buffer: int | None = None, **fields: Any

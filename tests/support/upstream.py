@@ -305,9 +305,9 @@ class Upstream:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0)
 
-    async def wait_for(self, count: int, timeout: float = 5.0) -> Exchange:
+    async def wait_for(self, count: int, patience: float = 5.0) -> Exchange:
         """Waits until `count` requests came; the newest of them."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(patience):
             while self.count < count:
                 self.arrived.clear()
                 await self.arrived.wait()
