@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from llm_router.proxy.upstream.connection import Connection
-from llm_router.proxy.upstream.dial import dial
+from llm_router.proxy.upstream.dial import Dialer
 from llm_router.proxy.upstream.errors import ConnectFailed, ConnectionLost
 from llm_router.proxy.upstream.pool import Pool
 from llm_router.proxy.upstream.request import request_head
@@ -30,6 +30,7 @@ class UpstreamClient:
         self._environ = dict(environ)
         self._tls = ssl_context
         self._routes = Routes(self._environ)
+        self._dialer = Dialer()
         self._pool = Pool()
         self._closed = False
 
@@ -53,8 +54,7 @@ class UpstreamClient:
         is tried twice. Raises InvalidCall, ConnectFailed, ConnectTimeout, ConnectionLost or ProtocolError. Being
         cancelled closes the connection.
         """
-        if self._closed:
-            raise ConnectFailed("the client is closed")
+        self._refuse_if_closed()
         route = self._routes.find(call.method, call.url)
         head = request_head(route.start, route.endpoint, call.headers, len(call.body), *route.extra)
         kept = self._pool.take(route.endpoint.origin, asyncio.get_running_loop().time())
@@ -73,6 +73,7 @@ class UpstreamClient:
     async def close(self) -> None:
         """Aborts every connection, busy ones too."""
         self._closed = True
+        self._dialer.close()
         self._pool.close()
         await asyncio.sleep(0)  # the loop closes an aborted transport in its next turn
 
@@ -83,11 +84,17 @@ class UpstreamClient:
         connection = Connection(origin, self._pool, loop)
         self._pool.add(connection)
         try:
-            await dial(connection, route.proxy, self._tls_context() if origin.secure else None, deadline=deadline)
+            tls = self._tls_context() if origin.secure else None
+            await self._dialer.dial(connection, route.proxy, tls, deadline=deadline)
+            self._refuse_if_closed()
         except BaseException:
             connection.abort()
             raise
         return connection
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ConnectFailed("the client is closed")
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -96,8 +103,13 @@ class UpstreamClient:
 
 
 async def _exchange(connection: Connection, head: bytes, body: bytes) -> UpstreamResponse:
+    waiter = connection.request(head, body)
     try:
-        return await connection.request(head, body)
+        return await waiter
     except BaseException:
-        connection.abort()
+        if waiter.cancelled():
+            connection.abort()
+        elif waiter.exception() is None:
+            # Cancelled after the head came in. The connection may serve somebody else by now: the answer knows.
+            waiter.result().close()
         raise

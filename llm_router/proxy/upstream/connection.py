@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol, cast
 
 from llm_router.proxy.upstream.errors import ConnectionLost, UpstreamError
-from llm_router.proxy.upstream.http1 import ResponseReader
+from llm_router.proxy.upstream.http1 import ResponseReader, idle_limit
 from llm_router.proxy.upstream.request import Origin
 from llm_router.proxy.upstream.response import UpstreamResponse
 
@@ -153,6 +153,8 @@ class Connection(asyncio.Protocol):
         if reader.reusable and self._is_quiet():
             self.resume()
             self.idle_since = self._time()
+            if response is not None:
+                self.idle_limit = idle_limit(response.headers)
             self._keeper.connection_idle(self)
         else:
             self.abort()
@@ -166,6 +168,8 @@ class Connection(asyncio.Protocol):
         return not self.closed and cast(asyncio.Transport, self._transport).get_write_buffer_size() == 0
 
     def _forget(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
         self._reader = self._waiter = self._response = None
         if self._drain_timer is not None:
             self._drain_timer.cancel()

@@ -6,61 +6,70 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Sequence
 
 import aiohappyeyeballs
-from aiohappyeyeballs import AddrInfoType
 
 from llm_router.proxy.upstream.connection import Connection
 from llm_router.proxy.upstream.errors import ConnectFailed, ConnectTimeout, TlsFailed
 from llm_router.proxy.upstream.proxies import Proxy
+from llm_router.proxy.upstream.resolver import Resolver
 from llm_router.proxy.upstream.tunnel import open_tunnel
 
 HAPPY_EYEBALLS_DELAY = 0.25  # seconds (RFC 8305)
+
+# The deadline decides; this only keeps asyncio's own limit (60 s) out of the way.
+HANDSHAKE_SECONDS = 3600.0
 
 # OpenSSL's verification codes whose message names the host that we asked for.
 _MISMATCH_CODES = (62, 64)
 
 
-async def dial(connection: Connection, proxy: Proxy | None, tls: ssl.SSLContext | None, *, deadline: float) -> None:
-    """Connects, by `deadline`, a time of the loop's clock. `tls` is None for plain HTTP.
+class Dialer:
+    """Makes connections; keeps what it learned about names."""
 
-    Raises ConnectFailed, TlsFailed or ConnectTimeout; being cancelled or failing closes the socket at once.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout_at(deadline):
-            origin = connection.origin
-            sock = await _open_socket(loop, *((proxy.host, proxy.port) if proxy else (origin.host, origin.port)))
-            if tls is None:
-                await _hand_over(loop, sock, connection)
-            else:
-                await _secure(loop, sock, connection, proxy, tls)
-    except TimeoutError:
-        raise ConnectTimeout("no connection to the upstream in time") from None
+    def __init__(self) -> None:
+        self._resolver = Resolver()
 
+    def __repr__(self) -> str:
+        return f"<Dialer {self._resolver}>"
 
-async def resolve(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Sequence[AddrInfoType]:
-    """The addresses of a host, in the system's order. Raises ConnectFailed."""
-    try:
-        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    except (OSError, UnicodeError):
-        raise ConnectFailed("the upstream's name could not be resolved") from None
+    def close(self) -> None:
+        """Gives up the lookups under way."""
+        self._resolver.close()
 
+    async def dial(
+        self, connection: Connection, proxy: Proxy | None, tls: ssl.SSLContext | None, *, deadline: float
+    ) -> None:
+        """Connects by `deadline`, a time of the loop's clock. `tls` is None for plain HTTP.
 
-async def _open_socket(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
-    addresses = await resolve(loop, host, port)
-    try:
-        sock = await aiohappyeyeballs.start_connection(
-            addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
-        )
-    except TimeoutError:
-        raise
-    except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for some
-        raise ConnectFailed(f"the upstream could not be reached: {_reason(error)}") from error
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return sock
+        Raises ConnectFailed, TlsFailed or ConnectTimeout; being cancelled or failing closes the socket at once.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(deadline):
+                hop = proxy or connection.origin
+                sock = await self._open_socket(loop, hop.host, hop.port)
+                if tls is None:
+                    await _hand_over(loop, sock, connection)
+                else:
+                    await _secure(loop, sock, connection, proxy, tls)
+        except TimeoutError:
+            raise ConnectTimeout("no connection to the upstream in time") from None
+
+    async def _open_socket(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+        addresses = await self._resolver.resolve(host, port)
+        try:
+            sock = await aiohappyeyeballs.start_connection(
+                addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
+            )
+        except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for some
+            self._resolver.forget(host, port)
+            if isinstance(error, TimeoutError):
+                raise
+            raise ConnectFailed(f"the upstream could not be reached: {_reason(error)}") from error
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return sock
 
 
 async def _hand_over(loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol) -> None:
@@ -82,7 +91,9 @@ async def _secure(
 ) -> None:
     raw = await open_tunnel(loop, sock, connection.origin if proxy else None, proxy)
     try:
-        secured = await loop.start_tls(raw, connection, tls, server_hostname=connection.origin.host)
+        secured = await loop.start_tls(
+            raw, connection, tls, server_hostname=connection.origin.host, ssl_handshake_timeout=HANDSHAKE_SECONDS
+        )
     except BaseException as error:
         raw.abort()
         if isinstance(error, OSError) and not isinstance(error, TimeoutError):  # ssl.SSLError is one too

@@ -6,7 +6,8 @@ bounds on everything that is not body, interim answers, and whether another answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import httptools
@@ -18,6 +19,9 @@ MAX_HEADERS = 1000
 MAX_INTERIM_HEADS = 16
 # Chunk sizes, chunk extensions and trailers carry nothing; this much of them may arrive without a byte of body.
 MAX_OVERHEAD_BYTES = 64 * 1024
+# Taken off the idle time that a server grants, for the way there.
+KEEP_ALIVE_MARGIN = 1.0
+_KEEP_ALIVE = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,9 @@ class ResponseReader:
         # The parser calls the list's own append: no Python frame for a piece of body.
         self.on_body = self._pieces.append
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self._parse = self._parser.feed_data
+        # Answers with bare line feeds or blanks behind chunk sizes exist. Bytes that follow an answer never count.
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+        self._parse: Callable[[bytes], None] = self._parser.feed_data
 
     def __repr__(self) -> str:
         state = "done" if self.done else "body" if self.head else "head"
@@ -114,6 +120,11 @@ class ResponseReader:
         """The connection is gone."""
         what = "closed before the answer was complete" if self.started else "closed without an answer"
         self._finish(ConnectionLost(f"upstream connection {what}", started=self.started, body=self._body_seen))
+
+    def close(self) -> None:
+        """Lets go of the parser: the two hold one another, and the collector should not have to find out."""
+        self._parser = None
+        self._parse = _closed
 
     # Called by the parser.
 
@@ -190,6 +201,16 @@ class ResponseReader:
         self.done = True
         self.error = error
         self.reusable = False
+
+
+def idle_limit(headers: Mapping[str, str]) -> float | None:
+    """For how many seconds a server says it keeps an idle connection, less a margin; None if it does not say."""
+    match = _KEEP_ALIVE.search(headers.get("keep-alive", ""))
+    return max(0.0, int(match[1]) - KEEP_ALIVE_MARGIN) if match else None
+
+
+def _closed(data: bytes) -> None:
+    raise AssertionError("fed after its end")
 
 
 def _joined(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -16,8 +16,10 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSAFE_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # Framing, connection and coding are this client's business, whatever a caller says about them.
 _OURS = frozenset(
-    "host content-length transfer-encoding connection keep-alive accept-encoding te trailer upgrade expect "
-    "proxy-connection proxy-authorization".split()
+    (
+        *("host", "content-length", "transfer-encoding", "accept-encoding", "te", "trailer", "expect", "upgrade"),
+        *("connection", "keep-alive", "proxy-connection", "proxy-authorization"),
+    )
 )
 
 

@@ -150,12 +150,14 @@ class UpstreamResponse:
         self._carrier = None
         self._over = True
         self._error = error
+        self.push = _ignore
         self._pump()
 
     # Details.
 
     def _let_go(self) -> None:
         self._sink = None
+        self.push = _ignore
         self._backlog.clear()
         if self._scheduled is not None:
             self._scheduled.cancel()
@@ -236,6 +238,10 @@ class UpstreamResponse:
         self._over = True
         if sink is not None:
             sink.body_ended(error)
+
+
+def _ignore(data: bytes) -> None:
+    """Where bytes go that nobody waits for. A bound method here would tie the response to itself."""
 
 
 class _Collector:

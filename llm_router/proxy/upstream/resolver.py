@@ -1,0 +1,86 @@
+"""Names to addresses, each asked for once however many connections are waiting, and remembered for seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+from aiohappyeyeballs import AddrInfoType
+
+from llm_router.proxy.upstream.errors import ConnectFailed
+
+TTL_SECONDS = 10.0
+MAX_NAMES = 256
+
+_Key = tuple[str, int]
+
+
+class Resolver:
+    """Resolves host and port. A burst of new connections to one provider costs one lookup in one thread.
+
+    The lookups belong to this object, not to who asked first: that one may be cancelled while others wait.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[_Key, tuple[float, Sequence[AddrInfoType]]] = {}
+        self._lookups: dict[_Key, asyncio.Task[Sequence[AddrInfoType]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Resolver known={len(self._known)} asking={len(self._lookups)}>"
+
+    async def resolve(self, host: str, port: int) -> Sequence[AddrInfoType]:
+        """The addresses in the system's order. Raises ConnectFailed."""
+        literal = _literal(host, port)
+        if literal:
+            return literal
+        loop = asyncio.get_running_loop()
+        until, addresses = self._known.get((host, port), (0.0, ()))
+        if loop.time() < until:
+            return addresses
+        lookup = self._lookups.get((host, port)) or self._ask(loop, (host, port))
+        try:
+            return await asyncio.shield(lookup)
+        except (OSError, UnicodeError):
+            raise ConnectFailed("the upstream's name could not be resolved") from None
+
+    def forget(self, host: str, port: int) -> None:
+        """The addresses led nowhere: the next connection asks again."""
+        self._known.pop((host, port), None)
+
+    def close(self) -> None:
+        """Gives up the lookups under way."""
+        for lookup in self._lookups.values():
+            lookup.cancel()
+
+    def _ask(self, loop: asyncio.AbstractEventLoop, key: _Key) -> asyncio.Task[Sequence[AddrInfoType]]:
+        lookup = loop.create_task(_look_up(loop, *key))
+        self._lookups[key] = lookup
+        lookup.add_done_callback(lambda task: self._answered(loop, key, task))
+        return lookup
+
+    def _answered(
+        self, loop: asyncio.AbstractEventLoop, key: _Key, lookup: asyncio.Task[Sequence[AddrInfoType]]
+    ) -> None:
+        del self._lookups[key]
+        if lookup.cancelled() or lookup.exception() is not None:
+            return
+        if len(self._known) >= MAX_NAMES:
+            self._known.clear()
+        self._known[key] = (loop.time() + TTL_SECONDS, lookup.result())
+
+
+async def _look_up(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Sequence[AddrInfoType]:
+    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+
+
+def _literal(host: str, port: int) -> Sequence[AddrInfoType]:
+    """The address that an IP literal is, without a thread; nothing for a name."""
+    if ":" not in host and not host[-1:].isdigit():
+        return ()
+    try:
+        return socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_NUMERICHOST
+        )
+    except OSError:
+        return ()
