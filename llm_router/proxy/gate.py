@@ -131,7 +131,8 @@ class Gate:
 
 def has_substance(choice: Mapping[str, Any]) -> bool:
     """Whether a choice of a chunk (or of a completion) carries meaning."""
-    if choice.get("finish_reason") in _ANSWERING_FINISHES:
+    finish = choice.get("finish_reason")
+    if isinstance(finish, str) and finish in _ANSWERING_FINISHES:
         return True
     for part in (choice.get("delta"), choice.get("message")):
         if isinstance(part, dict) and any(part.get(name) for name in _SUBSTANCE):

@@ -22,6 +22,11 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._running)
 
+    @property
+    def running(self) -> frozenset[asyncio.Task[Any]]:
+        """What runs now."""
+        return frozenset(self._running)
+
     def start(self, work: Coroutine[Any, Any, Any], name: str = "") -> asyncio.Task[Any]:
         """Runs `work`; its failure is logged, never lost."""
         task = asyncio.get_running_loop().create_task(work, name=name or None)
@@ -34,10 +39,10 @@ class Tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("background task %s failed: %r", task.get_name(), error)
 
-    async def drain(self, timeout: float) -> None:
-        """Waits up to `timeout` seconds for what is running, then cancels the rest."""
+    async def drain(self, seconds: float) -> None:
+        """Waits up to `seconds` for what is running, then cancels the rest."""
         if self._running:
-            await asyncio.wait(self._running, timeout=timeout)
+            await asyncio.wait(self._running, timeout=seconds)
         for task in tuple(self._running):
             task.cancel()
         if self._running:

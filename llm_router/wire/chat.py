@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,9 @@ from typing import Any, NoReturn
 import orjson
 
 from llm_router.errors import ApiError
+
+ROUTED_MODELS = ("router", "auto")
+FORCED_PREFIX = "router/"
 
 # Keys of a JSON object may be spelled with escapes; a body that might do so is rewritten the slow way.
 _ESCAPED_MODEL_KEY = re.compile(rb"\\u00(?:6[dfcDFC45])")
@@ -41,6 +45,11 @@ class ChatRequest:
         return tools if isinstance(tools, list) else ()
 
     @property
+    def is_routed(self) -> bool:
+        """Whether the router chooses the model: `router`, `auto` or `router/<category>`."""
+        return self.model in ROUTED_MODELS or self.model.startswith(FORCED_PREFIX)
+
+    @property
     def output_limit(self) -> int | None:
         """The output tokens that were asked for: `max_completion_tokens`, else `max_tokens`."""
         for name in ("max_completion_tokens", "max_tokens"):
@@ -54,6 +63,10 @@ class ChatRequest:
         """Whether the client asked for a usage chunk at the end of the stream."""
         options = self.body.get("stream_options")
         return isinstance(options, dict) and options.get("include_usage") is True
+
+    def without_body(self) -> ChatRequest:
+        """The same request without its parsed form, for the time in which only the bytes are still needed."""
+        return ChatRequest(self.raw, {}, self.model, self.stream)
 
     def with_model(self, model: str) -> bytes:
         """The client's bytes with only `model` replaced; in place where the field stands alone in the text."""
@@ -79,7 +92,7 @@ def parse_chat(raw: bytes) -> ChatRequest:
     model = body.get("model")
     if not isinstance(model, str) or not model.strip():
         problem = "is missing" if "model" not in body else "must be a non-empty string"
-        _refuse("model", f"'model' {problem}; use \"router\", \"router/<category>\" or \"provider/model\"")
+        _refuse("model", f'\'model\' {problem}; use "router", "router/<category>" or "provider/model"')
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         _refuse("stream", "'stream' must be true, false or null")
@@ -101,12 +114,9 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 def _parse_slowly(raw: bytes, error: orjson.JSONDecodeError) -> Any:
-    if "surrogate" in str(error) or "hex escape" in str(error):
-        if len(raw) <= _SLOW_PARSE_BYTES:
-            try:
-                return json.loads(raw, parse_constant=_no_constant)
-            except (ValueError, RecursionError):
-                pass
+    if ("surrogate" in str(error) or "hex escape" in str(error)) and len(raw) <= _SLOW_PARSE_BYTES:
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(raw, parse_constant=_no_constant)
     _refuse(None, f"The request body is not valid JSON: {error}")
 
 

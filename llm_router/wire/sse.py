@@ -100,7 +100,8 @@ def iter_events(block: bytes) -> Iterator[SseEvent]:
     if block.startswith(BOM):
         block = block[3:]
     lines = _LINE_END.split(block) if b"\r" in block else block.split(b"\n")
-    name, data, seen = b"", [], False
+    name, seen = b"", False
+    data: list[bytes] = []
     for line in lines:
         if not line:
             if seen:

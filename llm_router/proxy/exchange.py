@@ -1,0 +1,134 @@
+"""The life of one chat request in the router: what was decided, what was tried, how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from llm_router.accounting.booking import Attempt, Booking, Outcome, SideCost
+from llm_router.errors import ApiError, Failure
+from llm_router.proxy.failover import Tried
+from llm_router.proxy.relay import ClientStream
+from llm_router.proxy.tap import Tap
+from llm_router.routing.breaker import Permit
+from llm_router.routing.decision import Decision
+from llm_router.routing.plan import Candidate, Plan
+from llm_router.wire.chat import ChatRequest
+from llm_router.wire.usage import Usage
+
+NONE = "none"
+
+
+class Downstream(Protocol):
+    """The client's side of an exchange, as the server room offers it."""
+
+    async def start_stream(self, headers: dict[str, str]) -> ClientStream:
+        """Sends status 200 and the head of a stream."""
+        ...
+
+    async def end_stream(self) -> None:
+        """Ends the streamed body cleanly."""
+        ...
+
+    async def send_whole(self, body: bytes, headers: dict[str, str], *, as_stream: bool) -> None:
+        """Sends a whole answer at once: JSON, or the events of a stream."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What dispatch needs to know of the one who asks: ids, and limits set by header."""
+
+    request_id: str
+    client: str = ""
+    session: str = ""
+    max_price: float | None = None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Filled in as the request proceeds; becomes a `Booking` at the end. Times named `at` are the loop's clock."""
+
+    chat: ChatRequest
+    caller: Caller
+    started: float  # Unix time
+    started_at: float
+    ticket: int = -1
+    decision: Decision | None = None
+    plan: Plan | None = None
+    tried: list[Tried] = field(default_factory=list)
+    candidate: Candidate | None = None
+    permit: Permit | None = None
+    tap: Tap | None = None
+    answer: tuple[bytes, ...] = ()
+    answer_is_stream: bool = False
+    usage: Usage | None = None
+    outcome: Outcome = "failed"
+    status: int = 200
+    failure: Failure | None = None
+    failure_code: str = ""
+    first_byte_ms: float | None = None
+    committed_ms: float | None = None
+    side_costs: list[SideCost] = field(default_factory=list)
+
+    def headers(self) -> dict[str, str]:
+        """What happened, as the `x-router-*` headers of the answer."""
+        decision, candidate = self.decision, self.candidate
+        if candidate is None and self.tried:
+            candidate = self.tried[-1].candidate
+        return {
+            "x-request-id": self.caller.request_id,
+            "x-router-category": decision.category if decision else NONE,
+            "x-router-mode": decision.mode if decision else NONE,
+            "x-router-model": candidate.model if candidate else NONE,
+            "x-router-provider": candidate.provider.name if candidate else NONE,
+            "x-router-attempts": str(len(self.tried) + (1 if self.committed_ms is not None else 0)),
+        }
+
+    def fail(self, error: ApiError) -> None:
+        """The client is told `error`."""
+        self.outcome = "failed"
+        self.status = error.status
+        self.failure_code = error.code or error.type
+
+    def booking(self, now_at: float) -> Booking:
+        """What the bookkeeper settles; `now_at` is the loop's clock."""
+        attempts = [
+            Attempt(
+                entry.candidate.model,
+                entry.failure.kind.value if entry.failure else "ok",
+                entry.failure.status if entry.failure else 200,
+                round(entry.ms),
+            )
+            for entry in self.tried
+        ]
+        candidate = self.candidate
+        if candidate is not None and self.committed_ms is not None:
+            kind = self.failure.kind.value if self.failure and self.outcome == "cut" else "ok"
+            attempts.append(Attempt(candidate.model, kind, 200, round(self.committed_ms)))
+        decision, tap = self.decision, self.tap
+        failure = self.failure_code or (self.failure.kind.value if self.failure else "")
+        return Booking(
+            request_id=self.caller.request_id,
+            started=self.started,
+            category=decision.category if decision else "",
+            mode=decision.mode if decision else "",
+            model=candidate.model if candidate else "",
+            provider=candidate.provider.name if candidate else "",
+            stream=self.chat.stream,
+            client=self.caller.client,
+            attempts=tuple(attempts),
+            outcome=self.outcome,
+            status=self.status,
+            failure=failure,
+            first_byte_ms=self.first_byte_ms,
+            total_ms=(now_at - self.started_at) * 1000,
+            request=self.chat.raw,
+            answer=tap.blocks if tap is not None else self.answer,
+            answer_bytes=tap.size if tap is not None else sum(map(len, self.answer)),
+            answer_is_stream=self.answer_is_stream,
+            reported=self.usage,
+            price_info=candidate.info if candidate else None,
+            side_costs=tuple(self.side_costs),
+            ticket=self.ticket,
+        )

@@ -1,0 +1,224 @@
+"""What a failed attempt means for the request: go on to the next candidate, or answer now; and the answer when all failed.
+
+Pure decisions over values; the dispatcher carries them out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llm_router.errors import ApiError, Failure, FailureKind
+from llm_router.routing.breaker import COOLDOWN_MOST, COOLDOWN_WITHOUT_WORD
+from llm_router.routing.plan import Candidate, Obstacle, Skipped
+
+_AT_ONCE = frozenset({FailureKind.INVALID_REQUEST, FailureKind.CONTENT_POLICY})
+# Failures that a retry of the same request cannot heal.
+_HOPELESS = frozenset(
+    {
+        FailureKind.AUTHENTICATION,
+        FailureKind.QUOTA_EXCEEDED,
+        FailureKind.MODEL_NOT_FOUND,
+        FailureKind.UNSUPPORTED,
+        FailureKind.CONTEXT_LENGTH,
+    }
+)
+_HOPELESS_OBSTACLES = frozenset(
+    {
+        Obstacle.NO_KEY,
+        Obstacle.ACCOUNT,
+        Obstacle.TOOLS,
+        Obstacle.VISION,
+        Obstacle.JSON_SCHEMA,
+        Obstacle.CONTEXT,
+        Obstacle.PRICE,
+        Obstacle.MISFIT,
+    }
+)
+_REQUEST_OBSTACLES = frozenset(
+    {Obstacle.TOOLS, Obstacle.VISION, Obstacle.JSON_SCHEMA, Obstacle.CONTEXT, Obstacle.PRICE, Obstacle.MISFIT}
+)
+# SDKs do not retry at all when Retry-After is longer than this.
+_RETRY_SOON = 60.0
+_DEFAULT_RETRY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One attempt that was made: the `attempts` list of errors and of the ledger."""
+
+    candidate: Candidate
+    failure: Failure | None
+    ms: float
+
+    def public(self) -> dict[str, Any]:
+        """Model, kind, status, ms; no keys, no addresses."""
+        return {
+            "model": self.candidate.model,
+            "kind": self.failure.kind.value if self.failure else "ok",
+            "status": self.failure.status if self.failure else 200,
+            "ms": round(self.ms, 1),
+        }
+
+
+def is_blameless(failure: Failure, explains_empty: bool) -> bool:
+    """Whether the circuit must not hear of it: the request itself explains an empty answer."""
+    return failure.kind is FailureKind.EMPTY_COMPLETION and explains_empty
+
+
+def ends_here(failure: Failure, *, explicit: bool) -> bool:
+    """Whether the provider's answer goes to the client now, without failover."""
+    return failure.kind in _AT_ONCE or (explicit and failure.kind is FailureKind.UNSUPPORTED)
+
+
+def provider_answer(failure: Failure, attempts: Sequence[Tried]) -> ApiError:
+    """A provider's word about the request, as the client's own mistake (400-class) and in the provider's words."""
+    extra = {"attempts": [tried.public() for tried in attempts]}
+    if failure.kind is FailureKind.CONTENT_POLICY:
+        return ApiError(400, failure.message, code="content_policy_violation", param=failure.param, extra=extra)
+    status = failure.status if failure.status in (400, 404, 409, 413, 422) else 400
+    if failure.kind is FailureKind.CONTEXT_LENGTH:
+        code = "context_length_exceeded"
+        return ApiError(400, failure.message, code=code, param=failure.param or "messages", extra=extra)
+    return ApiError(status, failure.message, code=failure.code, param=failure.param, extra=extra)
+
+
+def chain_failed(
+    tried: Sequence[Tried],
+    skipped: Sequence[Skipped],
+    *,
+    explicit: bool,
+    now: float,
+) -> ApiError:
+    """The answer when no candidate is left; `now` is Unix time, as in what was skipped."""
+    final = [entry for entry in tried if entry.failure is not None]
+    if answer := _about_the_request(final, skipped):
+        return answer
+    attempts = [entry.public() for entry in final] + [_skipped_public(entry) for entry in skipped]
+    waits = [max(0.0, entry.until - now) for entry in skipped if entry.until]
+    waits += [wait for entry in final if (wait := _wait(entry)) is not None]
+    if _all_rate_limited(final, skipped):
+        # A provider's own zero stays zero; everything else is rounded up to whole seconds.
+        seconds = math.ceil(min(waits)) if waits else math.ceil(_DEFAULT_RETRY)
+        return ApiError(
+            429,
+            "Every model that could answer is rate limited; try again later",
+            type="rate_limit_error",
+            code="rate_limit_exceeded",
+            headers={"Retry-After": str(seconds)},
+            extra={"attempts": attempts},
+        )
+    if explicit and len(final) == 1 and not skipped and _kind(final[0]) is FailureKind.MODEL_NOT_FOUND:
+        message = final[0].failure.message if final[0].failure else "the model does not exist"
+        return ApiError(404, message, code="model_not_found", param="model", extra={"attempts": attempts})
+    return _unavailable(final, skipped, attempts, waits)
+
+
+def _wait(entry: Tried) -> float | None:
+    """Seconds until the provider wants to be asked again, where it said so or its cooldown has a default."""
+    failure = entry.failure
+    if failure is None:
+        return None
+    wait = failure.retry_after
+    if wait is None and failure.kind is FailureKind.RATE_LIMITED:
+        wait = COOLDOWN_WITHOUT_WORD
+    return None if wait is None else min(wait, COOLDOWN_MOST)
+
+
+def _unavailable(
+    final: Sequence[Tried], skipped: Sequence[Skipped], attempts: list[dict[str, Any]], waits: list[float]
+) -> ApiError:
+    hopeless = all(_kind(entry) in _HOPELESS for entry in final) and all(
+        entry.obstacle in _HOPELESS_OBSTACLES for entry in skipped
+    )
+    transient = [
+        entry for entry in final if _kind(entry) not in _HOPELESS and _kind(entry) is not FailureKind.RATE_LIMITED
+    ]
+    wait = _DEFAULT_RETRY if transient and not waits else min(waits, default=_DEFAULT_RETRY)
+    headers = {"Retry-After": str(max(1, math.ceil(wait)))}
+    if hopeless or wait > _RETRY_SOON:
+        headers["x-should-retry"] = "false"
+    return ApiError(
+        503,
+        _summary(final, skipped),
+        type="server_error",
+        code="all_candidates_failed",
+        headers=headers,
+        extra={"attempts": attempts},
+    )
+
+
+def _summary(final: Sequence[Tried], skipped: Sequence[Skipped]) -> str:
+    parts = [f"{entry.candidate.model}: {entry.failure.kind.value}" for entry in final if entry.failure]
+    parts += [f"{entry.model}: {entry.reason}" for entry in skipped]
+    if not final and skipped and all(entry.obstacle is Obstacle.NO_KEY for entry in skipped):
+        names = dict.fromkeys(name for e in skipped if e.candidate for name in e.candidate.provider.key_variables)
+        return f"No candidate has a key; set {', '.join(names)} ({'; '.join(parts)})"
+    return f"No candidate could answer ({'; '.join(parts)})" if parts else "No candidate could answer"
+
+
+def _skipped_public(entry: Skipped) -> dict[str, Any]:
+    return {
+        "model": entry.model,
+        "kind": f"skipped_{entry.obstacle.value}",
+        "status": None,
+        "ms": 0,
+        "reason": entry.reason,
+    }
+
+
+def _kind(entry: Tried) -> FailureKind | None:
+    return entry.failure.kind if entry.failure else None
+
+
+def _about_the_request(final: Sequence[Tried], skipped: Sequence[Skipped]) -> ApiError | None:
+    """400 where every model refused the request for what it is, not for a trouble of its own."""
+    said = [entry.failure for entry in final if entry.failure]
+    relevant = [entry for entry in skipped if entry.obstacle is not Obstacle.NO_KEY] or list(skipped)
+    if any(entry.obstacle not in _REQUEST_OBSTACLES for entry in relevant):
+        return None
+    overflow = [failure for failure in said if failure.kind is FailureKind.CONTEXT_LENGTH]
+    refusals = [f for f in said if f.kind in (FailureKind.UNSUPPORTED, FailureKind.CONTEXT_LENGTH)]
+    if len(refusals) != len(said) and not _only_gone_besides(said):
+        return None
+    if overflow:
+        return provider_answer(overflow[-1], final)
+    if refusals:
+        return provider_answer(refusals[-1], final)
+    if said or not relevant:
+        return None
+    return _filtered(relevant)
+
+
+def _only_gone_besides(said: Sequence[Failure]) -> bool:
+    kinds = {failure.kind for failure in said}
+    return FailureKind.UNSUPPORTED in kinds and kinds <= {
+        FailureKind.UNSUPPORTED,
+        FailureKind.MODEL_NOT_FOUND,
+        FailureKind.CONTEXT_LENGTH,
+    }
+
+
+def _filtered(skipped: Sequence[Skipped]) -> ApiError:
+    reasons = "; ".join(f"{entry.model}: {entry.reason}" for entry in skipped)
+    contexts = all(entry.obstacle is Obstacle.CONTEXT for entry in skipped)
+    return ApiError(
+        400,
+        f"No model of the chain can take this request ({reasons})",
+        code="context_length_exceeded" if contexts else "no_able_candidate",
+        param=next((entry.field for entry in skipped if entry.field), None),
+        extra={"attempts": [_skipped_public(entry) for entry in skipped]},
+    )
+
+
+def _all_rate_limited(final: Sequence[Tried], skipped: Sequence[Skipped]) -> bool:
+    able = [
+        entry for entry in skipped if entry.obstacle not in _REQUEST_OBSTACLES and entry.obstacle is not Obstacle.NO_KEY
+    ]
+    if not final and not able:
+        return False
+    return all(_kind(entry) is FailureKind.RATE_LIMITED for entry in final) and all(
+        entry.obstacle is Obstacle.COOLDOWN for entry in able
+    )

@@ -1,0 +1,56 @@
+"""One configuration at work: a snapshot and what follows from it, made once and shared by all its requests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llm_router.accounting.pricing import PriceTable
+from llm_router.config.values import Provider, Snapshot
+from llm_router.routing.classify import Classification, Classifier
+from llm_router.routing.turns import Turns
+from llm_router.wire.masking import Masker
+from llm_router.wire.providers.base import Adapter
+from llm_router.wire.providers.registry import adapter_for
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A request keeps the one that it started with."""
+
+    snapshot: Snapshot
+    prices: PriceTable
+    adapters: Mapping[str, Adapter]
+    accounts: Mapping[str, tuple[str, ...]]  # provider -> one hash of base URL and key for each of its keys
+    mask: Masker
+    classifier: Classifier
+
+    def classify(self, turns: Turns) -> Classification:
+        """The category of what the person said, in the snapshot's mode, without asking anyone."""
+        return self.classifier.classify(turns)
+
+
+def go_live(snapshot: Snapshot, shipped_prices: bytes, weights: bytes) -> Live:
+    """Prepares `snapshot` for work."""
+    providers = snapshot.providers
+    secrets = [key.value for provider in providers.values() for key in provider.keys]
+    secrets += snapshot.access.api_keys
+    if snapshot.access.admin_key:
+        secrets.append(snapshot.access.admin_key)
+    return Live(
+        snapshot=snapshot,
+        prices=PriceTable.parse(shipped_prices, snapshot.prices),
+        adapters={name: adapter_for(provider) for name, provider in providers.items()},
+        accounts={name: accounts_of(provider) for name, provider in providers.items()},
+        mask=Masker(secrets),
+        classifier=Classifier.load(weights, snapshot),
+    )
+
+
+def accounts_of(provider: Provider) -> tuple[str, ...]:
+    """A stable name for each key of a provider that gives nothing away; one for a provider without keys."""
+    keys = [key.value for key in provider.keys] or [""]
+    return tuple(
+        hashlib.sha256(f"{provider.name}\0{provider.base_url}\0{key}".encode()).hexdigest()[:16] for key in keys
+    )

@@ -1,0 +1,340 @@
+"""The relay: one upstream answer on its way to one client.
+
+Before the commit point it feeds the gate and holds; after it, each read goes to the client inside the upstream's data
+callback, as whole events, without waking a task. The awaiting handler is only woken to drain a slow client and at the
+end. One coarse sweep watches the idle clocks of all relays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+import orjson
+
+from llm_router.errors import Failure, FailureKind
+from llm_router.proxy import gate
+from llm_router.proxy.gate import Gate, Verdict
+from llm_router.proxy.tap import Tap
+from llm_router.proxy.upstream import ConnectionLost, UpstreamError, UpstreamResponse
+from llm_router.wire.providers.base import StreamTranslator
+from llm_router.wire.sse import DONE, DONE_EVENT, EventSplitter, EventTooLarge, SseEvent, data_event, iter_events
+
+SWEEP_EVERY = 0.25
+
+
+class ClientStream(Protocol):
+    """The client's side of a streamed answer, after its head was sent."""
+
+    full: bool
+
+    def write(self, data: bytes) -> None:
+        """Sends whole events; never blocks. Does nothing once the client has left."""
+        ...
+
+    async def drain(self) -> None:
+        """Returns when the client has read enough to take more."""
+        ...
+
+
+class End(Enum):
+    """How a relayed answer ended."""
+
+    COMPLETED = "completed"
+    CUT = "cut"
+
+
+class Relay:
+    """The sink of one streamed answer: holds, commits, passes on, ends.
+
+    `verdict` is awaited before the commit point, `run` after it. `failure` says why it was rejected or cut.
+    """
+
+    def __init__(
+        self,
+        response: UpstreamResponse,
+        translator: StreamTranslator | None,
+        tap: Tap,
+        *,
+        choices: int,
+        idle: float,
+        mask: Callable[[str], str],
+    ) -> None:
+        self.response = response
+        self.gate = Gate()
+        self.failure: Failure | None = None
+        self.end: End | None = None
+        self.tap = tap
+        self.idle = idle
+        self.whole = False  # the upstream ended the message cleanly
+        self._translator = translator
+        self._splitter = EventSplitter()
+        self._cut = self._splitter.feed if translator is None else translator.feed
+        self._choices = choices
+        self._mask = mask
+        self._client: ClientStream | None = None
+        self._pending: list[bytes] = []
+        self._verdict: Verdict | None = None
+        self._resumed = 0.0
+        self._wake: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Relay verdict={self._verdict} end={self.end} {self.tap!r}>"
+
+    # --- what the upstream connection calls ------------------------------------------------------------------------
+
+    def body_received(self, data: bytes) -> None:
+        """Bytes of the answer, as one read brought them."""
+        if self.end is not None:
+            return
+        try:
+            block = self._cut(data)
+        except EventTooLarge as error:
+            self._fail(Failure(FailureKind.RESPONSE_TOO_LARGE, str(error)))
+            return
+        if block:
+            if self._client is not None:
+                self._pass(block)
+            else:
+                self._hold(block)
+
+    def body_ended(self, error: UpstreamError | None) -> None:
+        """The message is over, or broke off."""
+        if self.end is not None:
+            return
+        if error is not None:
+            kind = FailureKind.CONNECTION_LOST if isinstance(error, ConnectionLost) else FailureKind.PROTOCOL_ERROR
+            self._fail(Failure(kind, str(error)))
+            return
+        rest = self._translator.close() if self._translator is not None else self._unfinished_event()
+        if rest:
+            if self._client is not None:
+                self._pass(rest)
+            else:
+                self._hold(rest)
+        if self.end is None:
+            self.whole = True
+            if self._client is not None:
+                self._finish()
+            elif self._verdict is None:
+                self._decide(Verdict.REJECT)
+
+    def _unfinished_event(self) -> bytes:
+        """The last event where only its blank line is missing; half an event is dropped.
+
+        Providers exist that leave the blank line out, and clients would silently lose such an event.
+        """
+        rest = self._splitter.rest()
+        if not any(_is_whole(event) for event in iter_events(rest)):
+            return b""
+        return rest + (b"\n" if rest.endswith((b"\n", b"\r")) else b"\n\n")
+
+    # --- before the commit point -----------------------------------------------------------------------------------
+
+    async def verdict(self) -> Verdict:
+        """COMMIT or REJECT, as soon as it is known."""
+        while self._verdict is None:
+            await self._sleep()
+        return self._verdict
+
+    def _hold(self, block: bytes) -> None:
+        if self._verdict is not None:
+            self._pending.append(block)
+            return
+        verdict = self.gate.feed(block)
+        if verdict is not Verdict.HOLD:
+            self._pending.append(block)
+            self._decide(verdict)
+
+    def _decide(self, verdict: Verdict) -> None:
+        self._verdict = verdict
+        if verdict is Verdict.REJECT and self.failure is None:
+            self.failure = self.gate.failure()
+        # Until the client's side is open nothing more needs to come in.
+        self.response.pause()
+        self._wake_up()
+
+    # --- after it --------------------------------------------------------------------------------------------------
+
+    def open(self, client: ClientStream) -> None:
+        """The client has the head of the answer: what was held goes out now, the rest as it comes."""
+        self._client = client
+        held = b"".join(self.gate.held)
+        pending, self._pending = b"".join(self._pending), []
+        if held:
+            self.tap.keep(held)
+            client.write(held)
+        if pending:
+            self._pass(pending)
+        if self.end is None:
+            if self.failure is not None:
+                self._cut_off(self.failure)
+            elif self.whole:
+                self._finish()
+            elif not client.full:
+                self.response.resume()
+
+    def pass_on_empty(self, client: ClientStream) -> None:
+        """Sends a rejected but well-formed empty answer as it came."""
+        self._client = client
+        whole = b"".join([*self.gate.held, *self._pending])
+        self.tap.keep(whole)
+        client.write(whole)
+        self.end = End.COMPLETED
+
+    async def run(self) -> End:
+        """Until the answer has ended; drains the client where it is slower than the upstream."""
+        client = self._client
+        assert client is not None
+        while self.end is None:
+            if client.full:
+                self.response.pause()
+                await client.drain()
+                self._resumed = asyncio.get_running_loop().time()
+                self.response.resume()
+            else:
+                await self._sleep()
+        return self.end
+
+    def _pass(self, block: bytes) -> None:
+        client = self._client
+        assert client is not None
+        if b'"error"' in block or b"[DONE]" in block or b"event:" in block:
+            self._screen(block)
+            return
+        self.tap.keep(block)
+        client.write(block)
+        if client.full:
+            self.response.pause()
+            self._wake_up()
+
+    def _screen(self, block: bytes) -> None:
+        client = self._client
+        assert client is not None
+        screened = gate.screen(block)
+        if screened.passed:
+            self.tap.keep(screened.passed)
+            client.write(screened.passed)
+        if screened.done:
+            self._close(End.COMPLETED)
+        elif screened.error is not None:
+            self._cut_off(gate.upstream_error(screened.error))
+        elif client.full:
+            self.response.pause()
+            self._wake_up()
+
+    def _finish(self) -> None:
+        """A clean end without `[DONE]`: whole if every choice has finished, else cut."""
+        assert self._client is not None
+        if gate.finished_choices(self.tap.last_blocks(), self._choices):
+            self._client.write(DONE_EVENT)
+            self._close(End.COMPLETED)
+        else:
+            message = "the provider ended the stream before the answer was finished"
+            self._cut_off(Failure(FailureKind.TRUNCATED, message))
+
+    def _fail(self, failure: Failure) -> None:
+        if self._client is not None:
+            self._cut_off(failure)
+        elif self._verdict is None:
+            self.failure = failure
+            self._decide(Verdict.REJECT)
+        else:
+            self.failure = self.failure or failure
+
+    def _cut_off(self, failure: Failure) -> None:
+        assert self._client is not None
+        self.failure = failure
+        self._client.write(error_event(failure, self._mask))
+        self._close(End.CUT)
+
+    def _close(self, end: End) -> None:
+        self.end = end
+        if end is End.COMPLETED:
+            self.response.release()
+        else:
+            self.response.close()
+        self._wake_up()
+
+    def abandon(self) -> None:
+        """Stops the upstream at once: the client left, or another candidate answers."""
+        if self.end is None:
+            self.end = End.CUT
+        self.response.close()
+
+    def check_idle(self, now: float) -> None:
+        """Called by the sweep with the loop's clock: cuts a stream that has been silent for too long."""
+        if self._client is None or self.end is not None or self._client.full:
+            return
+        # The clock stands still while the client is not reading.
+        if now - max(self.response.last_read, self._resumed) > self.idle:
+            message = f"the provider sent nothing for {self.idle:g} seconds"
+            self._cut_off(Failure(FailureKind.IDLE_TIMEOUT, message))
+
+    async def _sleep(self) -> None:
+        self._wake = asyncio.get_running_loop().create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+
+    def _wake_up(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+def _is_whole(event: SseEvent) -> bool:
+    if event.data is None:
+        return False
+    if event.data == DONE:
+        return True
+    try:
+        return isinstance(orjson.loads(event.data), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+# After the commit point a client is told one of these codes.
+_CODES = {
+    FailureKind.IDLE_TIMEOUT: "upstream_idle_timeout",
+    FailureKind.TRUNCATED: "upstream_truncated",
+    FailureKind.CONNECTION_LOST: "upstream_truncated",
+    FailureKind.PROTOCOL_ERROR: "upstream_truncated",
+}
+
+
+def error_event(failure: Failure, mask: Callable[[str], str]) -> bytes:
+    """The one event that ends a cut answer, in OpenAI's shape."""
+    code = _CODES.get(failure.kind, "upstream_error")
+    error = {"message": mask(failure.message), "type": code, "param": None, "code": code}
+    return data_event(orjson.dumps({"error": error}))
+
+
+class IdleSweep:
+    """Watches the idle clocks of all running relays with one timer."""
+
+    def __init__(self) -> None:
+        self._relays: set[Relay] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._relays)
+
+    def watch(self, relay: Relay) -> None:
+        """From now on until `forget`."""
+        self._relays.add(relay)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_EVERY, self._sweep)
+
+    def forget(self, relay: Relay) -> None:
+        """The relay has ended."""
+        self._relays.discard(relay)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for relay in tuple(self._relays):
+            relay.check_idle(now)
+        self._timer = loop.call_later(SWEEP_EVERY, self._sweep) if self._relays else None

@@ -1,0 +1,210 @@
+"""The running process: builds the router, serves it, and ends it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from llm_router import __version__
+from llm_router.accounting.ledger import Bookkeeper
+from llm_router.accounting.metrics import Metrics
+from llm_router.accounting.ranks import Encodings
+from llm_router.config.values import Snapshot
+from llm_router.errors import ApiError, ConfigError
+from llm_router.proxy.config_file import ConfigFile
+from llm_router.proxy.dispatch import Router
+from llm_router.proxy.state import CircuitFile, prepare_folder
+from llm_router.proxy.upstream import UpstreamClient
+from llm_router.server import admin, monitor, systemd
+from llm_router.server.answers import answer_errors
+from llm_router.server.chat import chat
+from llm_router.server.connections import make_runner
+from llm_router.server.guard import make_guard
+from llm_router.server.keys import ROUTER
+
+log = logging.getLogger("llm_router")
+
+EXIT_OK, EXIT_CONFIG, EXIT_PORT, EXIT_FAILED = 0, 78, 69, 1
+DATA = Path(__file__).parent.parent / "data"
+WATCH_CONFIG_EVERY = 1.0
+BACKLOG = 4096
+
+
+def make_app(router: Router) -> web.Application:
+    """All routes and the two middlewares around a router."""
+    guard = make_guard(lambda: router.snapshot)
+    app = web.Application(middlewares=[answer_errors, guard], client_max_size=1024**3)
+    app[ROUTER] = router
+    app.router.add_post("/v1/chat/completions", chat)
+    app.router.add_post("/chat/completions", chat)
+    monitor.add_routes(app)
+    admin.add_routes(app)
+    return app
+
+
+def make_router(snapshot: Snapshot, config_file: ConfigFile, environ: Mapping[str, str]) -> Router:
+    """The live parts, with the encodings built: nothing streams yet, so nobody feels it."""
+    persistent = prepare_folder(snapshot.state_dir)
+    metrics = Metrics()
+    encodings = Encodings()
+    bookkeeper = Bookkeeper(
+        snapshot.state_dir if persistent else None,
+        metrics=metrics,
+        encodings=encodings,
+        count=snapshot.count,
+        log_format=snapshot.log_format,
+    )
+    return Router(
+        snapshot,
+        shipped_prices=(DATA / "prices.json").read_bytes(),
+        weights=(DATA / "classifier.bin").read_bytes(),
+        upstream=UpstreamClient(environ=environ),
+        bookkeeper=bookkeeper,
+        metrics=metrics,
+        config_file=config_file,
+        circuit_file=CircuitFile(snapshot.state_dir) if persistent else None,
+    )
+
+
+def run(flags: Mapping[str, Any]) -> int:
+    """Serves until told to stop; the exit code says why it ended."""
+    environ = dict(os.environ)
+    config_file = ConfigFile(environ, flags)
+    try:
+        snapshot = config_file.load()
+    except ConfigError as error:
+        print(f"llm-router: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    set_up_logging(snapshot)
+    try:
+        listener = listen(snapshot.host, snapshot.port)
+    except OSError as error:
+        print(f"llm-router: cannot listen on {snapshot.host}:{snapshot.port}: {error.strerror}", file=sys.stderr)
+        return EXIT_PORT
+    return _runner()(serve(snapshot, config_file, environ, listener))
+
+
+def _runner() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
+
+
+def set_up_logging(snapshot: Snapshot) -> None:
+    """Everything goes to standard error; the level is the configuration's."""
+    logging.basicConfig(
+        level=snapshot.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound, listening socket. Raises OSError, also where another process listens on the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    info = socket.getaddrinfo(host, port, family=0 if not host else family, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(info[0], socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(info[4])
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+async def serve(
+    snapshot: Snapshot, config_file: ConfigFile, environ: Mapping[str, str], listener: socket.socket
+) -> int:
+    """From the first request to the last."""
+    router = make_router(snapshot, config_file, environ)
+    runner = make_runner(make_app(router), snapshot=snapshot)
+    await runner.setup()
+    site = web.SockSite(runner, listener, backlog=BACKLOG)
+    await site.start()
+    notifier = systemd.Notifier.from_environment(environ)
+    stop = asyncio.Event()
+    _handle_signals(router, stop, notifier)
+    router.tasks.start(_watch(router), "watch configuration")
+    _settle_memory()
+    notifier.ready()
+    notifier.start_watchdog()
+    address = (
+        f"http://{'[' + snapshot.host + ']' if ':' in snapshot.host else snapshot.host}:{listener.getsockname()[1]}"
+    )
+    log.info("llm-router %s is ready on %s", __version__, address)
+    await stop.wait()
+    notifier.stopping()
+    await shut_down(router, runner, site, snapshot.drain_timeout)
+    return EXIT_OK
+
+
+def _settle_memory() -> None:
+    # What exists now lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
+def _handle_signals(router: Router, stop: asyncio.Event, notifier: systemd.Notifier) -> None:
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+
+    async def reload() -> None:
+        notifier.reloading()
+        with contextlib.suppress(ApiError):
+            await _reload(router)
+        notifier.ready()
+
+    loop.add_signal_handler(signal.SIGHUP, lambda: router.tasks.start(reload(), "reload"))
+
+
+async def _reload(router: Router) -> None:
+    try:
+        await router.reload()
+    except ApiError as error:
+        log.error("the configuration was not reloaded: %s", error.message)
+        raise
+    log.info("the configuration was reloaded")
+
+
+async def _watch(router: Router) -> None:
+    """Takes over a configuration file that was changed, and lets idle upstream connections go."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(WATCH_CONFIG_EVERY)
+        router.upstream.sweep(loop.time())
+        if await asyncio.to_thread(router.config_file.changed):
+            with contextlib.suppress(ApiError):
+                await _reload(router)
+
+
+async def shut_down(router: Router, runner: web.BaseRunner, site: web.BaseSite, drain: float) -> None:
+    """Refuses what is new, lets what runs finish within the drain timeout, and books everything."""
+    loop = asyncio.get_running_loop()
+    router.draining = True
+    deadline = loop.time() + drain
+    await site.stop()
+    while router.in_flight and loop.time() < deadline:
+        await asyncio.sleep(0.02)
+    await runner.cleanup()
+    await router.upstream.close()
+    for task in list(router.tasks.running):
+        if task.get_name() == "watch configuration":
+            task.cancel()
+    await router.tasks.drain(5)
+    await asyncio.to_thread(router.bookkeeper.close, 5.0)

@@ -1,0 +1,150 @@
+"""OpenAI-shaped providers: OpenAI, OpenRouter, compatibility endpoints of others, and custom hosts.
+
+Their streams pass through byte for byte; their requests are the client's own, changed only where DESIGN.md's "Request
+adaptation" says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from llm_router.errors import AttemptFailed, Failure, FailureKind
+from llm_router.wire.chat import ChatRequest, dump
+from llm_router.wire.providers.base import Completion, Misfit, StreamTranslator, Target, UpstreamCall
+from llm_router.wire.providers.errors import read_failure
+
+# OpenRouter's own fields; OpenAI answers 400 unknown_parameter to them.
+OPENROUTER_FIELDS = (
+    "provider",
+    "models",
+    "route",
+    "transforms",
+    "plugins",
+    "reasoning",
+    "usage",
+    "session_id",
+    "trace",
+    "debug",
+    "min_p",
+    "top_a",
+    "top_k",
+    "repetition_penalty",
+)
+
+# Families whose every member refuses max_tokens, for models younger than the price table.
+_REASONING_NAMES = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)")
+
+Changes = dict[str, Any]  # field -> new value; REMOVED takes the field out
+REMOVED: Any = object()
+
+
+class OpenAIShaped:
+    """The adapter for everything that speaks chat completions; `kind` says whose rules of adaptation apply."""
+
+    def __init__(self, kind: str) -> None:
+        self._adapt: Callable[[ChatRequest, Target], Changes] = _ADAPTATIONS.get(kind, _adapt_other)
+        self._kind = kind
+
+    def __repr__(self) -> str:
+        return f"<OpenAIShaped {self._kind}>"
+
+    def misfit(self, chat: ChatRequest, target: Target) -> Misfit | None:
+        """Nothing: whatever OpenAI's shape can say, these providers judge themselves."""
+        return None
+
+    def call(self, chat: ChatRequest, target: Target) -> UpstreamCall:
+        """The client's request with `model` replaced and the few documented changes."""
+        return UpstreamCall(
+            url=chat_url(target, self._kind), headers=self._headers(target), body=self._body(chat, target)
+        )
+
+    def _body(self, chat: ChatRequest, target: Target) -> bytes:
+        changes = self._adapt(chat, target)
+        if "models" in chat.body and chat.is_routed:
+            changes["models"] = REMOVED  # it was the chain, in our ids
+        if not changes:
+            return chat.with_model(target.model)
+        body = {**chat.body, "model": target.model, **changes}
+        return dump({name: value for name, value in body.items() if value is not REMOVED})
+
+    def _headers(self, target: Target) -> dict[str, str]:
+        headers = {"content-type": "application/json"}
+        if target.key:
+            headers["authorization"] = f"Bearer {target.key}"
+        headers.update(target.provider.headers)
+        return headers
+
+    def translator(self, chat: ChatRequest, target: Target) -> StreamTranslator | None:
+        """None: the provider's bytes pass through."""
+        return None
+
+    def completion(self, chat: ChatRequest, target: Target, body: bytes) -> Completion:
+        """The body as it came; the gate judges it. Raises AttemptFailed for what is no JSON object."""
+        try:
+            parsed = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            parsed = None
+        if not isinstance(parsed, dict | list):
+            raise AttemptFailed(
+                Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without JSON in it", 200)
+            )
+        return Completion(body)
+
+    def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
+        """Reads a non-200 answer."""
+        return read_failure(status, headers, body, now)
+
+
+def chat_url(target: Target, kind: str) -> str:
+    """The address of chat completions under a base URL that may or may not name the version."""
+    base = target.provider.base_url.rstrip("/")
+    if base.endswith("/chat/completions"):
+        return base
+    if kind == "ollama" and not base.endswith("/v1"):
+        base += "/v1"
+    elif kind == "google" and not base.endswith("/openai"):
+        base += "/openai"
+    elif kind == "anthropic" and not base.endswith("/v1"):
+        base += "/v1"
+    return f"{base}/chat/completions"
+
+
+def _adapt_openai(chat: ChatRequest, target: Target) -> Changes:
+    changes: Changes = {name: REMOVED for name in OPENROUTER_FIELDS if name in chat.body}
+    if "max_tokens" in chat.body and _is_reasoning(target):
+        changes["max_tokens"] = REMOVED
+        changes["max_completion_tokens"] = chat.body.get("max_completion_tokens", chat.body["max_tokens"])
+    return changes
+
+
+def _is_reasoning(target: Target) -> bool:
+    if target.info is not None and target.info.reasoning is not None:
+        return target.info.reasoning
+    return _REASONING_NAMES.match(target.model) is not None
+
+
+def _adapt_openrouter(chat: ChatRequest, target: Target) -> Changes:
+    return {}
+
+
+def _adapt_other(chat: ChatRequest, target: Target) -> Changes:
+    changes: Changes = {}
+    if "max_completion_tokens" in chat.body:
+        changes["max_completion_tokens"] = REMOVED
+        changes["max_tokens"] = chat.body["max_completion_tokens"]
+    if any(message.get("role") == "developer" for message in chat.messages):
+        changes["messages"] = [
+            {**message, "role": "system"} if message.get("role") == "developer" else message
+            for message in chat.messages
+        ]
+    return changes
+
+
+_ADAPTATIONS: Mapping[str, Callable[[ChatRequest, Target], Changes]] = {
+    "openai": _adapt_openai,
+    "openrouter": _adapt_openrouter,
+}
