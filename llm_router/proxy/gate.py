@@ -6,7 +6,6 @@ reads whole events of an OpenAI-shaped stream and says HOLD, COMMIT or REJECT; i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +14,7 @@ from typing import Any
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.wire.sse import DONE, iter_events
+from llm_router.wire.sse import DONE, iter_events, raw_events
 
 HELD_BYTES = 1024 * 1024
 # Of a delta or a message: any of these, when not empty, is something that the client wants to see.
@@ -33,7 +32,6 @@ _SUBSTANCE = (
 )
 # A finish that is an answer even when nothing came before it.
 _ANSWERING_FINISHES = frozenset({"length", "content_filter"})
-_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 
 class Verdict(Enum):
@@ -229,17 +227,6 @@ def screen(block: bytes) -> Screened:
                 return Screened(block[:start], error=error)
         start += len(raw)
     return Screened(block)
-
-
-def raw_events(block: bytes) -> list[bytes]:
-    """`block` cut behind each blank line; joined again the pieces are the block."""
-    pieces, start = [], 0
-    for end in _EVENT_END.finditer(block):
-        pieces.append(block[start : end.end()])
-        start = end.end()
-    if start < len(block):
-        pieces.append(block[start:])
-    return pieces
 
 
 def finished_choices(blocks: list[bytes], wanted: int) -> bool:

@@ -16,6 +16,8 @@ DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+# Atomic groups: a CRLF must never be taken for a CR line and an LF line.
+_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 
 class EventTooLarge(ValueError):
@@ -119,6 +121,17 @@ def iter_events(block: bytes) -> Iterator[SseEvent]:
             seen = True
     if seen:
         yield SseEvent(name, b"\n".join(data) if data else None)
+
+
+def raw_events(block: bytes) -> list[bytes]:
+    """`block` cut behind each blank line; joined again the pieces are the block."""
+    pieces, start = [], 0
+    for end in _EVENT_END.finditer(block):
+        pieces.append(block[start : end.end()])
+        start = end.end()
+    if start < len(block):
+        pieces.append(block[start:])
+    return pieces
 
 
 def data_event(payload: bytes) -> bytes:
