@@ -1,0 +1,110 @@
+"""Answers in JSON: what every room of the server sends, errors included, each ending with a newline."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import orjson
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+
+from llm_router.errors import ApiError
+
+SERVER_NAME: Final = "llm-router"
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+EXTRA_HEADERS: Final = web.RequestKey("extra_headers", dict[str, str])
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_JSON = "application/json"
+_SANE_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+CLOSE: Final = {"Connection": "close"}
+
+logger = logging.getLogger(__name__)
+
+
+def json_answer(payload: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A whole JSON answer."""
+    fields = CIMultiDict(headers) if headers else CIMultiDict()
+    fields[hdrs.CONTENT_TYPE] = _JSON
+    fields[hdrs.SERVER] = SERVER_NAME
+    body = orjson.dumps(payload, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+    return web.Response(body=body, status=status, headers=fields)
+
+
+def error_answer(error: ApiError, request_id: str | None = None) -> web.Response:
+    """The answer that tells a client about `error`; a `Connection: close` among its headers is kept."""
+    answer = json_answer(error.payload(), error.status, error.headers)
+    if request_id is not None:
+        answer.headers["x-request-id"] = request_id
+    if answer.headers.get(hdrs.CONNECTION) == "close":
+        answer.force_close()
+    return answer
+
+
+def request_id(request: web.BaseRequest) -> str:
+    """The id of this request, the same at every call: the client's own `x-request-id` if it is a sane token."""
+    known = request.get(REQUEST_ID)
+    if known is None:
+        sent = request.headers.get("x-request-id", "")
+        known = sent if _SANE_TOKEN.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
+        request[REQUEST_ID] = known
+    return known
+
+
+def common_headers(request: web.BaseRequest) -> dict[str, str]:
+    """What every answer carries, for handlers that write their own heads."""
+    return {"Server": SERVER_NAME, "x-request-id": request_id(request), **request.get(EXTRA_HEADERS, {})}
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns what a handler raises into an answer; adds the common headers to answers that have not begun."""
+    try:
+        answer = await handler(request)
+    except ApiError as error:
+        answer = error_answer(error)
+    except web.HTTPException as error:
+        answer = error_answer(_from_http(request, error))
+    except Exception as error:
+        answer = _unexpected(request, error)
+    if not answer.prepared:
+        answer.headers.update(common_headers(request))
+    return answer
+
+
+def _unexpected(request: web.BaseRequest, error: Exception) -> web.Response:
+    """A fault of ours, or a client that left while we were writing."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client is gone")
+    # the path is the client's: repr keeps its line breaks out of the log
+    logger.error("unexpected error while answering %s %r", request.method, request.path[:200], exc_info=error)
+    if request.writer.output_size > 0:
+        transport.abort()  # the clean end of a chunked body would make a broken answer look whole
+        raise ConnectionResetError("the answer had begun")
+    return error_answer(ApiError(500, "Internal error; the router's log has the details", "server_error", "internal"))
+
+
+def _from_http(request: web.BaseRequest, error: web.HTTPException) -> ApiError:
+    """aiohttp's own refusals in our words."""
+    path = request.path[:200]
+    headers: dict[str, str] = {}
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        headers["Allow"] = allowed
+        message, code = f"{request.method} is not possible on {path}; it takes {allowed}", "method_not_allowed"
+    elif error.status == 404:
+        message, code = f"There is nothing at {path}; GET / lists what there is", "not_found"
+    elif error.status == 417:
+        message, code = "Only 'Expect: 100-continue' is understood", "expectation_failed"
+    else:
+        message, code = f"{error.status} {error.reason}", "http_error"
+    if error.status in (400, 408, 413, 417):
+        headers |= CLOSE
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    return ApiError(error.status, message, kind, code, headers=headers)

@@ -1,0 +1,64 @@
+"""Reading request bodies: bounded, never decompressed, and never longer in memory than they must be."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from aiohttp import hdrs, web
+
+from llm_router.errors import ApiError
+from llm_router.server.answers import CLOSE
+from llm_router.server.connections import BodySilent, Connection
+from llm_router.server.limits import BIG_BODY_BYTES
+
+
+async def expect_later(request: web.Request) -> None:
+    """The `expect_handler` of routes that take a body: `read_body` sends the `100 Continue` once nothing forbids it."""
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """The whole body, at most `limit` bytes. A declared length above the limit is refused before anything is read.
+
+    Raises ApiError: 400 for broken framing, 408 for silence, 413 for too long a body, 415 for a compressed one.
+    """
+    headers = request.headers
+    if headers.get(hdrs.CONTENT_ENCODING, "identity").lower() not in ("identity", ""):
+        message = "Compressed request bodies are not taken; send the JSON as it is"
+        raise ApiError(415, message, code="unsupported_content_encoding", headers=CLOSE)
+    if (request.content_length or 0) > limit:
+        _refuse_length(limit)
+    payload = request.content
+    if payload.is_eof() and payload.exception() is None:
+        body = payload.read_nowait(-1)
+        if len(body) > limit:
+            _refuse_length(limit)
+        return body
+    if hdrs.EXPECT in headers and request.version >= (1, 1):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # nothing of the answer itself has been sent
+    return await _read_on(request, limit)
+
+
+async def _read_on(request: web.Request, limit: int) -> bytes:
+    payload, connection = request.content, request.protocol
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while part := await payload.readany():
+            size += len(part)
+            if size > limit:
+                _refuse_length(limit)
+            if size > BIG_BODY_BYTES and isinstance(connection, Connection):
+                connection.hold(len(part))
+            parts.append(part)
+    except BodySilent:
+        message = "The request body stopped coming (ROUTER_HEADER_TIMEOUT bounds the silence)"
+        raise ApiError(408, message, code="request_timeout", headers=CLOSE) from None
+    except web.RequestPayloadError:
+        raise ApiError(400, "The body's framing is broken", code="bad_http", headers=CLOSE) from None
+    return b"".join(parts)
+
+
+def _refuse_length(limit: int) -> NoReturn:
+    message = f"The request body may have {limit} bytes (ROUTER_MAX_BODY_BYTES)"
+    raise ApiError(413, message, code="request_too_large", headers=CLOSE)

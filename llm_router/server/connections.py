@@ -1,0 +1,270 @@
+"""The HTTP server under the application: aiohttp's, with the limits and clocks that it lacks.
+
+One coarse sweep watches all connections; a timer per connection or per read would cost more than it brings. What a
+connection is doing can only be learned from attributes that aiohttp keeps to itself (`_waiter`, `_messages`,
+`_current_request`, `_reading_paused`); `check_parser` and the tests hold them fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.http import HttpProcessingError, RawRequestMessage
+from aiohttp.http_exceptions import LineTooLong
+
+from llm_router.config.values import Snapshot
+from llm_router.errors import ApiError
+from llm_router.server.answers import CLOSE, SERVER_NAME, Handler, answer_errors, error_answer
+from llm_router.server.guard import make_guard
+from llm_router.server.limits import (
+    KEEPALIVE_S,
+    LINGER_S,
+    MAX_FIELD_BYTES,
+    MAX_FIELDS,
+    MAX_HEAD_BYTES,
+    MAX_LINE_BYTES,
+    MAX_SWEEP_S,
+    MOST_HELD_BYTES,
+    check_parser,
+    connection_limit,
+    framing_problem,
+)
+
+_EVICTION_LOOK = 64
+
+logger = logging.getLogger(__name__)
+
+
+class BodySilent(Exception):
+    """The client stopped sending in the middle of a request body."""
+
+
+class Connection(web.RequestHandler):
+    """One client's connection; says when it has been waited for too long, and answers bad HTTP in JSON."""
+
+    __slots__ = ("_head_bytes", "_head_since", "_held", "_last_data")
+
+    _manager: Server | None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # a fresh connection owes us a head at once; an idle one does not, aiohttp's keep-alive clock ends it
+        self._head_since = self._last_data = self._loop.time()
+        self._head_bytes = self._held = 0
+        super().connection_made(transport)
+        if self._manager is not None and not self._manager.has_room():
+            self.refuse(503, "This router has too many connections open; try again later", "too_many_connections")
+
+    def data_received(self, data: bytes) -> None:
+        self._last_data = self._loop.time()
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():  # still waiting for a request: its head is incomplete
+            if not self._head_since:
+                self._head_since = self._last_data
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.refuse(431, f"The head of a request may have {MAX_HEAD_BYTES} bytes", "headers_too_large")
+        elif self._messages:
+            self._head_since = 0.0
+            self._head_bytes = 0
+            if type(self._messages[-1][0]) is not RawRequestMessage:
+                self._break_bodies()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        self._last_data = self._loop.time()  # the silence so far was ours
+        super().resume_reading(resume_parser)
+
+    def hold(self, size: int) -> None:
+        """Counts bytes of a big body against what all connections may hold together. Raises ApiError (503)."""
+        if self._manager is not None:
+            self._held += size
+            self._manager.held_bytes += size
+            if self._manager.held_bytes > MOST_HELD_BYTES:
+                message = "Too many big requests are being read at the moment; try again"
+                raise ApiError(503, message, "server_error", "too_busy", headers={**CLOSE, "Retry-After": "1"})
+
+    def release(self, server: Server) -> None:
+        """Gives back what the request that has just ended held."""
+        server.held_bytes -= self._held
+        self._held = 0
+
+    def _break_bodies(self) -> None:
+        """The framing broke inside a body: whoever reads it must hear of it, which aiohttp does not do."""
+        broken = web.RequestPayloadError("the body's framing is broken")
+        payloads = [payload for _, payload in self._messages]
+        if self._current_request is not None:
+            payloads.append(self._current_request.content)
+        for payload in payloads:
+            if not payload.is_eof():
+                payload.set_exception(broken)
+
+    def check_clocks(self, now: float, limit: float) -> None:
+        """Ends a head that has not come, or a body that has gone silent, `limit` seconds ago."""
+        if self._head_since:
+            if now - self._head_since > limit:
+                if self._head_bytes:
+                    self.refuse(408, f"No whole request head came within {limit:g} s", "request_timeout")
+                else:
+                    self.force_close()
+        elif now - self._last_data > limit and not self._reading_paused and self._current_request is not None:
+            body = self._current_request.content
+            if not body.is_eof() and body.exception() is None:
+                body.set_exception(BodySilent())
+
+    def refuse(self, status: int, message: str, code: str) -> None:
+        """Answers outside any request, and closes."""
+        error = ApiError(status, message, "invalid_request_error" if status < 500 else "server_error", code)
+        if self.transport is not None:
+            self.transport.write(_plain_answer(error))
+        self.force_close()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self._waiter is not None and not self._waiter.done()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
+        """Lets the request in progress end, for `timeout` seconds altogether; takes no other."""
+        task = self._task_handler
+        self.close()
+        if task is not None and not task.done():
+            await asyncio.wait({task}, timeout=timeout)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=1.0)
+        self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """For what aiohttp refuses before there is a request: bad HTTP, mostly."""
+        if isinstance(exc, HttpProcessingError):
+            logger.debug("malformed request from %s: %r", request.remote, exc)
+            return error_answer(_describe(exc))
+        logger.error("unexpected error in the server", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("the answer had begun")
+        return error_answer(ApiError(500, "Internal error", "server_error", "internal", headers=CLOSE))
+
+
+def _describe(error: HttpProcessingError) -> ApiError:
+    if isinstance(error, LineTooLong) or "Too many headers" in error.message:
+        message = f"The request has too long a line or too many headers ({MAX_FIELDS} at most)"
+        return ApiError(431, message, code="headers_too_large", headers=CLOSE)
+    return ApiError(400, "The request is not valid HTTP/1.1", code="bad_http", headers=CLOSE)
+
+
+def _plain_answer(error: ApiError) -> bytes:
+    body = orjson.dumps(error.payload(), option=orjson.OPT_APPEND_NEWLINE)
+    head = f"HTTP/1.1 {error.status} Refused\r\nServer: {SERVER_NAME}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+class Server(web.Server):
+    """Makes the connections, counts them, sweeps over them, and stands in front of the application `handle`."""
+
+    def __init__(
+        self, handle: Any, snapshot: Callable[[], Snapshot], draining: Callable[[], bool], **kwargs: Any
+    ) -> None:
+        super().__init__(self._answer, **kwargs)  # type: ignore[arg-type]
+        self.held_bytes = 0
+        self._handle: Handler = handle
+        self._guard = make_guard(snapshot)
+        self._snapshot = snapshot
+        self._draining = draining
+        self._most_connections = connection_limit()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep()
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def has_room(self) -> bool:
+        """Whether one more connection fits; the longest idle one of the oldest makes room if none does."""
+        if len(self._connections) <= self._most_connections:
+            return True
+        for connection in islice(self._connections, _EVICTION_LOOK):
+            if isinstance(connection, Connection) and connection.idle:
+                connection.force_close()
+                return True
+        return False
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            answer = await answer_errors(request, self._answer_guarded)
+            if self._draining():
+                answer.force_close()
+            return answer
+        finally:
+            connection = request.protocol
+            if isinstance(connection, Connection):
+                connection.release(self)
+
+    async def _answer_guarded(self, request: web.Request) -> web.StreamResponse:
+        refusal = framing_problem(request)
+        if refusal is not None:
+            raise refusal
+        return await self._guard(request, self._handle)
+
+    def _sweep(self) -> None:
+        limit = self._snapshot().header_timeout
+        now = self._loop.time()
+        for connection in tuple(self._connections):
+            if isinstance(connection, Connection):
+                connection.check_clocks(now, limit)
+        self._sweeper = self._loop.call_later(min(MAX_SWEEP_S, limit / 4), self._sweep)
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's signature
+        await super().shutdown(timeout)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+
+class Runner(web.AppRunner):
+    """Runs the application behind its limits, its guard and its error answers."""
+
+    __slots__ = ("_draining", "_snapshot")
+
+    def __init__(self, app: web.Application, snapshot: Callable[[], Snapshot], draining: Callable[[], bool]) -> None:
+        super().__init__(app, access_log=None, shutdown_timeout=snapshot().drain_timeout)
+        self._snapshot = snapshot
+        self._draining = draining
+
+    async def _make_server(self) -> web.Server:
+        plain = await super()._make_server()
+        return Server(
+            plain.request_handler,
+            self._snapshot,
+            self._draining,
+            request_factory=plain.request_factory,
+            handler_cancellation=True,
+            access_log=None,
+            logger=logger,
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGER_S,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+            max_headers=MAX_FIELDS,
+            auto_decompress=False,
+        )
+
+
+def make_runner(
+    app: web.Application, snapshot: Callable[[], Snapshot], draining: Callable[[], bool] = lambda: False
+) -> web.BaseRunner:
+    """A runner for `app`; error answers and the guard go around it, so that no route can be reached past them.
+
+    `snapshot` gives the settings in force. While `draining()`, every answer closes its connection.
+    """
+    check_parser()
+    return Runner(app, snapshot, draining)

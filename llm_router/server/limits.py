@@ -1,0 +1,74 @@
+"""The limits of the HTTP server, and what must be refused although aiohttp would take it."""
+
+from __future__ import annotations
+
+import resource
+from typing import Final
+
+from aiohttp import http_parser, web
+from aiohttp.http import HttpVersion10, HttpVersion11
+
+from llm_router.errors import ApiError, ConfigError
+from llm_router.server.answers import CLOSE
+
+KEEPALIVE_S: Final = 75.0
+LINGER_S: Final = 5.0  # reading on after a refusal, so that the client sees it before the connection goes
+MAX_LINE_BYTES: Final = 8_190
+MAX_FIELD_BYTES: Final = 16_380
+MAX_FIELDS: Final = 100
+MAX_HEAD_BYTES: Final = 65_536
+MAX_SWEEP_S: Final = 1.0
+MOST_CONNECTIONS: Final = 32_768
+BIG_BODY_BYTES: Final = 1_048_576
+MOST_HELD_BYTES: Final = 536_870_912  # of big bodies, all connections together
+_SPARE_DESCRIPTORS = 64
+_MOST_LENGTH_DIGITS = 15
+_VERSIONS = (HttpVersion11, HttpVersion10)
+
+
+def framing_problem(request: web.BaseRequest) -> ApiError | None:
+    """What aiohttp's parser lets through though two servers in a row could read it differently."""
+    headers = request.headers
+    problem = status = None
+    coding = headers.get("Transfer-Encoding")
+    if request.version not in _VERSIONS:
+        problem = "Only HTTP/1.1 and HTTP/1.0 are spoken here"
+    elif request.method == "CONNECT":
+        problem = "This is no forward proxy"
+    elif coding is not None and (request.version != HttpVersion11 or coding.strip().lower() != "chunked"):
+        problem = "The only Transfer-Encoding is 'chunked', in HTTP/1.1"
+    elif len(headers.get("Content-Length", "")) > _MOST_LENGTH_DIGITS:
+        problem = "The Content-Length is absurd"
+    elif headers.get("Expect", "100-continue").lower() != "100-continue":
+        problem, status = "Only 'Expect: 100-continue' is understood", 417
+    if problem is None:
+        return None
+    return ApiError(status or 400, problem, code="bad_http", headers=CLOSE)
+
+
+def check_parser() -> None:
+    """Raises ConfigError where aiohttp runs without its C parser: the Python one is slower and less strict."""
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise ConfigError(
+            "aiohttp",
+            "its C extension is missing, and its pure-Python HTTP parser is not safe to serve with; "
+            "install a binary wheel and unset AIOHTTP_NO_EXTENSIONS",
+        )
+
+
+def connection_limit() -> int:
+    """How many clients may be connected: each needs a descriptor for itself and one for its upstream."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(8, min(MOST_CONNECTIONS, (soft - _SPARE_DESCRIPTORS) // 2))
+
+
+def raise_descriptor_limit() -> None:
+    """Takes as many descriptors as the system gives us, up to what `MOST_CONNECTIONS` can use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_CONNECTIONS + _SPARE_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
