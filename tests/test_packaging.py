@@ -1,0 +1,111 @@
+"""The house: every module has its floor, the core does no I/O, and what is installed is what is needed."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import llm_router
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "llm_router"
+SETUP = configparser.RawConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+
+# What reads files, the clock, the environment or the terminal without an import that the import rules would see.
+_IMPURE_CALLS = {"open", "input", "print", "exec", "eval", "datetime.now", "datetime.utcnow", "datetime.today"}
+
+
+def modules() -> list[str]:
+    """The dotted names of all modules that hold code."""
+    paths = [path.relative_to(ROOT).with_suffix("") for path in PACKAGE.rglob("*.py")]
+    return sorted(".".join(path.parts) for path in paths if path.name != "__init__")
+
+
+def layers() -> list[str]:
+    """The modules and packages that the layers contract names."""
+    return re.findall(r"llm_router[\w.]*", SETUP["importlinter:contract:house"]["layers"])
+
+
+def core() -> list[str]:
+    """The modules and packages that must do no I/O."""
+    return SETUP["importlinter:contract:core"]["source_modules"].split()
+
+
+def within(module: str, packages: list[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def calls(module: str) -> Iterator[str]:
+    """The plain and dotted names that a module calls."""
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_module_has_its_floor(module: str) -> None:
+    """A new module must be given a line in the layers contract, or import rules would not hold for it."""
+    assert within(module, layers())
+
+
+@pytest.mark.parametrize("module", [module for module in modules() if within(module, core())])
+def test_core_reads_nothing_by_itself(module: str) -> None:
+    """No file, terminal or clock is read in the core by a call that needs no import."""
+    found = [call for call in calls(module) if call in _IMPURE_CALLS or call.split(".", 1)[-1] in _IMPURE_CALLS]
+    assert not found
+
+
+def test_core_is_below_every_floor_that_does_io() -> None:
+    """What the contract calls core is what the house says: everything from the providers' dialects down."""
+    lines = SETUP["importlinter:contract:house"]["layers"].split("llm_router.wire.providers", 1)[1]
+    below = ["llm_router.wire.providers", *re.findall(r"llm_router[\w.]*", lines)]
+    assert [name for name in below if not within(name, core())] == []
+
+
+def test_version_is_written_once() -> None:
+    """The installed distribution has the version that the package states."""
+    assert metadata.version("llm-router") == llm_router.__version__
+
+
+def test_packages_that_are_imported_are_required() -> None:
+    """Every third-party package that the router imports is a runtime requirement of its own."""
+    required = {re.split(r"[\s<>=;!]", line)[0] for line in SETUP["options"]["install_requires"].split("\n") if line}
+    known = {"dotenv": "python-dotenv", "prometheus_client": "prometheus-client"}
+    # multidict and yarl are part of aiohttp's own interface
+    granted = {"llm_router", "multidict", "yarl"} | sys.stdlib_module_names
+    imported = {name for module in modules() for name in imports(module)}
+    assert {known.get(name, name) for name in imported - granted} <= required
+
+
+def imports(module: str) -> Iterator[str]:
+    """The top-level names that a module imports."""
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_data_travels_with_the_package() -> None:
+    """Price table, weights and type marker are inside the package and named as its data."""
+    patterns = SETUP["options.package_data"]["llm_router"].split()
+    missing = [
+        path.relative_to(PACKAGE)
+        for path in PACKAGE.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.parts)  # caches of tools
+        and path.suffix not in (".py", ".pyc", ".so")
+        and not any(path.relative_to(PACKAGE).match(pattern) for pattern in patterns)
+    ]
+    assert missing == []
+    assert (PACKAGE / "data/prices.json").is_file()
