@@ -1,0 +1,452 @@
+"""Circuits: what opens them, who may probe, how they come back, and that nobody can use them as a weapon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import Launch, Stage
+from tests.support.chunks import DONE, answer, error, finish, role, text
+from tests.support.client import Connection
+from tests.support.upstream import Exchange, Script, hang, healthy, plain, reply, stream
+
+Own = Callable[..., Awaitable[Stage]]
+BROKEN = reply(500, error("broken"))
+QUICK = {"ROUTER_CIRCUIT_RECOVERY": "1"}
+
+
+async def _model(stage: Stage, model: str = "router/ab", **more: Any) -> str | None:
+    return (await stage.chat(model, **more)).header("x-router-model")
+
+
+async def _open(stage: Stage, model: str = "router/ab", times: int = 3) -> None:
+    good, stage.a.script = stage.a.script, BROKEN
+    for _ in range(times):
+        await stage.chat(model)
+    stage.a.script = good
+
+
+async def _open_circuits(stage: Stage) -> list[str]:
+    found: list[str] = (await stage.metrics())["circuit_breaker"]["open_circuits"]
+    return found
+
+
+async def test_opens_after_three_in_a_row(stage: Stage) -> None:
+    """Three failures in a row open the circuit: the model is skipped and seen as open everywhere."""
+    stage.a.script = BROKEN
+    for _ in range(6):
+        assert await _model(stage) == "b/m2"
+    assert stage.a.count == 3
+    assert await _open_circuits(stage) == ["a/m1"]
+    circuits = (await stage.metrics())["circuit_breaker"]["circuits"]
+    assert "a/m1" in circuits
+    assert "a/m1" in (await stage.router.ask("GET", "/circuit-breaker")).body.decode()
+
+
+async def test_a_whole_answer_resets_the_row(stage: Stage) -> None:
+    """Only failures in a row count: one whole answer starts the row anew."""
+    for script in (BROKEN, BROKEN, healthy, BROKEN, BROKEN, healthy):
+        stage.a.script = script
+        await stage.chat("router/ab")
+    assert stage.a.count == 6
+    assert await _open_circuits(stage) == []
+
+
+async def test_a_commit_alone_does_not_reset_the_row(stage: Stage) -> None:
+    """A stream that commits and is cut is a failure: it does not end a row, it belongs to it."""
+    for script in (BROKEN, stream([role(), text("a")], end="reset"), BROKEN):
+        stage.a.script = script
+        await stage.chat("router/ab")
+        await asyncio.sleep(0.15)
+    assert await _open_circuits(stage) == ["a/m1"]
+
+
+async def test_circuits_are_per_model(stage: Stage) -> None:
+    """A model's server errors leave the provider's other models alone."""
+    stage.a.scripts = {"m1": BROKEN, "m2": healthy}
+    for _ in range(4):
+        assert await _model(stage, "router/aab") == "a/m2"
+    assert await _open_circuits(stage) == ["a/m1"]
+
+
+COUNTED: dict[str, Script] = {
+    "500": BROKEN,
+    "502": reply(502, b""),
+    "503": reply(503, b""),
+    "529": reply(529, b""),
+    "408": reply(408, b""),
+    "fake_200": reply(200, b"{}"),
+    "error_200": reply(200, error("x")),
+    "empty": stream([role(), finish(), DONE]),
+    "cut": stream([role(), text("x")], end="reset"),
+    "redirect": reply(302, b"", {"Location": "/x"}),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+async def test_what_counts(stage: Stage, name: str) -> None:
+    """Timeouts, 408, 5xx, 529, fake 200s and cuts count for the circuit."""
+    stage.a.script = COUNTED[name]
+    for _ in range(4):
+        await stage.chat("router/ab")
+        await asyncio.sleep(0.05)
+    assert stage.a.count == 3
+
+
+NOT_COUNTED: dict[str, tuple[Script, dict[str, Any]]] = {
+    "400": (reply(400, error("bad request")), {}),
+    "413": (reply(413, error("too large")), {}),
+    "422": (reply(422, error("unprocessable")), {}),
+    "context": (reply(400, error("too long", "context_length_exceeded")), {}),
+    "unsupported": (reply(400, error("Unsupported parameter: 'x'", "unsupported_parameter")), {}),
+    "moderation": (reply(403, error("flagged by moderation", 403, metadata={"reasons": ["x"]})), {}),
+    "max_tokens_1": (stream([role(), finish("stop"), DONE]), {"max_tokens": 1}),
+    "length": (stream([role(), finish("length"), DONE]), {"max_tokens": 1}),
+    "stop_set": (stream([role(), finish("stop"), DONE]), {"stop": ["a"]}),
+}
+
+
+@pytest.mark.parametrize("name", NOT_COUNTED)
+async def test_a_circuit_is_no_weapon(stage: Stage, name: str) -> None:
+    """No request of one client takes a model from the others: its mistakes, refusals and limits do not count."""
+    stage.a.script, fields = NOT_COUNTED[name]
+    await asyncio.gather(*(stage.chat("router/ab", **fields) for _ in range(12)))
+    assert stage.a.count == 12
+    stage.a.script = healthy
+    assert await _model(stage) == "a/m1"
+    assert await _open_circuits(stage) == []
+
+
+async def test_a_client_that_does_not_read_is_no_failure(stage: Stage) -> None:
+    """Clients that stop reading and leave do not count against the model."""
+    flood = [role(), *(text("x" * 8000) for _ in range(2000)), finish(), DONE]
+    stage.a.script = stream(flood)
+    stalled = [await stage.router.open_chat("router/ab", receive_buffer=4096) for _ in range(5)]
+    await stage.a.wait_for(5)
+    await asyncio.sleep(1.6)
+    for connection in stalled:
+        connection.reset()
+    await asyncio.sleep(0.2)
+    stage.a.script = healthy
+    assert await _model(stage) == "a/m1"
+
+
+async def test_a_rate_limit_is_no_failure(own: Own) -> None:
+    """429 cools a model down and does not open its circuit, however often."""
+    stage = await own()
+    for _ in range(4):
+        stage.a.script = reply(429, error("slow down"), {"Retry-After": "0.1"})
+        await stage.chat("router/ab")
+        await asyncio.sleep(0.2)
+    stage.a.script = healthy
+    assert await _model(stage) == "a/m1"
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+async def test_credentials_open_the_whole_provider(stage: Stage, status: int) -> None:
+    """401, 402 and 403 open the provider at once: its other models are not asked with the same key."""
+    stage.a.script = reply(status, error("your account", "account"))
+    assert await _model(stage, "router/aab") == "b/m2"
+    assert await _model(stage, "router/aab") == "b/m2"
+    assert stage.a.count == 1
+    got = await stage.chat("a/m2")
+    assert got.status == 503
+    assert got.header("retry-after")
+
+
+@pytest.mark.parametrize("which", ["a/m1", "a/m2", "all"])
+async def test_a_reset_lets_go_of_the_provider(stage: Stage, which: str) -> None:
+    """A reset of one model lets go of its provider too."""
+    stage.a.script = reply(401, error("no"))
+    await stage.chat("router/aab")
+    stage.a.script = healthy
+    assert await _model(stage, "router/aab") == "b/m2"
+    path = "/circuit-breaker/reset-all" if which == "all" else f"/circuit-breaker/reset/{which}"
+    got = await stage.router.ask("POST", path)
+    assert (got.status, type(got.json())) == (200, dict)
+    assert await _model(stage, "router/aab") == "a/m1"
+
+
+async def test_connection_failures_count_per_provider(stage: Stage) -> None:
+    """A provider that refuses connections is left alone as a whole after three of them."""
+    await stage.a.stop()
+    for _ in range(2):
+        assert await _model(stage, "router/aab") == "b/m2"
+    stage.a.script = healthy
+    await stage.a.start()
+    assert await _model(stage, "router/aab") == "b/m2"
+    assert stage.a.count == 0
+
+
+async def test_a_model_that_is_gone_opens_at_once(stage: Stage) -> None:
+    """404 of a chain's model opens its circuit with the first answer."""
+    stage.a.script = reply(404, error("no such model", "model_not_found"))
+    assert await _model(stage) == "b/m2"
+    assert await _model(stage) == "b/m2"
+    assert stage.a.count == 1
+
+
+async def test_an_explicit_model_obeys_its_circuit(stage: Stage) -> None:
+    """An explicit model whose circuit is open is a fast 503 with Retry-After and never replaced."""
+    await _open(stage)
+    started = time.monotonic()
+    got = await stage.chat("a/m1")
+    assert (got.status, stage.a.count, stage.b.count) == (503, 3, 3)
+    assert 0 < int(got.header("retry-after") or "0") <= 300
+    assert time.monotonic() - started < 0.3
+
+
+@pytest.mark.parametrize("form", ["raw", "encoded", "double"])
+async def test_reset_of_an_id_with_slashes(stage: Stage, form: str) -> None:
+    """Ids with slashes are reset raw and percent-encoded."""
+    model = "a/deep/path/model:free"
+    stage.a.script = BROKEN
+    for _ in range(3):
+        await stage.chat(model)
+    assert model in await _open_circuits(stage)
+    shown = {"raw": model, "encoded": "a%2Fdeep%2Fpath%2Fmodel%3Afree", "double": "a%2Fdeep/path%2fmodel:free"}[form]
+    got = await stage.router.ask("POST", f"/circuit-breaker/reset/{shown}")
+    assert got.status == 200
+    assert await _open_circuits(stage) == []
+    stage.a.script = healthy
+    assert (await stage.chat(model)).status == 200
+
+
+async def test_reset_of_a_model_without_a_circuit(stage: Stage) -> None:
+    """A reset of a model that has no circuit is 200 too."""
+    assert (await stage.router.ask("POST", "/circuit-breaker/reset/b/never-seen")).status == 200
+
+
+async def test_half_open_success_closes(own: Own) -> None:
+    """After the recovery time live traffic probes; a success closes the circuit for everybody."""
+    stage = await own(env=QUICK)
+    await _open(stage)
+    assert await _model(stage) == "b/m2"
+    await asyncio.sleep(1.1)
+    assert await _model(stage) == "a/m1"
+    assert await _model(stage) == "a/m1"
+    assert await _open_circuits(stage) == []
+
+
+async def test_half_open_failure_opens_again(own: Own) -> None:
+    """A failed probe opens the circuit at once for another recovery time; its client got the next model."""
+    stage = await own(env=QUICK)
+    await _open(stage)
+    await asyncio.sleep(1.1)
+    stage.a.script = BROKEN
+    assert await _model(stage) == "b/m2"
+    assert stage.a.count == 4
+    stage.a.script = healthy
+    assert await _model(stage) == "b/m2"
+    assert stage.a.count == 4
+
+
+async def test_one_probe_at_a_time(own: Own) -> None:
+    """A half-open circuit hands out one permit: thirty requests at once cause one probe."""
+    stage = await own(env=QUICK)
+    await _open(stage)
+    await asyncio.sleep(1.1)
+    stage.a.script = stream(answer("slow"), delay=0.6)
+    got = await asyncio.gather(*(stage.chat("router/ab") for _ in range(30)))
+    assert stage.a.count == 4
+    assert sorted(one.text for one in got) == ["Hello from upstream"] * 29 + ["slow"]
+
+
+async def test_a_commit_frees_the_permit(own: Own) -> None:
+    """The probe's commit closes the circuit: others use the model while the probe's stream goes on."""
+    stage = await own(env=QUICK)
+    await _open(stage)
+    await asyncio.sleep(1.1)
+
+    async def long(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.body(text("a"))
+        await asyncio.sleep(0.8)
+        await exchange.body(finish() + DONE)
+        await exchange.finish()
+
+    stage.a.script = long
+    connection = await stage.router.open_chat("router/ab")
+    await connection.answer(3, until=lambda got: bool(got.body))
+    assert await _model(stage, until=lambda got: bool(got.body)) == "a/m1"
+    connection.close()
+
+
+@pytest.mark.parametrize("script", [hang, plain("x")], ids=["waiting", "whole"])
+async def test_a_probe_whose_client_leaves_frees_its_permit(own: Own, script: Script) -> None:
+    """A client that leaves while it probes neither closes the circuit nor locks it."""
+    stage = await own(env=QUICK)
+    await _open(stage)
+    await asyncio.sleep(1.1)
+    stage.a.script = hang
+    connection = await stage.router.open_chat("router/ab")
+    await stage.a.wait_for(4)
+    connection.reset()
+    await asyncio.sleep(0.3)
+    stage.a.script = healthy
+    assert await _model(stage) == "a/m1"
+
+
+async def test_all_open_is_a_fast_clear_error(stage: Stage) -> None:
+    """When every circuit of a chain is open by failures: 503 with Retry-After at once, at most one probe a second."""
+    stage.a.script = stage.b.script = BROKEN
+    for _ in range(3):
+        await stage.chat("router/ab")
+    started = time.monotonic()
+    got = await asyncio.gather(*(stage.chat("router/ab") for _ in range(20)))
+    spent = time.monotonic() - started
+    assert {one.status for one in got} == {503}
+    assert all(one.header("retry-after") for one in got)
+    assert all(one.error["code"] == "all_candidates_failed" for one in got)
+    assert stage.a.count + stage.b.count <= 6 + 1 + spent
+    assert spent < 1.5
+
+
+async def test_all_open_recovers_through_the_probe(stage: Stage) -> None:
+    """The one that recovers soonest may be probed once a second, so an outage ends when the provider is back."""
+    stage.a.script = stage.b.script = BROKEN
+    for _ in range(3):
+        await stage.chat("router/ab")
+    stage.a.script = stage.b.script = healthy
+    deadline = time.monotonic() + 3
+    while (got := await stage.chat("router/ab")).status != 200:
+        assert time.monotonic() < deadline, "nobody was probed"
+        await asyncio.sleep(0.1)
+    assert got.text == "Hello from upstream"
+
+
+def _state_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and "sqlite" not in path.name]
+
+
+async def test_a_kill_forgets_nothing(own: Own) -> None:
+    """SIGKILL and restart: an open circuit stays open for what remains of its time, no shorter and no longer."""
+    stage = await own(env={"ROUTER_CIRCUIT_RECOVERY": "5"})
+    started = time.monotonic()
+    await _open(stage)
+    await asyncio.sleep(1.2)
+    for _ in range(3):
+        await asyncio.to_thread(stage.router.kill)
+        await asyncio.to_thread(stage.router.start)
+        if time.monotonic() - started < 4.5:
+            assert await _open_circuits(stage) == ["a/m1"]
+            assert await _model(stage) == "b/m2"
+    assert stage.a.count == 3
+    await asyncio.sleep(max(0.0, 5.6 - (time.monotonic() - started)))
+    assert await _model(stage) == "a/m1"
+
+
+async def test_a_cooldown_survives_a_kill(own: Own) -> None:
+    """A rate limit's cooldown is remembered over a restart too."""
+    stage = await own()
+    stage.a.script = reply(429, error("slow down"), {"Retry-After": "60"})
+    await stage.chat("router/ab")
+    await asyncio.sleep(1.2)
+    await asyncio.to_thread(stage.router.kill)
+    await asyncio.to_thread(stage.router.start)
+    assert await _model(stage) == "b/m2"
+    assert stage.a.count == 1
+
+
+GARBAGE = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"\x00\xff" * 500,
+    b'{"circuits": 7}',
+    b'{"version": 999, "circuits": {"a/m1": null}}',
+    b"9" * 100_000,
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("content", GARBAGE, ids=lambda content: repr(content[:12]))
+async def test_a_corrupt_circuit_file_is_survived(own: Own, content: bytes) -> None:
+    """Whatever the state file holds, the router starts and serves."""
+    stage = await own()
+    await _open(stage)
+    await asyncio.sleep(1.2)
+    await asyncio.to_thread(stage.router.kill)
+    files = _state_files(stage.router.state)
+    assert files, "the circuits were not saved"
+    for path in files:
+        path.write_bytes(content)
+    await asyncio.to_thread(stage.router.start)
+    assert (await stage.chat("router/ab")).status == 200
+
+
+async def test_odd_numbers_in_the_circuit_file(own: Own) -> None:
+    """Times far in the future or no numbers at all do not lock a model for ever nor stop the start."""
+    stage = await own()
+    await _open(stage)
+    await asyncio.sleep(1.2)
+    await asyncio.to_thread(stage.router.kill)
+    for path in _state_files(stage.router.state):
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError:
+            continue
+        path.write_text(json.dumps(_with_numbers(content, 1e18)))
+    await asyncio.to_thread(stage.router.start)
+    got = await stage.chat("a/m1")
+    assert got.status in (200, 503)
+    if got.status == 503:
+        assert int(got.header("retry-after") or "999999") <= 3600
+
+
+def _with_numbers(value: Any, number: float) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_numbers(item, number) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(item, number) for item in value]
+    return number if isinstance(value, float) else value
+
+
+async def test_a_new_key_is_a_new_chance(own: Own, launch: Launch) -> None:
+    """A provider that was opened for its credentials is forgotten when the key changes."""
+    stage = await own()
+    stage.a.script = reply(401, error("no"))
+    await stage.chat("router/ab")
+    await asyncio.sleep(1.2)
+    await asyncio.to_thread(stage.router.kill)
+    stage.a.script = healthy
+    await asyncio.to_thread(stage.router.start)
+    assert await _model(stage) == "b/m2"
+    await asyncio.to_thread(stage.router.kill)
+    stage.router.env["A_KEY"] = "sk-test-another-key-000000"
+    await asyncio.to_thread(stage.router.start)
+    assert await _model(stage) == "a/m1"
+
+
+async def test_the_threshold_is_a_setting(own: Own) -> None:
+    """`circuit_breaker` of the file sets threshold and recovery."""
+    stage = await own(circuit_breaker={"failure_threshold": 1, "recovery_timeout_sec": 1})
+    stage.a.script = BROKEN
+    await stage.chat("router/ab")
+    await stage.chat("router/ab")
+    assert stage.a.count == 1
+    await asyncio.sleep(1.1)
+    await stage.chat("router/ab")
+    assert stage.a.count == 2
+
+
+async def test_an_idle_connection_is_no_failure(stage: Stage) -> None:
+    """Connections that are opened and closed without a request count for nobody."""
+    for _ in range(10):
+        connection = await Connection.open(stage.router.port)
+        connection.reset()
+    assert await _model(stage) == "a/m1"
+
+
+async def test_every_chain_has_its_own_circuits_but_one_model_one(stage: Stage) -> None:
+    """A circuit belongs to the model: opened by one category it is skipped in all of them."""
+    await _open(stage, "router/ab")
+    assert await _model(stage, "router/abc") == "b/m2"
+    assert stage.a.count == 3
