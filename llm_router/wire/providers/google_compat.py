@@ -1,0 +1,168 @@
+"""Repairs for Google's OpenAI-compatible endpoint: what it refuses in requests, and how it numbers tool calls.
+
+Everything else passes as it is. Its errors come as one-element arrays, which the reading of errors and the gate know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from llm_router.wire.chat import ChatRequest
+from llm_router.wire.providers.chunks import call_id
+from llm_router.wire.providers.fields import effort
+from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, gemini_traits
+from llm_router.wire.providers.reasoning import google_signatures
+from llm_router.wire.providers.tools import functions
+from llm_router.wire.sse import EventSplitter, data_event, iter_events, raw_events
+from llm_router.wire.usage import Usage
+
+# Any other top-level field is answered with 400 "Unknown name ...: Cannot find field".
+COMPAT_FIELDS = frozenset(
+    {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p",
+     "n", "stop", "presence_penalty", "frequency_penalty", "seed", "response_format", "tools", "tool_choice",
+     "reasoning_effort", "logprobs", "top_logprobs", "modalities", "extra_body"}
+)  # fmt: skip
+_MESSAGE_FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id")
+_CALL_FIELDS = ("id", "type", "function", "extra_content")
+_PART_FIELDS = frozenset({"type", "text", "image_url", "input_audio", "file"})
+_TOOL_FIELDS = ("name", "description", "parameters")
+
+
+def compat_body(chat: ChatRequest, model: str) -> dict[str, Any]:
+    """The client's request with what Google refuses taken out, and with thought signatures where it wants them."""
+    body = {name: value for name, value in chat.body.items() if name in COMPAT_FIELDS}
+    body["model"] = model
+    body["messages"] = compat_messages(chat.messages, model)
+    if chat.tools:
+        body["tools"] = [
+            {"type": "function", "function": {name: tool[name] for name in _TOOL_FIELDS if tool.get(name)}}
+            for tool in functions(chat)
+        ]
+    if "max_completion_tokens" in body:
+        body["max_tokens"] = body.pop("max_completion_tokens")
+    wanted = effort(chat.body)
+    if wanted is not None:
+        body["reasoning_effort"] = wanted.level
+    return body
+
+
+def compat_messages(messages: Sequence[Mapping[str, Any]], model: str) -> list[dict[str, Any]]:
+    """Messages with the known fields alone; the first call of each step has a signature where the model wants one."""
+    signed = gemini_traits(model).signatures
+    made = []
+    for message in messages:
+        clean = {name: message[name] for name in _MESSAGE_FIELDS if name in message}
+        if clean.get("role") == "developer":
+            clean["role"] = "system"
+        if isinstance(clean.get("content"), list):
+            clean["content"] = [_part(part) for part in clean["content"]]
+        if isinstance(clean.get("tool_calls"), list):
+            clean["tool_calls"] = _calls(message, signed=signed)
+        made.append(clean)
+    return made
+
+
+def _part(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") == "refusal":
+        return {"type": "text", "text": part.get("refusal")}
+    return {name: value for name, value in part.items() if name in _PART_FIELDS}
+
+
+def _calls(message: Mapping[str, Any], *, signed: bool) -> list[Any]:
+    known = google_signatures(message)
+    calls: list[Any] = []
+    for call in message["tool_calls"]:
+        if not isinstance(call, dict):
+            continue
+        clean = {name: call[name] for name in _CALL_FIELDS if name in call}
+        signature = known.get(str(call.get("id")))
+        if signature is None and not calls and signed:
+            signature = next(iter(known.values()), DUMMY_SIGNATURE)
+        if signature is not None:
+            clean["extra_content"] = {"google": {"thought_signature": signature}}
+        calls.append(clean)
+    return calls
+
+
+class GoogleCompatTranslator:
+    """Numbers the tool calls of a stream; every event that is right already passes byte for byte.
+
+    Google sends parallel calls all with index 0, or without any index, and sometimes without an id.
+    """
+
+    __slots__ = ("_seen", "_splitter", "usage")
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None  # always None: the bytes are OpenAI's own shape and tell it themselves
+        self._splitter = EventSplitter()
+        self._seen: dict[str, list[str]] = {}  # by choice: the ids of its calls, in order
+
+    def __repr__(self) -> str:
+        return f"<GoogleCompatTranslator choices={len(self._seen)}>"
+
+    def feed(self, data: bytes) -> bytes:
+        """Takes bytes as they were read, gives whole events."""
+        return self._repair(self._splitter.feed(data))
+
+    def close(self) -> bytes:
+        """The upstream ended: gives what still waited for its blank line, as a whole event."""
+        rest = self._repair(self._splitter.rest())
+        return rest if not rest or rest.endswith(b"\n\n") else rest.rstrip(b"\r\n") + b"\n\n"
+
+    def _repair(self, whole: bytes) -> bytes:
+        if b'"tool_calls"' not in whole:
+            return whole
+        return b"".join(self._event(raw) for raw in raw_events(whole))
+
+    def _event(self, raw: bytes) -> bytes:
+        if b'"tool_calls"' not in raw:
+            return raw
+        for event in iter_events(raw):
+            try:
+                chunk = orjson.loads(event.data or b"")
+            except orjson.JSONDecodeError:
+                continue
+            if isinstance(chunk, dict) and self._renumber(chunk):
+                return data_event(orjson.dumps(chunk))
+        return raw
+
+    def _renumber(self, chunk: dict[str, Any]) -> bool:
+        changed = False
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") if isinstance(choice, dict) else None
+            calls = delta.get("tool_calls") if isinstance(delta, dict) else None
+            for call in calls if isinstance(calls, list) else ():
+                if isinstance(call, dict):
+                    ids = self._seen.setdefault(str(choice.get("index")), [])
+                    changed = _number(call, ids, str(chunk.get("id"))) or changed
+        return changed
+
+
+def _number(call: dict[str, Any], ids: list[str], answer: str) -> bool:
+    """Sets index (and id, where it is missing) of one call or fragment; True if that changed anything."""
+    given = call.get("id")
+    given = given if isinstance(given, str) else ""
+    function = call.get("function")
+    changed = False
+    if given in ids:
+        index = ids.index(given)
+    elif given or (isinstance(function, dict) and function.get("name")):
+        index = len(ids)
+        if not given:
+            given, changed = call_id(answer, index), True
+            call["id"] = given
+        ids.append(given)
+    elif not ids:
+        return False
+    else:
+        asked = call.get("index")
+        # A fragment belongs to the call that it names, or else to the newest one.
+        index = asked if isinstance(asked, int) and 0 < asked < len(ids) else len(ids) - 1
+    if call.get("index") != index:
+        call["index"], changed = index, True
+    return changed
