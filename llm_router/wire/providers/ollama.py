@@ -1,0 +1,65 @@
+"""Ollama's own API: the way to set the context window, which its OpenAI-compatible route does not offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from llm_router.errors import AttemptFailed, Failure
+from llm_router.proxy.gate import error_in, upstream_error
+from llm_router.wire.chat import ChatRequest, dump
+from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall
+from llm_router.wire.providers.chunks import not_a_completion
+from llm_router.wire.providers.errors import read_failure
+from llm_router.wire.providers.ollama_request import misfit, request_body
+from llm_router.wire.providers.ollama_stream import OllamaTranslator, completion
+
+
+class OllamaAdapter:
+    """The dialect `ollama`. `clock` gives Unix time, for answers that do not say when they were made."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+
+    def misfit(self, chat: ChatRequest, target: Target) -> Misfit | None:
+        """Audio, files, images behind links, several choices."""
+        return misfit(chat)
+
+    def call(self, chat: ChatRequest, target: Target) -> UpstreamCall:
+        """`POST {base}/api/chat`."""
+        headers = {"content-type": "application/json"}
+        if target.key:
+            headers["authorization"] = f"Bearer {target.key}"
+        body = request_body(chat, target.model, target.info, target.provider.options)
+        return UpstreamCall(chat_url(target.provider.base_url), {**headers, **target.provider.headers}, dump(body))
+
+    def translator(self, chat: ChatRequest, target: Target) -> OllamaTranslator:
+        """State for one streamed answer."""
+        return OllamaTranslator(target.model, int(self._clock()), wants_usage=chat.wants_usage)
+
+    def completion(self, chat: ChatRequest, target: Target, body: bytes) -> Completion:
+        """The completion in a whole answer. Raises AttemptFailed if it is an error or nothing known."""
+        try:
+            answer: Any = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            raise AttemptFailed(not_a_completion()) from None
+        error = error_in(answer)
+        if error is not None:
+            raise AttemptFailed(upstream_error(error))
+        if not isinstance(answer, dict) or not isinstance(answer.get("message"), dict):
+            raise AttemptFailed(not_a_completion())
+        return completion(answer, model=target.model, created=int(self._clock()))
+
+    def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
+        """Reads a non-200 answer."""
+        return read_failure(status, headers, body, now)
+
+
+def chat_url(base: str) -> str:
+    """The address of `/api/chat` for a base that may name a version or the route."""
+    base = base.rstrip("/")
+    for suffix in ("/api/chat", "/api", "/v1"):
+        base = base.removesuffix(suffix)
+    return f"{base}/api/chat"
