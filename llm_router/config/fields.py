@@ -13,6 +13,8 @@ from llm_router.errors import ConfigError
 _PLAIN_KEY = re.compile(r"[\w./:@+-]+")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHOWN = 60
+# Half of a pair: JSON can spell it, but it is no text and cannot be written back.
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class KeyProblem(Exception):
@@ -100,6 +102,8 @@ def text(value: Any, path: str, *, empty: bool = False) -> str:
     stripped = value.strip()
     if not stripped and not empty:
         raise KeyProblem(path, "must not be empty")
+    if SURROGATE.search(stripped):
+        raise KeyProblem(path, "holds half of a surrogate pair, which is no text")
     return stripped
 
 

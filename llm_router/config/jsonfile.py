@@ -8,14 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from llm_router.config.fields import KeyProblem, join
+from llm_router.config.fields import SURROGATE, FileKeyError, KeyProblem, join
 from llm_router.errors import ConfigError
 
 MAX_BYTES = 16 * 2**20
 _MAX_DEPTH = 64
 _MAX_DIGITS = 40
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Refused:
@@ -30,7 +29,7 @@ class _Repeated(_Refused):
 
 
 def parse_file(data: bytes, file_name: str) -> dict[str, Any]:
-    """The JSON object in `data`. Raises ConfigError naming the file and the line and column, or the key."""
+    """The JSON object in `data`. Raises ConfigError that names the file and the line and column, or the key."""
     text = _decode(data, file_name)
     try:
         parsed = json.loads(
@@ -46,6 +45,8 @@ def parse_file(data: bytes, file_name: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         place = f"{file_name}, line {error.lineno} column {error.colno}"
         raise ConfigError(place, f"not valid JSON: {error.msg}{_hint(text, error.pos)}") from None
+    except KeyProblem as problem:
+        raise FileKeyError(file_name, problem) from None
     except RecursionError:
         raise ConfigError(file_name, "is nested too deeply to be a configuration") from None
     if not isinstance(parsed, dict):
@@ -99,11 +100,11 @@ def _check(value: Any, path: str, depth: int) -> None:
         raise KeyProblem(path.partition(".")[0], f"is nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, _Refused):
         raise KeyProblem(path, value.problem)
-    if isinstance(value, str) and _SURROGATE.search(value):
+    if isinstance(value, str) and SURROGATE.search(value):
         raise KeyProblem(path, "holds half of a surrogate pair (\\ud800 to \\udfff), which is no text")
     if isinstance(value, dict):
         for key, item in value.items():
-            if _SURROGATE.search(key):
+            if SURROGATE.search(key):
                 raise KeyProblem(path, "has a key with half of a surrogate pair (\\ud800 to \\udfff) in it")
             _check(item, join(path, key), depth + 1)
     elif isinstance(value, list):

@@ -1,0 +1,164 @@
+"""One configuration file over a process's life: loaded, watched, reloaded, edited."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace as changed_copy
+from pathlib import Path
+from typing import Any
+
+from llm_router.config.edits import refusal
+from llm_router.config.fields import FileKeyError
+from llm_router.config.jsonfile import MAX_BYTES, dump_file, parse_file
+from llm_router.config.loading import load
+from llm_router.config.values import Snapshot
+from llm_router.errors import ApiError, ConfigError
+from llm_router.proxy.config_file import storage
+from llm_router.proxy.config_file.dotenv import DotEnv, read_dotenv
+
+FILE_NAME = "router_config.json"
+
+
+def find_file(environ: Mapping[str, str], dotenv: Mapping[str, str], folder: Path, stated: str | None) -> Path:
+    """Where the configuration is read from and written to; the file need not exist.
+
+    `stated` is the command line's --config; then ROUTER_CONFIG_FILE, then router_config.json in `folder`, then the
+    XDG configuration folder.
+    """
+    named = stated or (environ.get("ROUTER_CONFIG_FILE") or "").strip()
+    named = named or (dotenv.get("ROUTER_CONFIG_FILE") or "").strip()
+    if named:
+        return folder / os.path.expanduser(named)
+    here = folder / FILE_NAME
+    if os.path.lexists(here):
+        return here
+    xdg = environ.get("XDG_CONFIG_HOME", "")
+    base = Path(xdg) if xdg.startswith("/") else Path(environ["HOME"]) / ".config"
+    return base / "llm-router" / FILE_NAME
+
+
+class ConfigFile:
+    """The configuration file with the environment around it.
+
+    `environ` and `flags` are what the process was started with; `.env` and the file are read anew with each load.
+    The methods that are coroutines do their file work in a thread.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        flags: Mapping[str, object] | None = None,
+        stated: str | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._environ = {**environ, "HOME": environ.get("HOME") or os.path.expanduser("~")}
+        self._flags = dict(flags or {})
+        self._stated = stated
+        self._folder = folder or Path.cwd()
+        self._seen: storage.Signature | None = None
+        self._loaded: Path | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, or would be written."""
+        return self._find(self._dotenv())
+
+    def load(self) -> Snapshot:
+        """Reads everything anew. Raises ConfigError; the file is never touched."""
+        dotenv = self._dotenv()
+        path = self._find(dotenv)
+        self._seen = storage.signature(path)
+        data = self._read(path)
+        snapshot = self._parse(path, data, dotenv)
+        self._loaded = path if data is not None else None
+        return snapshot
+
+    async def reload(self) -> Snapshot:
+        """As `load`, between two edits rather than in the middle of one."""
+        async with self._lock:
+            return await asyncio.to_thread(self.load)
+
+    def changed(self) -> bool:
+        """Whether the file was changed since it was last read (or tried); a file that has gone is not a change."""
+        path = self._loaded or self.path
+        found = storage.signature(path)
+        return found is not None and found != self._seen
+
+    async def edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Snapshot:
+        """Applies `change` to the file as it stands on disk, checks the result, writes it, and gives the new snapshot.
+
+        Raises ApiError: what `change` raises, 400 for a result that is no valid configuration, and 500
+        (`config_not_saved`) where the file cannot be read or written. Then nothing has changed.
+        """
+        async with self._lock:
+            return await asyncio.to_thread(self._edit, change)
+
+    def _edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Snapshot:
+        dotenv = self._dotenv()
+        path = self._find(dotenv)
+        with _as_not_saved(path):
+            target = Path(os.path.realpath(path))
+            storage.make_folder(target.parent)
+            with storage.locked(target.parent):
+                before = self._read(path)
+                content = parse_file(before, str(path)) if before is not None else {}
+                self._parse(path, before, dotenv)
+                after = dump_file(change(content), before)
+                snapshot = self._check_result(path, after, dotenv)
+                if after != before:
+                    storage.replace(path, after)
+                self._seen = storage.signature(path)
+        self._loaded = path
+        return snapshot
+
+    def _check_result(self, path: Path, data: bytes, dotenv: DotEnv) -> Snapshot:
+        if len(data) > MAX_BYTES:
+            raise ApiError(400, f"the configuration would grow beyond {MAX_BYTES // 2**20} MiB")
+        try:
+            return self._parse(path, data, dotenv)
+        except FileKeyError as error:
+            raise refusal(error) from None
+        except ConfigError as error:
+            raise ApiError(400, str(error)) from None
+
+    def _parse(self, path: Path, data: bytes | None, dotenv: DotEnv) -> Snapshot:
+        snapshot = load(self._environ, dotenv.variables, data, str(path), self._flags)
+        return changed_copy(snapshot, warnings=(*dotenv.warnings, *snapshot.warnings))
+
+    def _read(self, path: Path) -> bytes | None:
+        """The file's bytes; None where there is none and none was promised. Raises ConfigError."""
+        try:
+            data = storage.read(path, MAX_BYTES)
+        except OSError as error:
+            raise ConfigError(str(path), f"cannot be read: {error.strerror or error}") from None
+        if data is None and self._loaded == path:
+            raise ConfigError(str(path), "has gone; put it back, or restart to go on without it")
+        if data is None and self._stated:
+            raise ConfigError(str(path), "does not exist; `llm-router init` writes a file to start from")
+        return data
+
+    def _dotenv(self) -> DotEnv:
+        return read_dotenv(self._folder, self._environ)
+
+    def _find(self, dotenv: DotEnv) -> Path:
+        return find_file(self._environ, dotenv.variables, self._folder, self._stated)
+
+
+@contextlib.contextmanager
+def _as_not_saved(path: Path) -> Iterator[None]:
+    """Turns what keeps a file from being read or written into the error that a client is told."""
+    try:
+        yield
+    except ConfigError as error:
+        raise _not_saved(f"the file cannot be changed as it stands: {error}") from error
+    except OSError as error:
+        raise _not_saved(f"{path.name} cannot be written: {error.strerror or error}") from error
+
+
+def _not_saved(reason: str) -> ApiError:
+    message = f"The configuration was not saved and the old one stays in force; {reason}"
+    return ApiError(500, message, type="server_error", code="config_not_saved")
