@@ -1,0 +1,151 @@
+"""The commit gate: meaning commits, not bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_router.errors import FailureKind
+from llm_router.proxy.gate import Gate, Verdict, finished_choices, judge_completion, screen
+
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+NULL = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":null},"finish_reason":null}]}\n\n'
+TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
+STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ROLE,
+        NULL,
+        b": OPENROUTER PROCESSING\n\n",
+        b"event: ping\ndata: {}\n\n",
+        b"id: 4\n\n",
+        b"data:\n\n",
+        b'data: {"choices":[],"usage":{"prompt_tokens":3}}\n\n',
+        b'data: {"choices":[{"delta":{"tool_calls":[]}}]}\n\n',
+        b"data: {broken\n\n",
+        b'data: {"choices":"odd"}\n\ndata: [1]\n\ndata: 7\n\n',
+        STOP,
+    ],
+)
+def test_preambles_are_held(event: bytes) -> None:
+    """What carries no meaning is held, to the byte."""
+    gate = Gate()
+    assert gate.feed(event) is Verdict.HOLD
+    assert gate.held == [event]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        b'{"delta":{"content":" "}}',
+        b'{"delta":{"refusal":"no"}}',
+        b'{"delta":{"tool_calls":[{"index":0}]}}',
+        b'{"delta":{"reasoning_content":"hm"}}',
+        b'{"delta":{"reasoning":"hm"}}',
+        b'{"delta":{"reasoning_details":[{"type":"reasoning.text"}]}}',
+        b'{"delta":{"function_call":{"name":"f"}}}',
+        b'{"delta":{},"finish_reason":"length"}',
+        b'{"delta":{},"finish_reason":"content_filter"}',
+        b'{"message":{"content":"whole"}}',
+        b'{"text":"legacy"}',
+    ],
+)
+def test_meaning_commits(choice: bytes) -> None:
+    """Content, refusal, calls, reasoning and answering finishes commit."""
+    gate = Gate()
+    gate.feed(ROLE)
+    assert gate.feed(b'data: {"choices":[' + choice + b"]}\n\n") is Verdict.COMMIT
+    assert gate.held == [ROLE]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"error":{"message":"boom","code":502}}\n\n',
+        b'data: {"error":"boom"}\n\n',
+        b'data: [{"error":{"message":"boom"}}]\n\n',
+        b'data: {"object":"error","message":"boom"}\n\n',
+        b'event: error\ndata: {"message":"boom"}\n\n',
+        b'data: {"type":"error","error":{"type":"overloaded_error","message":"boom"}}\n\n',
+        b'data: {"error":{"message":"boom"},"choices":[{"delta":{"content":""},"finish_reason":"error"}]}\n\n',
+    ],
+)
+def test_errors_reject_with_their_words(event: bytes) -> None:
+    """An error in any dialect rejects the stream and its words are kept."""
+    gate = Gate()
+    assert gate.feed(ROLE + event) is Verdict.REJECT
+    assert gate.failure().kind is FailureKind.UPSTREAM_ERROR
+    assert gate.failure().message == "boom"
+
+
+def test_a_stop_with_nothing_is_an_empty_completion() -> None:
+    """Role, stop and [DONE] without content is a failed attempt that may still be passed on."""
+    gate = Gate()
+    assert gate.feed(ROLE + STOP) is Verdict.HOLD
+    assert gate.feed(DONE) is Verdict.REJECT
+    assert gate.failure().kind is FailureKind.EMPTY_COMPLETION
+    assert gate.well_formed_empty
+
+
+def test_done_alone_is_empty_and_not_well_formed() -> None:
+    """Only [DONE] is a failure that nobody would want to be passed on."""
+    gate = Gate()
+    assert gate.feed(DONE) is Verdict.REJECT
+    assert gate.failure().kind is FailureKind.EMPTY_COMPLETION
+    assert not gate.well_formed_empty
+
+
+def test_an_endless_preamble_is_rejected() -> None:
+    """What is held has a bound."""
+    gate = Gate()
+    verdicts = {gate.feed(b": " + b"x" * 100_000 + b"\n\n") for _ in range(12)}
+    assert Verdict.REJECT in verdicts
+    assert gate.failure().kind is FailureKind.INVALID_RESPONSE
+
+
+def test_screen_stops_at_done_and_at_errors() -> None:
+    """After the commit point nothing behind [DONE] or an error event passes."""
+    done = screen(TEXT + DONE + b": late\n\n")
+    assert (done.passed, done.done) == (TEXT + DONE, True)
+    cut = screen(TEXT + b'data: {"error":{"message":"x"}}\n\n' + TEXT)
+    assert cut.passed == TEXT
+    assert cut.error is not None
+    assert cut.error.message == "x"
+
+
+def test_screen_lets_the_words_pass() -> None:
+    """Text that merely talks about errors or [DONE] is untouched, and so is a broken event."""
+    block = b'data: {"choices":[{"delta":{"content":"say \\"error\\" or [DONE]"}}]}\n\ndata: {"error": broken\n\n'
+    assert screen(block).passed == block
+
+
+def test_every_choice_must_finish() -> None:
+    """With n=2 one finished choice is half an answer."""
+    one = b'data: {"choices":[{"index":1,"delta":{},"finish_reason":"stop"}]}\n\n'
+    assert finished_choices([one, TEXT], 1)
+    assert not finished_choices([one, TEXT], 2)
+    assert finished_choices([STOP, one, TEXT], 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}, None),
+        ({"choices": [{"message": {"content": "", "tool_calls": [{}]}}]}, None),
+        ({"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}, None),
+        ({"choices": [{"message": {"content": None}, "finish_reason": "stop"}]}, FailureKind.EMPTY_COMPLETION),
+        ({"choices": []}, FailureKind.EMPTY_COMPLETION),
+        ({"error": {"message": "x"}}, FailureKind.UPSTREAM_ERROR),
+        ([{"error": {"message": "x"}}], FailureKind.UPSTREAM_ERROR),
+        ({"ok": True}, FailureKind.INVALID_RESPONSE),
+        ([], FailureKind.INVALID_RESPONSE),
+        ({"choices": [{"message": {"content": ""}, "finish_reason": ["odd"]}]}, FailureKind.EMPTY_COMPLETION),
+    ],
+)
+def test_whole_answers_are_judged_the_same_way(body: object, kind: FailureKind | None) -> None:
+    """A 200 whose body is an error or holds nothing is a failed attempt."""
+    failure = judge_completion(body).failure
+    assert (failure.kind if failure else None) is kind

@@ -1,0 +1,87 @@
+"""Reading and rewriting chat requests."""
+
+from __future__ import annotations
+
+import json
+
+import orjson
+import pytest
+
+from llm_router.errors import ApiError
+from llm_router.wire.chat import parse_chat
+
+GOOD = {"model": "router", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"", None),
+        (b"{", None),
+        (b"[]", None),
+        (b'"x"', None),
+        (b"\xff", None),
+        (b"[" * 100_000, None),
+        (b'{"messages":[{"role":"user","content":"x"}]}', "model"),
+        (b'{"model":"","messages":[{"role":"user","content":"x"}]}', "model"),
+        (b'{"model":7,"messages":[{"role":"user","content":"x"}]}', "model"),
+        (b'{"model":"router"}', "messages"),
+        (b'{"model":"router","messages":[]}', "messages"),
+        (b'{"model":"router","messages":"x"}', "messages"),
+        (b'{"model":"router","messages":["x"]}', "messages[0]"),
+        (b'{"model":"router","messages":[{"content":"x"}]}', "messages[0].role"),
+        (b'{"model":"router","messages":[{"role":5,"content":"x"}]}', "messages[0].role"),
+        (b'{"model":"router","messages":[{"role":"user"}]}', "messages[0].content"),
+        (b'{"model":"router","messages":[{"role":"user","content":"x"}],"stream":"yes"}', "stream"),
+        (b'{"model":"router","messages":[{"role":"user","content":"x"}],"stream":1}', "stream"),
+    ],
+)
+def test_a_malformed_request_is_refused_by_name(body: bytes, param: str | None) -> None:
+    """Every malformed body is a 400 that names the field."""
+    with pytest.raises(ApiError) as caught:
+        parse_chat(body)
+    assert caught.value.status == 400
+    assert caught.value.param == param
+
+
+def test_an_assistant_turn_needs_no_content() -> None:
+    """Assistant turns may carry tool calls alone."""
+    body = {**GOOD, "messages": [{"role": "assistant", "tool_calls": []}, {"role": "user", "content": "x"}]}
+    assert len(parse_chat(orjson.dumps(body)).messages) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"model":"router","messages":[{"role":"user","content":"hi"}],"x":1.10,"big":123456789012345678901234567890}',
+        '{ "messages" : [{"role":"user","content":"say \\"model\\": \\"router\\""}] , "model" :  "router" }',
+        '{"messages":[{"role":"user","content":"é\\u00e9"}],"model":"router","tools":[]}',
+    ],
+)
+def test_only_the_model_is_replaced(text: str) -> None:
+    """Everything but the model travels to the byte, spacing and number formats included."""
+    raw = text.encode()
+    rewritten = parse_chat(raw).with_model('m/"x"')
+    assert json.loads(rewritten)["model"] == 'm/"x"'
+    assert rewritten.replace(rb'"m/\"x\""', b'"router"') == raw
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"model":"router","metadata":{"model":"router"},"messages":[{"role":"user","content":"hi"}]}',
+        '{"model":"x","model":"router","messages":[{"role":"user","content":"hi"}]}',
+        '{"mod\\u0065l":"router","messages":[{"role":"user","content":"hi"}],"m":{"model":"router"}}',
+    ],
+)
+def test_a_second_model_key_is_left_alone(text: str) -> None:
+    """Only the top-level model changes, also where the text holds others or spells it with escapes."""
+    rewritten = json.loads(parse_chat(text.encode()).with_model("new"))
+    expected = {**json.loads(text), "model": "new"}
+    assert rewritten == expected
+
+
+def test_lone_surrogates_pass() -> None:
+    """Half an emoji, as cut by JavaScript clients, is carried on, not refused."""
+    raw = b'{"model":"router","messages":[{"role":"user","content":"\\ud83d x"}]}'
+    assert b"\\ud83d x" in parse_chat(raw).with_model("a")
