@@ -154,7 +154,6 @@ def _demo_environ(environ: Mapping[str, str], folder: Path, ollama: str) -> dict
         "OLLAMA_BASE_URL": ollama,
         "DEFAULT_PROVIDER": "healthy",
         "DEFAULT_MODEL": "demo-conversation",
-        "NO_PROXY": "127.0.0.1",
     }
 
 
