@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final
 
 import orjson
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from llm_router.errors import ApiError
 
@@ -22,6 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _JSON = "application/json"
 _SANE_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_X_REQUEST_ID = istr("x-request-id")
 CLOSE: Final = {"Connection": "close"}
 
 logger = logging.getLogger(__name__)
@@ -40,20 +41,32 @@ def error_answer(error: ApiError, request_id: str | None = None) -> web.Response
     """The answer that tells a client about `error`; a `Connection: close` among its headers is kept."""
     answer = json_answer(error.payload(), error.status, error.headers)
     if request_id is not None:
-        answer.headers["x-request-id"] = request_id
+        answer.headers[_X_REQUEST_ID] = request_id
     if answer.headers.get(hdrs.CONNECTION) == "close":
         answer.force_close()
     return answer
 
 
+def _make_ids() -> Iterator[str]:
+    """Ids that nobody can guess; randomness is fetched for many at a time, a system call each would cost more."""
+    while True:
+        pool = secrets.token_hex(12 * 256)
+        for start in range(0, len(pool), 24):
+            yield f"req_{pool[start : start + 24]}"
+
+
+_fresh_ids = _make_ids()
+
+
 def request_id(request: web.BaseRequest) -> str:
     """The id of this request, the same at every call: the client's own `x-request-id` if it is a sane token."""
-    known = request.get(REQUEST_ID)
-    if known is None:
-        sent = request.headers.get("x-request-id", "")
-        known = sent if _SANE_TOKEN.fullmatch(sent) else f"req_{secrets.token_hex(12)}"
+    try:
+        return request[REQUEST_ID]
+    except KeyError:
+        sent = request.headers.get(_X_REQUEST_ID)
+        known = sent if sent is not None and _SANE_TOKEN.fullmatch(sent) else next(_fresh_ids)
         request[REQUEST_ID] = known
-    return known
+        return known
 
 
 def common_headers(request: web.BaseRequest) -> dict[str, str]:
@@ -63,7 +76,7 @@ def common_headers(request: web.BaseRequest) -> dict[str, str]:
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns what a handler raises into an answer; adds the common headers to answers that have not begun."""
+    """Turns what a handler raises into an answer; names it and us in the headers of answers that have not begun."""
     try:
         answer = await handler(request)
     except ApiError as error:
@@ -73,7 +86,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except Exception as error:
         answer = _unexpected(request, error)
     if not answer.prepared:
-        answer.headers.update(common_headers(request))
+        headers = answer.headers
+        headers[hdrs.SERVER] = SERVER_NAME
+        headers[_X_REQUEST_ID] = request_id(request)
     return answer
 
 

@@ -77,8 +77,10 @@ class Connection(web.RequestHandler):
                 self._break_bodies()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        self._last_data = self._loop.time()  # the silence so far was ours
-        super().resume_reading(resume_parser)
+        # aiohttp calls this for every body that is read, paused or not; without a pause nothing is left to parse
+        if self._reading_paused or self._buffer_paused:
+            self._last_data = self._loop.time()  # the silence so far was ours
+            super().resume_reading(resume_parser)
 
     def hold(self, size: int) -> None:
         """Counts bytes of a big body against what all connections may hold together. Raises ApiError (503)."""
@@ -206,8 +208,7 @@ class Server(web.Server):
                 answer.force_close()
             return answer
         finally:
-            connection = request.protocol
-            if isinstance(connection, Connection):
+            if type(connection := request.protocol) is Connection:
                 connection.release(self)
 
     async def _answer_guarded(self, request: web.Request) -> web.StreamResponse:

@@ -11,15 +11,15 @@ from multidict import istr
 
 from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError
-from llm_router.server.answers import EXTRA_HEADERS, Handler, error_answer
+from llm_router.server.answers import EXTRA_HEADERS, Handler, answer_errors, error_answer
 from llm_router.server.rules import ANONYMOUS, Caller, Facts, Rules
 
 CALLER: Final = web.RequestKey("caller", Caller)
 Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 _SEC_FETCH_SITE = istr("Sec-Fetch-Site")
-_FORWARDED_BY = (hdrs.FORWARDED, hdrs.X_FORWARDED_FOR)
 _EXPOSED = "x-request-id, x-router-category, x-router-mode, x-router-model, x-router-provider, x-router-attempts"
+_NOBODY = Caller("anonymous", ANONYMOUS)
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9, _-]{1,1000}", re.ASCII)
 
 
@@ -38,13 +38,7 @@ def make_guard(snapshot: Callable[[], Snapshot]) -> Middleware:
             return error_answer(verdict)
         request[CALLER] = verdict
         if verdict.cors:
-            request[EXTRA_HEADERS] = {
-                "Access-Control-Allow-Origin": verdict.cors,
-                "Access-Control-Expose-Headers": _EXPOSED,
-                "Vary": "Origin",
-            }
-            if request.method == hdrs.METH_OPTIONS:
-                return _preflight_answer(request)
+            return await _answer_across(request, handler, verdict.cors)
         return await handler(request)
 
     return guard
@@ -52,7 +46,10 @@ def make_guard(snapshot: Callable[[], Snapshot]) -> Middleware:
 
 def caller_of(request: web.BaseRequest) -> Caller:
     """Who sent this request, as the guard found."""
-    return request.get(CALLER) or Caller("anonymous", ANONYMOUS)
+    try:
+        return request[CALLER]
+    except KeyError:
+        return _NOBODY
 
 
 def client_of(request: web.BaseRequest) -> str:
@@ -63,38 +60,59 @@ def client_of(request: web.BaseRequest) -> str:
 def facts_of(request: web.BaseRequest) -> Facts:
     """What the decision needs to know of a request."""
     headers = request.headers
-    peer = request.get_extra_info("peername")
+    path = request.rel_url.path_safe
     origin = headers.get(hdrs.ORIGIN)
-    target = None
-    if not request.raw_path.startswith("/"):
-        target = request.raw_path.partition("://")[2].partition("/")[0].partition("?")[0] or None
+    site = headers.get(_SEC_FETCH_SITE)
+    browser = origin is not None or site is not None
+    peer = request.protocol.peername
     return Facts(
-        method=request.method,
-        path=request.path,
-        hosts=headers.getall(hdrs.HOST, ()),
-        target=target,
-        origin=origin,
-        sec_fetch_site=headers.get(_SEC_FETCH_SITE),
-        authorization=headers.get(hdrs.AUTHORIZATION),
-        forwarded=any(name in headers for name in _FORWARDED_BY),
-        peer=peer[0] if isinstance(peer, tuple) else peer,
-        port=_local_port(request) if origin is not None else 0,
-        content_type=headers.get(hdrs.CONTENT_TYPE),
-        has_body=request.body_exists,
+        request.method,
+        path,
+        headers.getall(hdrs.HOST, ()),
+        None if request.raw_path[:1] == "/" else _target(request),
+        origin,
+        site,
+        headers.get(hdrs.AUTHORIZATION),
+        hdrs.FORWARDED in headers or hdrs.X_FORWARDED_FOR in headers,
+        peer[0] if isinstance(peer, tuple) else peer,
+        _local_port(request) if origin is not None else 0,
+        headers.get(hdrs.CONTENT_TYPE) if browser else None,
+        browser and request.body_exists,
     )
 
 
+def _target(request: web.BaseRequest) -> str | None:
+    """The authority of an absolute request target (`GET http://localhost:3456/health`)."""
+    return request.raw_path.partition("://")[2].partition("/")[0].partition("?")[0] or None
+
+
+async def _answer_across(request: web.Request, handler: Handler, origin: str) -> web.StreamResponse:
+    """For a configured origin: lets its scripts read the answer, also an error."""
+    headers = {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Expose-Headers": _EXPOSED,
+        "Vary": "Origin",
+    }
+    if request.method == hdrs.METH_OPTIONS:
+        return web.Response(status=204, headers={**headers, **_preflight(request)})
+    request[EXTRA_HEADERS] = headers
+    answer = await answer_errors(request, handler)
+    if not answer.prepared:
+        answer.headers.update(headers)
+    return answer
+
+
 def _local_port(request: web.BaseRequest) -> int:
-    name = request.get_extra_info("sockname")
+    name = request.protocol.sockname
     return int(name[1]) if isinstance(name, tuple) else 0
 
 
-def _preflight_answer(request: web.BaseRequest) -> web.Response:
-    """For a configured origin only: what its scripts may send."""
+def _preflight(request: web.BaseRequest) -> dict[str, str]:
+    """What the scripts of a configured origin may send."""
     headers = {"Access-Control-Allow-Methods": "GET, POST, DELETE", "Access-Control-Max-Age": "600"}
     wanted = request.headers.get("Access-Control-Request-Headers", "")
     if _HEADER_NAMES.fullmatch(wanted):
         headers["Access-Control-Allow-Headers"] = wanted
     if request.headers.get("Access-Control-Request-Private-Network") == "true":
         headers["Access-Control-Allow-Private-Network"] = "true"
-    return web.Response(status=204, headers=headers)
+    return headers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from typing import Final
 
-from aiohttp import http_parser, web
+from aiohttp import hdrs, http_parser, web
 from aiohttp.http import HttpVersion10, HttpVersion11
 
 from llm_router.errors import ApiError, ConfigError
@@ -23,27 +23,27 @@ BIG_BODY_BYTES: Final = 1_048_576
 MOST_HELD_BYTES: Final = 536_870_912  # of big bodies, all connections together
 _SPARE_DESCRIPTORS = 64
 _MOST_LENGTH_DIGITS = 15
-_VERSIONS = (HttpVersion11, HttpVersion10)
 
 
 def framing_problem(request: web.BaseRequest) -> ApiError | None:
     """What aiohttp's parser lets through though two servers in a row could read it differently."""
     headers = request.headers
-    problem = status = None
-    coding = headers.get("Transfer-Encoding")
-    if request.version not in _VERSIONS:
+    version = request.version
+    problem, status = None, 400
+    if version is not HttpVersion11 and version != HttpVersion10:
         problem = "Only HTTP/1.1 and HTTP/1.0 are spoken here"
-    elif request.method == "CONNECT":
+    elif request.method == hdrs.METH_CONNECT:
         problem = "This is no forward proxy"
-    elif coding is not None and (request.version != HttpVersion11 or coding.strip().lower() != "chunked"):
-        problem = "The only Transfer-Encoding is 'chunked', in HTTP/1.1"
-    elif len(headers.get("Content-Length", "")) > _MOST_LENGTH_DIGITS:
+    elif (coding := headers.get(hdrs.TRANSFER_ENCODING)) is not None:
+        if version is not HttpVersion11 or coding.strip().lower() != "chunked":
+            problem = "The only Transfer-Encoding is 'chunked', in HTTP/1.1"
+    elif len(headers.get(hdrs.CONTENT_LENGTH, "")) > _MOST_LENGTH_DIGITS:
         problem = "The Content-Length is absurd"
-    elif headers.get("Expect", "100-continue").lower() != "100-continue":
+    if (expected := headers.get(hdrs.EXPECT)) is not None and expected.lower() != "100-continue":
         problem, status = "Only 'Expect: 100-continue' is understood", 417
     if problem is None:
         return None
-    return ApiError(status or 400, problem, code="bad_http", headers=CLOSE)
+    return ApiError(status, problem, code="bad_http", headers=CLOSE)
 
 
 def check_parser() -> None:

@@ -27,7 +27,7 @@ _OWN_SITES = frozenset({"same-origin", "none"})
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[\w.~%-]*)?\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5})?)?", re.ASCII)
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\s]*)", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-_REMEMBERED_HOSTS = 256
+_REMEMBERED = 256
 _DIGEST_KEY = secrets.token_bytes(32)
 _CLOSE = {"Connection": "close"}
 
@@ -73,9 +73,10 @@ class Rules:
         self._hosts = frozenset(name.strip().lower().rstrip(".") for name in (*access.allowed_hosts, host))
         self._origins = frozenset(_plain_origin(origin) or origin for origin in access.allowed_origins)
         self._good_hosts: set[str] = set()
+        self._strangers: dict[str | None, Caller] = {None: Caller("anonymous", ANONYMOUS)}
         # Keys are looked up by a digest under a secret of this process: the time that a look-up takes tells nothing
         # about a key, and does not grow with their number.
-        self._keys = {_digest(key): Caller("client", client_name(key)) for key in access.api_keys}
+        self._keys = {_digest(key): Caller("client", client_name(key)) for key in access.api_keys if key}
         if access.admin_key:
             self._keys[_digest(access.admin_key)] = Caller("admin", client_name(access.admin_key))
 
@@ -124,7 +125,7 @@ class Rules:
                 "permission_error",
                 "host_not_allowed",
             )
-        if len(self._good_hosts) >= _REMEMBERED_HOSTS:
+        if len(self._good_hosts) >= _REMEMBERED:
             self._good_hosts.clear()
         self._good_hosts.add(host)
         return None
@@ -160,16 +161,23 @@ class Rules:
         return bool(authority) and facts.port > 0 and origin in own
 
     def _identify(self, facts: Facts) -> ApiError | Caller:
-        token = _bearer(facts.authorization)
-        if token and self._keys:
-            found = self._keys.get(_digest(token))
+        if self._keys:
+            found = self._keys.get(_digest(_bearer(facts.authorization)))
             if found is not None:
                 return found
-        if self.access.api_keys and facts.path not in _OPEN_PATHS:
-            return _unauthorized(
-                "wrong" if facts.authorization else "missing", "one of the keys in ROUTER_API_KEY (or ROUTER_ADMIN_KEY)"
-            )
-        return Caller("anonymous", client_name(token) if token else ANONYMOUS)
+            if self.access.api_keys and facts.path not in _OPEN_PATHS:
+                wanted = "one of the keys in ROUTER_API_KEY (or ROUTER_ADMIN_KEY)"
+                return _unauthorized("wrong" if facts.authorization else "missing", wanted)
+        stranger = self._strangers.get(facts.authorization)
+        return stranger if stranger is not None else self._meet(facts.authorization)
+
+    def _meet(self, authorization: str | None) -> Caller:
+        """Where no key is asked for, what a client sends as one still tells it from others."""
+        token = _bearer(authorization)
+        if len(self._strangers) >= _REMEMBERED:
+            self._strangers.clear()
+        caller = Caller("anonymous", client_name(token) if token else ANONYMOUS)
+        return self._strangers.setdefault(authorization, caller)
 
     def _judge_change(self, facts: Facts, caller: Caller) -> ApiError | None:
         """Changes to configuration and circuits need more than reading does."""
