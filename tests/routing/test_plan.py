@@ -1,0 +1,135 @@
+"""The plan: who is tried, who is not, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from llm_router.accounting.pricing import ModelInfo
+from llm_router.config.values import ApiKey, Provider
+from llm_router.routing.breaker import Block
+from llm_router.routing.plan import Needs, Obstacle, Plan, World, larger_window, make_plan, needs_of
+from llm_router.wire.chat import ChatRequest, parse_chat
+
+PROVIDERS = {
+    "p": Provider("p", "http://p", keys=(ApiKey("k", "P_KEY"),), key_variables=("P_KEY",)),
+    "q": Provider("q", "http://q", key_variables=("Q_KEY", "Q_OTHER")),
+    "free": Provider("free", "http://f"),
+}
+INFO = {
+    "p/blind": ModelInfo(tools=False, vision=False, json_schema=False, context=1000),
+    "p/able": ModelInfo(tools=True, vision=True, json_schema=True, context=100_000),
+}
+COST = {"p/able": 0.5, "p/blind": 0.001}
+LATENCY = {"p/able": 0.2, "p/blind": 0.9}
+BLOCKS = {"p/open": Block("open", 99.0, "the circuit is open", by_failures=True), "p/cool": Block("cooldown", 7.0, "w")}
+WORLD = World(
+    providers=PROVIDERS,
+    info=INFO.get,
+    accounts=lambda provider: (provider.name,),
+    block=lambda model, accounts: BLOCKS.get(model),
+    misfit=lambda chat, candidate: ("messages", "no audio") if "audio" in candidate.model else None,
+    cost=lambda info, tokens, output: next((COST[m] for m, known in INFO.items() if known is info), None),
+    first_token_s=LATENCY.get,
+)
+
+
+def chat(**fields: Any) -> ChatRequest:
+    """A request with `fields`."""
+    return parse_chat(orjson.dumps({"model": "router", "messages": [{"role": "user", "content": "x"}], **fields}))
+
+
+def plan(*chain: str, request: ChatRequest | None = None, **options: Any) -> Plan:
+    """A plan over `chain`."""
+    request = request or chat()
+    return make_plan(request, chain, needs_of(request), WORLD, **options)
+
+
+IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "obstacle"),
+    [
+        ("q/m", {}, Obstacle.NO_KEY),
+        ("p/open", {}, Obstacle.CIRCUIT),
+        ("p/cool", {}, Obstacle.COOLDOWN),
+        ("p/blind", {"tools": [{}]}, Obstacle.TOOLS),
+        ("p/blind", {"messages": IMAGE}, Obstacle.VISION),
+        ("p/blind", {"response_format": {"type": "json_schema"}}, Obstacle.JSON_SCHEMA),
+        ("p/blind", {"max_tokens": 2000}, Obstacle.CONTEXT),
+        ("p/blind", {"messages": [{"role": "user", "content": "x" * 8000}]}, Obstacle.CONTEXT),
+        ("p/audio", {}, Obstacle.MISFIT),
+    ],
+)
+def test_each_obstacle_is_found_and_explained(model: str, fields: dict[str, Any], obstacle: Obstacle) -> None:
+    """A model that cannot serve is skipped with its reason, and the next one is the candidate."""
+    made = plan(model, "p/able", request=chat(**fields))
+    assert [candidate.model for candidate in made.candidates] == ["p/able"]
+    assert [entry.obstacle for entry in made.skipped] == [obstacle]
+    assert made.skipped[0].reason
+
+
+def test_the_missing_variables_are_named() -> None:
+    """A missing key says which variables would set it."""
+    assert "Q_KEY or Q_OTHER" in plan("q/m").skipped[0].reason
+
+
+@pytest.mark.parametrize("fields", [{"tools": [{}]}, {"messages": IMAGE}, {"max_tokens": 10**9}])
+def test_an_explicit_model_is_left_to_its_provider(fields: dict[str, Any]) -> None:
+    """Capability, window and estimate never refuse an explicit model; key and circuit do."""
+    assert plan("p/blind", request=chat(**fields), explicit=True).candidates
+    assert not plan("p/open", explicit=True).candidates
+    assert not plan("q/m", explicit=True).candidates
+
+
+def test_what_the_table_does_not_know_counts_as_able() -> None:
+    """Unknown models are tried."""
+    assert plan("free/new", request=chat(tools=[{}], messages=IMAGE, max_tokens=10**6)).candidates
+
+
+def test_the_price_ceiling() -> None:
+    """Above the ceiling, and at an unknown price, a model is skipped."""
+    made = plan("p/able", "p/blind", "free/new", max_price=0.01)
+    assert [candidate.model for candidate in made.candidates] == ["p/blind"]
+    assert {entry.obstacle for entry in made.skipped} == {Obstacle.PRICE}
+
+
+@pytest.mark.parametrize(
+    ("order", "models"),
+    [
+        ("chain", ["p/able", "free/new", "p/blind"]),
+        ("price", ["p/blind", "p/able", "free/new"]),
+        ("latency", ["free/new", "p/able", "p/blind"]),
+    ],
+)
+def test_the_order(order: str, models: list[str]) -> None:
+    """The chain's order, or the cheapest first, or the quickest as observed."""
+    made = plan("p/able", "free/new", "p/blind", order=order)
+    assert [candidate.model for candidate in made.candidates] == models
+
+
+def test_doubles_are_tried_once() -> None:
+    """A model that stands twice in a chain is one candidate."""
+    assert len(plan("p/able", "p/able").candidates) == 1
+
+
+def test_a_large_image_is_not_a_long_prompt() -> None:
+    """Bytes of image data are not estimated as text."""
+    image = "data:image/png;base64," + "A" * 400_000
+    content = [{"type": "image_url", "image_url": {"url": image}}]
+    needs = needs_of(chat(messages=[{"role": "user", "content": content}]))
+    assert needs == Needs(tools=False, images=True, json_schema=False, tokens=needs.tokens, output=0)
+    assert needs.tokens < 200
+
+
+def test_larger_windows() -> None:
+    """Only a larger or unknown window is worth a try after an overflow."""
+    small, large, unknown = (plan(m).candidates[0] for m in ("p/blind", "p/able", "free/new"))
+    assert larger_window(small, large)
+    assert larger_window(small, unknown)
+    assert larger_window(unknown, small)
+    assert not larger_window(large, small)
+    assert not larger_window(small, small)

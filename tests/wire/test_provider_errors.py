@@ -1,0 +1,96 @@
+"""Reading providers' error answers in every dialect."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llm_router.errors import FailureKind as K
+from llm_router.wire.providers.errors import read_failure
+
+NOW = 1_800_000_000.0
+
+
+def body(**error: object) -> bytes:
+    """An OpenAI-shaped error body."""
+    return json.dumps({"error": error}).encode()
+
+
+CASES = [
+    (401, body(message="Incorrect API key", code="invalid_api_key"), K.AUTHENTICATION),
+    (402, body(message="Insufficient credits", code=402), K.QUOTA_EXCEEDED),
+    (403, body(message="Country not supported"), K.AUTHENTICATION),
+    (403, body(message="Your input was flagged", code=403, metadata={"reasons": ["x"]}), K.CONTENT_POLICY),
+    (403, body(message="blocked by guardrail policy"), K.CONTENT_POLICY),
+    (404, body(message="The model does not exist", code="model_not_found"), K.MODEL_NOT_FOUND),
+    (404, b'{"error":"model \'x\' not found"}', K.MODEL_NOT_FOUND),
+    (400, body(message="foo is not a valid model ID", code=400), K.MODEL_NOT_FOUND),
+    (408, b"", K.SERVER_ERROR),
+    (409, body(message="conflict"), K.INVALID_REQUEST),
+    (413, body(message="too big"), K.INVALID_REQUEST),
+    (429, body(message="slow down", code="rate_limit_exceeded"), K.RATE_LIMITED),
+    (429, body(message="You exceeded your current quota", code="insufficient_quota"), K.QUOTA_EXCEEDED),
+    (500, b"<html>oops</html>", K.SERVER_ERROR),
+    (503, body(message="overloaded"), K.OVERLOADED),
+    (529, b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}', K.OVERLOADED),
+    (524, b"", K.SERVER_ERROR),
+    (302, b"", K.REDIRECT),
+    (400, body(message="Invalid value: 'x'", code="invalid_value", param="messages"), K.INVALID_REQUEST),
+    (400, body(message="m", code="context_length_exceeded"), K.CONTEXT_LENGTH),
+    (400, body(message="This model's maximum context length is 8192 tokens"), K.CONTEXT_LENGTH),
+    (400, body(message="prompt is too long: 9 tokens > 8 maximum"), K.CONTEXT_LENGTH),
+    (400, body(message="request exceeds", type="exceed_context_size_error", code=400), K.CONTEXT_LENGTH),
+    (400, b'[{"error":{"code":400,"message":"API key not valid","status":"INVALID_ARGUMENT","details":[{"reason":'
+          b'"API_KEY_INVALID"}]}}]', K.AUTHENTICATION),
+    (400, b'[{"error":{"code":400,"message":"The input token count (9) exceeds the maximum number of tokens allowed '
+          b'(8)."}}]', K.CONTEXT_LENGTH),
+    (400, body(message="Unsupported parameter: 'max_tokens'", code="unsupported_parameter"), K.UNSUPPORTED),
+    (400, body(message="`temperature` is deprecated for this model."), K.UNSUPPORTED),
+    (400, body(message="this model does not support tools"), K.UNSUPPORTED),
+    (422, body(message="unknown parameter: foo"), K.UNSUPPORTED),
+    (400, body(message="rejected", code="content_policy_violation"), K.CONTENT_POLICY),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "answer", "kind"), CASES)
+def test_every_dialect_is_understood(status: int, answer: bytes, kind: K) -> None:
+    """Status and words lead to the right kind."""
+    assert read_failure(status, {}, answer, NOW).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("headers", "answer", "seconds"),
+    [
+        ({"retry-after": "7"}, b"", 7.0),
+        ({"retry-after": "0"}, b"", 0.0),
+        ({"retry-after": "-5"}, b"", 0.0),
+        ({"retry-after": "1.5"}, b"", 1.5),
+        ({"retry-after-ms": "250", "retry-after": "9"}, b"", 0.25),
+        ({"retry-after": "Fri, 15 Jan 2027 08:00:30 GMT"}, b"", 30.0),
+        ({"retry-after": "Fri, 15 Jan 2027 07:00:00 GMT"}, b"", 0.0),
+        ({"retry-after": "soon"}, b"", None),
+        ({"retry-after": "nan"}, b"", None),
+        ({"retry-after": "1e999"}, b"", None),
+        ({"retry-after": "٣"}, b"", None),
+        ({}, body(details=[{"@type": "RetryInfo", "retryDelay": "17s"}]), 17.0),
+        ({}, body(details=[{"retryDelay": "17.5s"}, 3]), 17.5),
+        ({}, body(details="odd"), None),
+    ],
+)
+def test_the_wait_is_read_wherever_it_stands(headers: dict[str, str], answer: bytes, seconds: float | None) -> None:
+    """Seconds, milliseconds, HTTP dates and RetryInfo give seconds; junk gives none and never crashes."""
+    assert read_failure(429, headers, answer, NOW).retry_after == seconds
+
+
+def test_an_in_flight_budget_is_a_rate_limit() -> None:
+    """OpenRouter's 402 with Retry-After passes by itself."""
+    assert read_failure(402, {"retry-after": "2"}, body(message="budget"), NOW).kind is K.RATE_LIMITED
+
+
+def test_the_words_of_the_provider_are_kept() -> None:
+    """Message, code and param of the provider reach the client; pages of HTML do not."""
+    failure = read_failure(400, {}, body(message="bad tool", code="x", param="tools[0]"), NOW)
+    assert (failure.message, failure.code, failure.param) == ("bad tool", "x", "tools[0]")
+    assert "<" not in read_failure(502, {}, b"<html>nginx</html>", NOW).message
+    assert len(read_failure(500, {}, b"y" * 100_000, NOW).message) <= 2000
