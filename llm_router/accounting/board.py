@@ -1,0 +1,171 @@
+"""The board of requests in flight: what a process that is killed leaves behind, so that nothing admitted is lost.
+
+A file of fixed slots, mapped into memory: to enter or clear a request is a memory write, and the kernel keeps the
+pages when the process dies. All blocks are allocated beforehand, since a full disk would else show as SIGBUS. Each
+process has its own file and holds a lock on it; a file whose lock is free belongs to a dead process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from llm_router.accounting.store import prepare_folder
+
+SLOTS: Final = 4096
+_MAGIC: Final = b"llm-router board 1\n"
+_HEADER: Final = 64
+# In use or not, start, and four texts that are cut to their room.
+_SLOT: Final = struct.Struct("<?d130p34p66p210p")
+_SLOT_BYTES: Final = 512
+_PATTERN: Final = "inflight-*.board"
+
+log = logging.getLogger(__name__)
+
+
+class Entry(NamedTuple):
+    """One admitted request; `started` is Unix time."""
+
+    request_id: str
+    started: float
+    client: str
+    category: str
+    model: str
+
+
+class Board:
+    """This process's board. `enter` belongs to one thread; `clear` may come from another."""
+
+    def __init__(self, path: Path, descriptor: int, view: mmap.mmap) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._view = view
+        self._free = list(range(SLOTS - 1, -1, -1))
+
+    def __repr__(self) -> str:
+        return f"<Board {self.path.name} in_use={SLOTS - len(self._free)}>"
+
+    @classmethod
+    def create(cls, folder: Path) -> Board | None:
+        """A new empty board in `folder`, or None (told in the log) where there can be none."""
+        name = f"{os.getpid()}-{time.time_ns():x}"
+        # Renamed once it is locked: nobody shall take it for a dead one before.
+        draft, path = folder / f".inflight-{name}.tmp", folder / f"inflight-{name}.board"
+        descriptor = -1
+        try:
+            prepare_folder(folder)
+            descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.fchmod(descriptor, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            size = _HEADER + SLOTS * _SLOT_BYTES
+            _allocate(descriptor, size)
+            view = mmap.mmap(descriptor, size)
+            view[: len(_MAGIC)] = _MAGIC
+            draft.rename(path)
+        except OSError as error:
+            log.warning("No board of requests in flight (%s): a killed process will leave no trace of them", error)
+            if descriptor >= 0:
+                os.close(descriptor)
+                with contextlib.suppress(OSError):
+                    draft.unlink()
+            return None
+        return cls(path, descriptor, view)
+
+    def enter(self, entry: Entry) -> int:
+        """Writes the entry down; gives its slot, -1 where none is free."""
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            return -1
+        offset = _HEADER + slot * _SLOT_BYTES
+        request_id, started, client, category, model = entry
+        _SLOT.pack_into(
+            self._view,
+            offset,
+            False,
+            started,
+            request_id.encode("utf-8", "replace"),
+            client.encode("utf-8", "replace"),
+            category.encode("utf-8", "replace"),
+            model.encode("utf-8", "replace"),
+        )
+        # Last, so that a half-written entry never counts.
+        self._view[offset] = 1
+        return slot
+
+    def clear(self, slot: int) -> None:
+        """Frees a slot; its record is in the ledger."""
+        self._view[_HEADER + slot * _SLOT_BYTES] = 0
+        self._free.append(slot)
+
+    def close(self) -> None:
+        """Lets go of the file. It stays, to be found at the next start, if requests are still on it."""
+        empty = len(self._free) == SLOTS
+        self._view.close()
+        if empty:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        os.close(self._descriptor)
+
+
+@dataclass(slots=True)
+class DeadBoard:
+    """What a process that is no more left behind. Locked until it is discarded or kept."""
+
+    path: Path
+    entries: list[Entry]
+    _descriptor: int
+
+    def discard(self) -> None:
+        """Its entries are in the ledger: the file goes."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+        self.keep()
+
+    def keep(self) -> None:
+        """Leaves the file for the next start."""
+        os.close(self._descriptor)
+
+
+def dead_boards(folder: Path) -> Iterator[DeadBoard]:
+    """The boards of processes that are no more. Files that cannot be read are left alone."""
+    for path in sorted(folder.glob(_PATTERN)):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            entries = list(_entries(path.read_bytes()))
+        except (OSError, ValueError):
+            os.close(descriptor)
+            continue
+        yield DeadBoard(path, entries, descriptor)
+
+
+def _entries(data: bytes) -> Iterator[Entry]:
+    if not data.startswith(_MAGIC):
+        raise ValueError("no board")
+    for offset in range(_HEADER, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES):
+        if data[offset]:
+            _, started, *texts = _SLOT.unpack_from(data, offset)
+            request_id, client, category, model = (text.decode("utf-8", "replace") for text in texts)
+            yield Entry(request_id, started, client, category, model)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    zeros = bytes(65_536)
+    for start in range(0, size, len(zeros)):
+        os.pwrite(descriptor, zeros[: size - start], start)

@@ -1,0 +1,128 @@
+"""What dispatch hands to the bookkeeper when a request closes, and the ledger record that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from llm_router.accounting.pricing import ModelInfo
+from llm_router.wire.usage import Usage
+
+Outcome = Literal["completed", "cut", "cancelled", "failed", "interrupted"]
+
+
+class Attempt(NamedTuple):
+    """One try at a candidate: `kind` is a FailureKind or "ok", `status` the provider's, `ms` how long it took."""
+
+    model: str
+    kind: str
+    status: int | None
+    ms: int
+
+
+@dataclass(slots=True)
+class SideCost:
+    """An answer that was paid for but not passed on: the loser of a hedge, or a model that was asked to classify.
+
+    `request` is what was sent, `answer` the bytes that came (OpenAI-shaped), `reported` usage that arrived
+    beside them.
+    """
+
+    kind: Literal["hedge", "classifier"]
+    model: str
+    request: bytes = field(default=b"", repr=False)
+    answer: Sequence[bytes] = field(default=(), repr=False)
+    answer_is_stream: bool = False
+    reported: Usage | None = None
+    price_info: ModelInfo | None = None
+
+
+@dataclass(slots=True)
+class Booking:
+    """One chat request at its end. The event loop fills it; whoever settles it reads, counts and prices.
+
+    `model` is the full id that answered or was being asked when the request ended, "" where none was; `client` is a
+    short hash of the client's key, "" without one; `started` is Unix time. `answer` are the kept blocks of an
+    OpenAI-shaped answer (`answer_bytes` is its whole size, kept or not), `reported` the usage that a translator saw,
+    `status` the HTTP status that the client was sent. `ticket` is what `Bookkeeper.enter` gave.
+    """
+
+    request_id: str
+    started: float
+    category: str = ""
+    mode: str = ""
+    model: str = ""
+    provider: str = ""
+    stream: bool = False
+    client: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    outcome: Outcome = "completed"
+    status: int = 200
+    failure: str = ""
+    first_byte_ms: float | None = None
+    total_ms: float = 0.0
+    request: bytes = field(default=b"", repr=False)
+    answer: Sequence[bytes] = field(default=(), repr=False)
+    answer_bytes: int = 0
+    answer_is_stream: bool = False
+    reported: Usage | None = None
+    price_info: ModelInfo | None = None
+    side_costs: tuple[SideCost, ...] = ()
+    ticket: int = -1
+    request_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.request_bytes = self.request_bytes or len(self.request)
+
+
+class LedgerRecord(NamedTuple):
+    """One settled request: the columns of the ledger, in their order.
+
+    Tokens: `input_tokens` and `output_tokens` are what the bill rests on; `counted_*` is our own count (None where
+    nothing was counted), `counted_by` "tiktoken" or "estimate"; `reported_*` is what the provider said.
+    `cost_usd` is None where unknown and includes `side_cost_usd` (hedges, classifier calls: `side_costs` as JSON).
+    `cost_source` names the evidence, None where nothing had to be paid or the price is unknown.
+    """
+
+    request_id: str
+    started: float
+    category: str
+    mode: str
+    model: str
+    provider: str
+    stream: int
+    client: str
+    outcome: Outcome
+    status: int
+    failure: str | None
+    attempts: str
+    attempt_count: int
+    first_byte_ms: float | None
+    total_ms: float | None
+    request_bytes: int
+    answer_bytes: int
+    finish_reason: str | None
+    reported_model: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    counted_input: int | None
+    counted_output: int | None
+    counted_by: str | None
+    reported_fresh_input: int | None
+    reported_cache_read: int | None
+    reported_cache_write: int | None
+    reported_cache_write_1h: int | None
+    reported_output: int | None
+    reported_reasoning: int | None
+    cost_usd: float | None
+    cost_source: str | None
+    side_cost_usd: float | None
+    side_costs: str | None
+
+
+class Settled(NamedTuple):
+    """A record that has been dealt with, and what only the live figures need: attempts, and drift by direction."""
+
+    record: LedgerRecord
+    attempts: tuple[Attempt, ...]

@@ -1,0 +1,365 @@
+"""The bookkeeper: one thread that settles what the event loop hands over, and keeps the ledger.
+
+Nothing here ever makes the event loop wait. Bookings that come faster than they can be counted are estimated
+instead (and say so); none is dropped. A ledger that cannot be written is told of once, its records wait in memory
+and are tried again; chat goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from llm_router.accounting.board import Board, Entry, dead_boards
+from llm_router.accounting.booking import Booking, LedgerRecord, Settled
+from llm_router.accounting.drift import DriftBook
+from llm_router.accounting.report import By, LedgerReader, NoLedger, shown
+from llm_router.accounting.settle import CountMode, FindEncoding, Settler, interrupted_record, no_encoding
+from llm_router.accounting.store import LedgerUnusable, Store
+
+log = logging.getLogger(__name__)
+
+Sink = Callable[[Sequence[Settled]], None]
+
+_LINGER = 0.05
+_BATCH = 512
+_BATCH_SECONDS = 0.2
+# A booking of this size may take long to count: what is settled already is written first.
+_HEAVY_BYTES = 256 * 1024
+# Past these the counting is too slow for what comes in.
+_LAGGING_BOOKINGS = 2_000
+_LATE_BOOKINGS, _LATE_SECONDS = 200, 5.0
+_QUEUED_BYTES = 64 * 1024 * 1024
+_SHED_BLOCKS = 4
+_SHED_BLOCK_BYTES = 16_384
+_UNWRITTEN = 20_000
+_RETRY_SECONDS = 2.0
+_ROLL_UP_ROWS = 1_000
+_IDLE_SECONDS = 30.0
+_NO_TICKET = ("", "", -1)
+
+
+class Bookkeeper:
+    """Settles bookings in a thread of its own. `folder` is the state folder; None keeps no ledger.
+
+    `find_encoding` gives a tokenizer by name or None; `sinks` are called with each batch once it is in the ledger.
+    `enter` and `submit` belong to the event loop's thread; everything else may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        find_encoding: FindEncoding = no_encoding,
+        sinks: Sequence[Sink] = (),
+        count: CountMode = "always",
+        linger: float = _LINGER,
+    ) -> None:
+        self._folder = folder
+        self._sinks = tuple(sinks)
+        self._linger = linger
+        self._store = Store(folder) if folder is not None else None
+        self._reader = LedgerReader(folder) if folder is not None else None
+        self._board: Board | None = None
+        self.drift = DriftBook()
+        self._settler = Settler(find_encoding, self.drift)
+        self._settler.mode = count
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._asleep = False
+        self._queue: deque[tuple[Booking, int, float]] = deque()
+        # Each of these has one writer, since neither side may wait for the other's lock.
+        self._bytes_in = self._bytes_out = 0
+        self._entered = self._submitted = self._settled = 0
+        self._open: dict[int, tuple[str, str, int]] = {}
+        self._unwritten: deque[tuple[LedgerRecord, int]] = deque()
+        self._retry_at = 0.0
+        self._trouble = ""
+        self._since_roll_up = 0
+        self.lost = 0
+        self.shed = 0
+
+    def __repr__(self) -> str:
+        return f"<Bookkeeper queued={self.queued} in_flight={self.in_flight} unwritten={self.unwritten}>"
+
+    def start(self) -> None:
+        """Opens the board of requests in flight and starts the thread. Takes a few milliseconds; before serving."""
+        if self._folder is not None:
+            self._board = Board.create(self._folder)
+        self._thread = threading.Thread(target=self._run, name="bookkeeper", daemon=True)
+        self._thread.start()
+
+    def enter(self, request_id: str, started: float, *, client: str = "", category: str = "", model: str = "") -> int:
+        """Notes an admitted request, so that not even a killed process forgets it; gives the ticket for its booking."""
+        self._entered = ticket = self._entered + 1
+        board = self._board
+        slot = -1 if board is None else board.enter(Entry(request_id, started, client, category, model))
+        self._open[ticket] = (request_id, client, slot)
+        return ticket
+
+    def submit(self, booking: Booking) -> None:
+        """Hands over a request that has closed; one that was never entered is entered now. Never waits."""
+        if booking.ticket < 0:
+            booking.ticket = self.enter(booking.request_id, booking.started, client=booking.client)
+        size = booking.request_bytes + booking.answer_bytes
+        if self._bytes_in - self._bytes_out + size > _QUEUED_BYTES:
+            size = self._lighten(booking)
+        self._bytes_in += size
+        self._submitted += 1
+        self._queue.append((booking, size, time.monotonic()))
+        if self._asleep:
+            self._asleep = False
+            self._wake.set()
+
+    def _lighten(self, booking: Booking) -> int:
+        """Too much waits already: keeps of this one what a report of usage fits into, and sizes to estimate from."""
+        booking.request = b""
+        booking.answer = [block[-_SHED_BLOCK_BYTES:] for block in booking.answer[-_SHED_BLOCKS:]]
+        booking.side_costs = ()
+        self.shed += 1
+        return sum(map(len, booking.answer))
+
+    @property
+    def count(self) -> CountMode:
+        """Whether answers whose usage was reported are counted too; may be set at any time."""
+        return self._settler.mode
+
+    @count.setter
+    def count(self, mode: CountMode) -> None:
+        self._settler.mode = mode
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were entered and have not closed."""
+        return self._entered - self._submitted
+
+    @property
+    def queued(self) -> int:
+        """Requests that have closed and are not settled."""
+        return self._submitted - self._settled
+
+    @property
+    def unwritten(self) -> int:
+        """Settled records that the ledger could not take yet."""
+        return len(self._unwritten)
+
+    @property
+    def degraded(self) -> int:
+        """Answers that were estimated because counting had fallen behind."""
+        return self._settler.degraded
+
+    @property
+    def trouble(self) -> str:
+        """Why the ledger cannot be written at the moment; empty if it can."""
+        return self._trouble
+
+    def pending(self, request_id: str, client: str | None = None) -> bool:
+        """Whether a request of that id (and client, if given) is running or not yet settled."""
+        return any(
+            known == request_id and (client is None or owner == client) for known, owner, _ in list(self._open.values())
+        )
+
+    def request(self, request_id: str, client: str | None = None) -> dict[str, Any] | None:
+        """The newest record of a request id (of that client, if one is given), or None. Reads the disk."""
+        for record, _ in reversed(self._unwritten.copy()):
+            if record.request_id == request_id and (client is None or record.client == client):
+                return shown(record._asdict())
+        try:
+            return self._reader.request(request_id, client) if self._reader else None
+        except NoLedger:
+            return None
+
+    def usage(self, by: By = "model", since: float | None = None, client: str | None = None) -> list[dict[str, Any]]:
+        """Sums from the ledger, see `LedgerReader.usage`. Reads the disk."""
+        try:
+            return self._reader.usage(by, since, client) if self._reader else []
+        except NoLedger:
+            return []
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Waits until all that was submitted is settled; False if it took too long."""
+        end = time.monotonic() + timeout
+        while self.queued:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Settles what is left and ends the thread; False if that took longer than `timeout` seconds."""
+        thread = self._thread
+        if thread is None:
+            return True
+        self._closing.set()
+        self._wake.set()
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    # What follows runs in the bookkeeper's thread.
+
+    def _run(self) -> None:
+        try:
+            self._begin()
+            while self._turn():
+                self._sleep()
+        finally:
+            self._end()
+
+    def _turn(self) -> bool:
+        """Settles what has come; False once the bookkeeper is closing and nothing is left."""
+        closing = self._closing.is_set()
+        try:
+            self._settle_queue()
+            self._care(idle=closing)
+        except Exception:
+            # Whatever it was, the next request's record must not suffer for it.
+            log.exception("The bookkeeper stumbled and goes on")
+        return not (closing and not self._queue)
+
+    def _sleep(self) -> None:
+        self._asleep = True
+        if not self._queue and not self._closing.is_set():
+            busy = self._unwritten or self._since_roll_up
+            timeout = (_RETRY_SECONDS if self._unwritten else _IDLE_SECONDS) if busy else None
+            if not self._wake.wait(timeout):
+                self._care(idle=True)
+        self._asleep = False
+        self._wake.clear()
+        if self._queue:
+            # What closes within the next moment goes into the same transaction.
+            self._closing.wait(self._linger)
+
+    def _begin(self) -> None:
+        if self._store is None or self._folder is None:
+            return
+        self.drift.load(self._store.load_drift())
+        dead = list(dead_boards(self._folder))
+        records = [interrupted_record(*entry) for board in dead for entry in board.entries]
+        try:
+            self._store.write((), once=records)
+        except LedgerUnusable as error:
+            self._tell(str(error))
+            for board in dead:
+                board.keep()
+            return
+        for board in dead:
+            board.discard()
+        if records:
+            log.warning("%d requests were interrupted when the router died; they are in the ledger", len(records))
+
+    def _settle_queue(self) -> None:
+        batch: list[tuple[Settled, int]] = []
+        began = 0.0
+        while self._queue:
+            booking, size, submitted = self._queue.popleft()
+            now = time.monotonic()
+            if batch and (size > _HEAVY_BYTES or len(batch) >= _BATCH or now - began > _BATCH_SECONDS):
+                self._commit(batch)
+                batch = []
+            if not batch:
+                began = now
+            waiting = len(self._queue)
+            lagging = waiting > _LAGGING_BOOKINGS or (waiting > _LATE_BOOKINGS and now - submitted > _LATE_SECONDS)
+            batch.append((self._settle(booking, lagging), booking.ticket))
+            self._bytes_out += size
+            # The event loop may have been waiting for the interpreter lock.
+            time.sleep(0)
+        if batch:
+            self._commit(batch)
+
+    def _settle(self, booking: Booking, lagging: bool) -> Settled:
+        try:
+            return self._settler.settle(booking, estimate=lagging or len(booking.request) != booking.request_bytes)
+        except Exception:
+            log.exception(
+                "Request %s could not be read for the ledger; it is booked without tokens", booking.request_id
+            )
+            return self._settler.bare(booking)
+
+    def _commit(self, batch: list[tuple[Settled, int]]) -> None:
+        """To the ledger, then to the sinks, then nobody waits for these any more."""
+        for settled, ticket in batch:
+            _, _, slot = self._open.get(ticket, _NO_TICKET)
+            self._unwritten.append((settled.record, slot))
+        self._write()
+        records = [settled for settled, _ in batch]
+        for sink in self._sinks:
+            try:
+                sink(records)
+            except Exception:
+                log.exception("A sink of the ledger failed")
+        for _, ticket in batch:
+            self._open.pop(ticket, None)
+        self._settled += len(batch)
+
+    def _write(self) -> None:
+        """Tries to write all that waits. What does not fit into memory either is given up, the oldest first."""
+        waiting = self._unwritten
+        if self._store is not None:
+            if self._trouble and time.monotonic() < self._retry_at:
+                self._give_up()
+                return
+            while waiting:
+                part = list(islice(waiting, _BATCH))
+                try:
+                    self._store.write([record for record, _ in part])
+                except LedgerUnusable as error:
+                    self._tell(str(error))
+                    self._give_up()
+                    return
+                self._since_roll_up += len(part)
+                self._drop(len(part))
+            self._tell("")
+        self._drop(len(waiting))
+
+    def _give_up(self) -> None:
+        surplus = len(self._unwritten) - _UNWRITTEN
+        if surplus > 0:
+            self.lost += surplus
+            self._drop(surplus)
+
+    def _drop(self, number: int) -> None:
+        """Takes records from the front; their requests need no place on the board any more."""
+        for _ in range(number):
+            _, slot = self._unwritten.popleft()
+            if slot >= 0 and self._board is not None:
+                self._board.clear(slot)
+
+    def _tell(self, trouble: str) -> None:
+        """Tells the operator once that the ledger cannot be written, and once that it can again."""
+        if trouble:
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
+            if not self._trouble:
+                log.error("The ledger cannot be written: %s. Chat goes on; records wait in memory", trouble)
+        elif self._trouble:
+            log.warning("The ledger can be written again (%d records were lost)", self.lost)
+        self._trouble = trouble
+
+    def _care(self, idle: bool) -> None:
+        """What can wait: another try at what could not be written, hourly sums, what was learned about counts."""
+        if self._unwritten:
+            self._write()
+        if self._store is None or self._trouble:
+            return
+        if self._since_roll_up >= _ROLL_UP_ROWS or (idle and self._since_roll_up):
+            try:
+                while self._store.roll_up(_ROLL_UP_ROWS * 10) and idle:
+                    pass
+                self._store.save_drift(self.drift.rows())
+            except LedgerUnusable as error:
+                self._tell(str(error))
+            self._since_roll_up = 0
+
+    def _end(self) -> None:
+        if self._store is not None:
+            self._store.close()
+        if self._board is not None:
+            self._board.close()
+            self._board = None

@@ -1,0 +1,166 @@
+"""Reading the ledger: one request, or sums by model, provider, category, client or day. Works beside the writer."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+import orjson
+
+from llm_router.accounting.store import MIGRATIONS, SUM_NAMES, SUMS_OF_REQUESTS, ledger_files
+
+By = Literal["model", "provider", "category", "client", "day"]
+DIMENSIONS: Final[tuple[By, ...]] = ("model", "provider", "category", "client", "day")
+
+_HOUR: Final = 3600
+_KEYS: Final = {
+    "model": ("model", "model"),
+    "provider": ("provider", "provider"),
+    "category": ("category", "category"),
+    "client": ("client", "client"),
+    # Days are UTC: the same ledger gives the same report everywhere.
+    "day": ("date(hour * 3600, 'unixepoch')", "date(started, 'unixepoch')"),
+}
+_SUM_OF_SUMS: Final = ", ".join(f"sum({name})" for name in SUM_NAMES)
+_SPAN: Final = re.compile(r"(\d{1,6})\s*([smhdw])\Z")
+_SECONDS: Final = {"s": 1, "m": 60, "h": _HOUR, "d": 86_400, "w": 604_800}
+
+
+class NoLedger(Exception):
+    """There is nothing that could be read; the text says why."""
+
+
+class LedgerReader:
+    """Reads the ledger of one state folder. Each call opens its own read-only connection: call it from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __repr__(self) -> str:
+        return f"<LedgerReader {self._folder}>"
+
+    def request(self, request_id: str, client: str | None = None) -> dict[str, Any] | None:
+        """The newest record of a request id (of that client, if one is given), or None. Raises NoLedger."""
+        for path in self._files():
+            with _reading(path) as connection:
+                row = connection.execute(
+                    "SELECT * FROM requests WHERE request_id = ?1 AND (?2 IS NULL OR client = ?2) "
+                    "ORDER BY id DESC LIMIT 1",
+                    (request_id, client),
+                ).fetchone()
+                if row is not None:
+                    return shown(dict(row))
+        return None
+
+    def usage(self, by: By = "model", since: float | None = None, client: str | None = None) -> list[dict[str, Any]]:
+        """Sums by `by` over the requests that started at `since` (Unix time) or later, dearest first.
+
+        `cost_usd` is the sum of the known costs, None where not one is known; `unknown_cost` counts the requests that
+        are missing from it. Raises NoLedger.
+        """
+        totals: dict[str, list[float]] = {}
+        for path in self._files():
+            with _reading(path) as connection:
+                for key, *sums in connection.execute(_usage_sql(by), _usage_parameters(since, client)):
+                    known = totals.setdefault(key, [0] * len(sums))
+                    totals[key] = [a + b for a, b in zip(known, sums, strict=True)]
+        rows = [_usage_row(by, key, sums) for key, sums in totals.items()]
+        if by == "day":
+            return sorted(rows, key=lambda row: row["day"])
+        return sorted(rows, key=lambda row: (-(row["cost_usd"] or 0.0), -row["requests"], row[by]))
+
+    def _files(self) -> list[Path]:
+        """The ledger files that can be read; more than one where a damaged file was worked around. Raises NoLedger."""
+        found = [path for path in ledger_files(self._folder) if path.is_file() and path.stat().st_size > 0]
+        if not found:
+            raise NoLedger(f"{ledger_files(self._folder)[0]} does not exist; no request has been booked yet")
+        problems: list[str] = []
+        readable = []
+        for path in found:
+            try:
+                with _reading(path):
+                    readable.append(path)
+            except NoLedger as error:
+                problems.append(str(error))
+        if not readable:
+            raise NoLedger("; ".join(problems))
+        return readable
+
+
+def parse_since(text: str, now: float) -> float:
+    """Unix time of `30m`, `24h`, `7d`, `4w` ago, of an ISO date or time (UTC unless it says else), or a Unix time."""
+    text = text.strip()
+    if found := _SPAN.match(text):
+        return now - int(found[1]) * _SECONDS[found[2]]
+    if re.fullmatch(r"\d{9,11}(\.\d+)?", text):
+        return float(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time span; use for example 12h, 7d, 4w or 2026-11-01") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A record as the API shows it: JSON columns opened, the time readable, the key's hash left out."""
+    row.pop("id", None)
+    row.pop("client", None)
+    row["stream"] = bool(row["stream"])
+    row["attempts"] = orjson.loads(row["attempts"])
+    row["side_costs"] = orjson.loads(row["side_costs"]) if row["side_costs"] else []
+    row["started_at"] = (datetime.fromtimestamp(0, UTC) + timedelta(seconds=row["started"])).isoformat()
+    return row
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = None
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
+        connection.row_factory = sqlite3.Row
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if not 0 < version <= len(MIGRATIONS):
+            raise NoLedger(f"{path} is no ledger of this version of llm-router")
+        yield connection
+    except sqlite3.Error as error:
+        raise NoLedger(f"{path}: {error}") from error
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _usage_sql(by: By) -> str:
+    """Whole hours come from the hourly sums; part of a first hour, and what is not summed yet, from the records."""
+    of_hours, of_requests = _KEYS[by]
+    return f"""
+        SELECT key, {_SUM_OF_SUMS} FROM (
+            SELECT {of_hours} AS key, {", ".join(SUM_NAMES)} FROM hours
+            WHERE hour >= :hour AND (:client IS NULL OR client = :client)
+            UNION ALL
+            SELECT {of_requests} AS key, {SUMS_OF_REQUESTS} FROM requests
+            WHERE id > (SELECT last_id FROM rolled_up) AND started >= :since
+            AND (:client IS NULL OR client = :client) GROUP BY 1
+            UNION ALL
+            SELECT {of_requests} AS key, {SUMS_OF_REQUESTS} FROM requests INDEXED BY requests_by_start
+            WHERE started >= :since AND started < :hour * {_HOUR} AND id <= (SELECT last_id FROM rolled_up)
+            AND (:client IS NULL OR client = :client) GROUP BY 1
+        ) GROUP BY key"""  # noqa: S608 - column names come from the constants above
+
+
+def _usage_parameters(since: float | None, client: str | None) -> dict[str, Any]:
+    since = max(since or 0.0, 0.0)
+    return {"since": since, "hour": -int(-since // _HOUR), "client": client}
+
+
+def _usage_row(by: By, key: str, sums: list[float]) -> dict[str, Any]:
+    row: dict[str, Any] = {by: key, **dict(zip(SUM_NAMES, sums, strict=True))}
+    requests, total_ms = row["requests"], row.pop("total_ms")
+    row["avg_ms"] = round(total_ms / requests, 1) if requests else None
+    row["cost_usd"] = None if row["unknown_cost"] == requests else round(row["cost_usd"], 10)
+    return row

@@ -1,0 +1,219 @@
+"""Reading a whole answer after it was sent: its text for counting, its finish, the usage it reported.
+
+Input are OpenAI-shaped bytes, as they went to the client; anything that is not as expected is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from llm_router.wire.sse import DONE, iter_events
+from llm_router.wire.usage import Usage, from_openai
+
+# One call of the JSON parser holds the interpreter lock; so much at a time takes about a millisecond.
+_PARSE_BYTES = 256 * 1024
+_TAIL_BLOCKS = 8
+_MAX_CHOICES = 128
+
+
+@dataclass(slots=True)
+class Answer:
+    """What an answer said. Texts of several choices follow one another; `finish_reasons` is by choice index.
+
+    `usage` is the last one that was reported, `model` the provider's own name for itself. `images` and `audio` say
+    that there was output which no tokenizer can count; `broken_events` is how many events could not be read.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    tool_text: str = ""
+    finish_reasons: dict[int, str] = field(default_factory=dict)
+    usage: Usage | None = None
+    model: str | None = None
+    images: bool = False
+    audio: bool = False
+    broken_events: int = 0
+
+
+class _Reader:
+    """Collects an answer from its events."""
+
+    __slots__ = ("answer", "reasoning", "texts", "tools", "usage")
+
+    def __init__(self) -> None:
+        self.answer = Answer()
+        self.texts: dict[int, list[str]] = {}
+        self.reasoning: list[str] = []
+        self.tools: list[str] = []
+        self.usage: dict[str, Any] | None = None
+
+    def event(self, event: Any) -> None:
+        """Takes one chunk of a stream or one whole completion."""
+        if type(event) is not dict:
+            self.answer.broken_events += 1
+            return
+        if self.answer.model is None and type(model := event.get("model")) is str:
+            self.answer.model = model
+        if usage := event.get("usage"):
+            self._note_usage(usage)
+        choices = event.get("choices")
+        if type(choices) is list:
+            for choice in choices:
+                if type(choice) is dict:
+                    self._choice(choice)
+
+    def _choice(self, choice: dict[str, Any]) -> None:
+        index = choice.get("index", 0)
+        if type(index) is not int or not 0 <= index < _MAX_CHOICES:
+            index = 0
+        delta = choice.get("delta") or choice.get("message")
+        if type(delta) is dict:
+            self._delta(index, delta)
+        finish = choice.get("finish_reason")
+        if finish and type(finish) is str:
+            self.answer.finish_reasons[index] = finish
+        if usage := choice.get("usage"):
+            self._note_usage(usage)
+
+    def _delta(self, index: int, delta: dict[str, Any]) -> None:
+        for name, value in delta.items():
+            if not value or name == "role":
+                continue
+            if name == "content" or name == "refusal":
+                self._content(index, value)
+            elif name == "tool_calls":
+                self._tool_calls(value)
+            elif name == "reasoning_content" or name == "reasoning" or name == "reasoning_text":
+                self._reasoning(delta, name, value)
+            elif name == "function_call":
+                self._function(value)
+            elif name == "images":
+                self.answer.images = True
+            elif name == "audio":
+                self.answer.audio = True
+
+    def _content(self, index: int, value: Any) -> None:
+        texts = self.texts.get(index)
+        if texts is None:
+            texts = self.texts[index] = []
+        if type(value) is str:
+            texts.append(value)
+        elif type(value) is list:
+            for part in value:
+                if type(part) is dict and type(text := part.get("text")) is str:
+                    texts.append(text)
+                elif type(part) is dict and part.get("type") in ("image", "image_url", "output_image"):
+                    self.answer.images = True
+
+    def _reasoning(self, delta: dict[str, Any], name: str, value: Any) -> None:
+        # Some hosts send the same thought under two names.
+        if type(value) is str and (name == "reasoning_content" or delta.get("reasoning_content") != value):
+            self.reasoning.append(value)
+
+    def _tool_calls(self, calls: Any) -> None:
+        if type(calls) is list:
+            for call in calls:
+                if type(call) is dict:
+                    self._function(call.get("function") or call.get("custom"))
+
+    def _function(self, function: Any) -> None:
+        if type(function) is dict:
+            for name in ("name", "arguments", "input"):
+                value = function.get(name)
+                if value and type(value) is str:
+                    self.tools.append(value)
+
+    def _note_usage(self, usage: Any) -> None:
+        if type(usage) is dict:
+            self.usage = usage
+
+    def finish(self) -> Answer:
+        """The answer as far as it was read."""
+        answer = self.answer
+        texts = self.texts
+        if texts:
+            answer.text = "".join(texts[0] if len(texts) == 1 and 0 in texts else _in_order(texts))
+        if self.reasoning:
+            answer.reasoning = "".join(self.reasoning)
+        if self.tools:
+            answer.tool_text = "".join(self.tools)
+        if self.usage is not None:
+            answer.usage = from_openai(self.usage)
+        return answer
+
+
+def _in_order(texts: dict[int, list[str]]) -> Iterator[str]:
+    for index in sorted(texts):
+        yield from texts[index]
+
+
+def read_completion(body: bytes) -> Answer:
+    """Reads a non-streamed answer."""
+    reader = _Reader()
+    try:
+        reader.event(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        reader.answer.broken_events += 1
+    return reader.finish()
+
+
+def read_stream(blocks: Sequence[bytes]) -> Answer:
+    """Reads a streamed answer from its blocks, each of which holds whole events."""
+    reader = _Reader()
+    for piece in _pieces(blocks):
+        events = _load_plain(piece)
+        if events is None:
+            _read_slowly(piece, reader)
+            continue
+        for event in events:
+            reader.event(event)
+    return reader.finish()
+
+
+def read_tail(blocks: Sequence[bytes]) -> Answer:
+    """Reads only the last few blocks of a stream: enough for the usage and the finish, without the text."""
+    return read_stream(blocks[-_TAIL_BLOCKS:])
+
+
+def _pieces(blocks: Sequence[bytes]) -> Iterator[bytes]:
+    """The blocks, joined into few pieces of bounded size."""
+    start = size = 0
+    for index, block in enumerate(blocks):
+        size += len(block)
+        if size >= _PARSE_BYTES:
+            yield b"".join(blocks[start : index + 1])
+            start, size = index + 1, 0
+    if size:
+        yield b"".join(blocks[start:])
+
+
+def _load_plain(piece: bytes) -> list[Any] | None:
+    """All events of a piece by one parse, if it is nothing but single `data: ` lines of JSON; else None.
+
+    A blank line cannot stand inside a JSON string, so an event's end is a comma between two elements.
+    """
+    if not piece.startswith(b"data: {"):
+        return None
+    end = len(piece) - 2 if piece.endswith(b"\n\n") else len(piece)
+    if piece.endswith(b"\n\ndata: [DONE]", 0, end):
+        end -= 14
+    try:
+        events: list[Any] = orjson.loads(b"[" + piece[6:end].replace(b"\n\ndata: ", b",") + b"]")
+    except orjson.JSONDecodeError:
+        return None
+    return events
+
+
+def _read_slowly(piece: bytes, reader: _Reader) -> None:
+    for event in iter_events(piece):
+        data = event.data
+        if not data or data.startswith(DONE):
+            continue
+        try:
+            reader.event(orjson.loads(data))
+        except orjson.JSONDecodeError:
+            reader.answer.broken_events += 1
