@@ -1,0 +1,167 @@
+"""What kind of task a person's words are: the local classifier, and `keywords` mode.
+
+Pure and fast: one pass over a bounded part of the text, no I/O, results of repeated texts from a bounded cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from llm_router.config.values import Category
+from llm_router.routing.classify_custom import Profiles, compile_profiles
+from llm_router.routing.classify_evidence import in_words
+from llm_router.routing.classify_features import Features, bounded, extract
+from llm_router.routing.classify_keywords import Hit, KeywordMatcher, compile_keywords
+from llm_router.routing.classify_model import Model, load, softmax
+from llm_router.routing.turns import Turns
+
+CONVERSATION = "conversation"
+_CACHED = 2_048  # classifications that are kept
+_HIT = 2.5  # what one hit of the user's own keywords adds to its category's score, and every further one
+_FURTHER_HIT = 0.5
+_MOST_HITS = 4
+_SHORT = 14  # tokens of a follow-up that still leans on its thread
+_EARLIER = 3  # earlier texts that a follow-up may lean on
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """A category and how sure the classifier is (0 to 1, calibrated in local mode).
+
+    `mode` is "local", "keywords" or "structure"; `scores` are probabilities by category; `evidence` is in words.
+    """
+
+    category: str
+    confidence: float
+    mode: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Roster:
+    """The categories of one configuration, made ready for the classifier. Compared by identity: it keys the cache."""
+
+    names: tuple[str, ...]
+    own_keywords: KeywordMatcher
+    all_keywords: KeywordMatcher
+    profiles: Profiles
+
+
+class Brain:
+    """The loaded classifier. Safe to share between requests of one event loop."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._cache: OrderedDict[tuple[object, ...], Classification] = OrderedDict()
+
+    @classmethod
+    def load(cls, weights: bytes) -> Brain:
+        """Read a weights file. Raises ValueError where it is none, or is broken."""
+        return cls(load(weights))
+
+    def roster(self, categories: Iterable[Category]) -> Roster:
+        """Make a configuration's categories ready; once per snapshot."""
+        known = [category for category in categories if category.name != "tools"]
+        return Roster(
+            names=tuple(category.name for category in known),
+            own_keywords=compile_keywords(known),
+            all_keywords=compile_keywords(known, shipped=True),
+            profiles=compile_profiles(known, self.model),
+        )
+
+    def classify(self, turns: Turns, roster: Roster) -> Classification:
+        """The local mode: structure, words and the user's keywords in one calibrated model."""
+        texts = (bounded(turns.latest), *map(bounded, turns.earlier[:_EARLIER]))
+        key = (roster, texts)
+        if known := self._cache.get(key):
+            self._cache.move_to_end(key)
+            return known
+        found = self._classify(texts, roster)
+        self._cache[key] = found
+        if len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+        return found
+
+    def _classify(self, texts: Sequence[str], roster: Roster) -> Classification:
+        if not texts[0].strip():
+            return Classification(CONVERSATION, 0.5, "structure", {CONVERSATION: 0.5}, ("no words to go by",))
+        features = extract(texts[0], self.model.lexicon)
+        logits, share = self._threaded(texts, features)
+        scores = self._by_category(logits, features, roster)
+        hits = roster.own_keywords.find(texts[0])
+        for hit in hits:
+            scores[hit.category] += _HIT + _FURTHER_HIT * (min(hit.count, _MOST_HITS) - 1)
+        names = list(scores)
+        probabilities = dict(zip(names, softmax(list(scores.values()), 1.0), strict=True))
+        best = max(names, key=probabilities.__getitem__)
+        evidence = self._evidence(best, features, hits, roster, share)
+        return Classification(best, probabilities[best], "local", probabilities, evidence)
+
+    def _threaded(self, texts: Sequence[str], features: Features) -> tuple[list[float], float]:
+        """Scores of a text with those of its thread, as far as it leans on it; and how far that is."""
+        own = self.model.logits(features)
+        share = lean(features, self.model.followup) if len(texts) > 1 else 0.0
+        if not share:
+            return own, 0.0
+        before, _ = self._threaded(texts[1:], extract(texts[1], self.model.lexicon))
+        return [a + share * b for a, b in zip(own, before, strict=True)], share
+
+    def _by_category(self, logits: Sequence[float], features: Features, roster: Roster) -> dict[str, float]:
+        """Scores (tempered) by category: trained classes that the configuration has, then its custom categories."""
+        tempered = {name: s / self.model.temperature for name, s in zip(self.model.classes, logits, strict=True)}
+        scores: dict[str, float] = {}
+        homeless = [CONVERSATION]
+        for name in self.model.classes:
+            if name in roster.names:
+                scores[name] = tempered[name]
+            elif name not in roster.profiles.trained.values():
+                homeless.append(name)
+        scores[CONVERSATION] = _log_sum([tempered[name] for name in dict.fromkeys(homeless)])
+        scores.update(roster.profiles.score(features, tempered, scores[CONVERSATION]))
+        return scores
+
+    def _evidence(
+        self, best: str, features: Features, hits: Sequence[Hit], roster: Roster, share: float
+    ) -> tuple[str, ...]:
+        reasons = [f"keyword '{hit.keyword}' (yours)" for hit in hits if hit.category == best]
+        if share >= 0.5:
+            reasons.append("a short follow-up to earlier words")
+        trained = roster.profiles.trained.get(best, best)
+        if trained in self.model.classes:
+            reasons.extend(in_words(self.model, features, trained))
+        else:
+            reasons.extend(roster.profiles.reasons(best, features))
+        return tuple(dict.fromkeys(reasons))[:6]
+
+
+def classify_by_keywords(turns: Turns, roster: Roster) -> Classification:
+    """The `keywords` mode: the configuration's keywords alone; no hit means conversation."""
+    hits = roster.all_keywords.find(turns.latest)
+    if not hits:
+        return Classification(CONVERSATION, 0.0, "keywords", {}, ("no keyword of the configuration occurs",))
+    total = sum(hit.count for hit in hits)
+    scores = {hit.category: hit.count / total for hit in hits}
+    evidence = tuple(f"keyword '{hit.keyword}' ({hit.category})" for hit in hits[:6])
+    return Classification(hits[0].category, 1.0, "keywords", scores, evidence)
+
+
+def lean(features: Features, followup: int) -> float:
+    """How much a text leans on the one before it, by its length and the words that refer back."""
+    size = sum(
+        1 for gram in features.grams if gram[0] != "^" and " " not in gram and gram[-1] not in "*$" and gram[0] != "*"
+    )
+    refers = followup in features.groups
+    if size <= 3:
+        return 1.0
+    if size > (2 * _SHORT if refers else _SHORT):
+        return 0.0
+    return (0.9 if refers else 0.5) * (1 - (size - 3) / (2 * _SHORT))
+
+
+def _log_sum(values: Sequence[float]) -> float:
+    top = max(values)
+    return top + math.log(sum(math.exp(value - top) for value in values))

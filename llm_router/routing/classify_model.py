@@ -1,0 +1,162 @@
+"""The linear model: weights as they are shipped, and the scores that they give to features.
+
+File: magic, the length of a JSON header (u32, little endian), the header, then one zlib stream that holds the names of
+the features, the lexicon, the int16 weights of every feature, one column per class, and a byte for each one's rarity.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import sys
+import zlib
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llm_router.routing.classify_features import Features, Lexicon, group_pairs
+
+MAGIC = b"LRCL\x02"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Loaded weights. Columns are classes; the first class is the reference, whose scores are 0.
+
+    `groups` are the word groups' descriptions, `followup` the number of the group of words that refer back.
+    """
+
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    followup: int
+    rarities: bytes
+    lexicon: Lexicon
+    rows: Mapping[str, int]
+    columns: tuple[array[int], ...]
+    step: float
+    bias: tuple[float, ...]
+    temperature: float
+    pairs: Mapping[int, int]
+
+    def logits(self, features: Features) -> list[float]:
+        """Scores by class (in the order of `classes`), before the temperature."""
+        get = self.rows.get
+        grams = [row for row in map(get, features.grams) if row is not None]
+        dense = [row for row in map(get, self._dense(features)) if row is not None]
+        dense += self._pair_rows(features)
+        share = self.step / math.sqrt(len(features.grams) + 1)
+        scores = [0.0]
+        for column, bias in zip(self.columns, self.bias, strict=True):
+            weight = column.__getitem__
+            scores.append(bias + share * sum(map(weight, grams)) + self.step * sum(map(weight, dense)))
+        return scores
+
+    def weights(self, features: Features) -> list[tuple[str, list[float]]]:
+        """Each known feature with what it adds to the classes' scores."""
+        share = 1 / math.sqrt(len(features.grams) + 1)
+        named = [(name, share) for name in features.grams] + [(name, 1.0) for name in dense_names(features)]
+        return [
+            (name, [0.0, *(self.step * factor * column[row] for column in self.columns)])
+            for name, factor in named
+            if (row := self.rows.get(name)) is not None
+        ]
+
+    def rarity(self, gram: str) -> float:
+        """How rare a gram is, from 0 (everywhere) to 1 (unseen)."""
+        row = self.rows.get(gram)
+        return 1.0 if row is None else self.rarities[row] / 255
+
+    def _dense(self, features: Features) -> list[str]:
+        names = [f"@{name}" for name in features.cues]
+        for group, count in features.groups.items():
+            names.extend(_counted(group, count))
+        names.extend([f"^%{group}" for group in features.opening])
+        return names
+
+    def _pair_rows(self, features: Features) -> list[int]:
+        found = self.pairs
+        return [found[key] for a, b in group_pairs(features, len(self.groups)) if (key := a << 8 | b) in found]
+
+
+def dense_names(features: Features, groups: int | None = None) -> list[str]:
+    """Names of all features but the grams; `groups` (their number) adds the pairs."""
+    names = [f"@{name}" for name in features.cues]
+    for group, count in features.groups.items():
+        names.extend(_counted(group, count))
+    names.extend(f"^%{group}" for group in features.opening)
+    if groups is not None:
+        names.extend(f"%{a}&{b}" for a, b in group_pairs(features, groups))
+    return names
+
+
+def _counted(group: int, count: int) -> tuple[str, ...]:
+    if count < 2:
+        return (f"%{group}",)
+    return (f"%{group}", f"%{group}+2") if count < 4 else (f"%{group}", f"%{group}+2", f"%{group}+4")
+
+
+def load(data: bytes) -> Model:
+    """Read a weights file. Raises ValueError where it is none, or is broken."""
+    if not data.startswith(MAGIC):
+        raise ValueError("classifier weights: wrong magic bytes")
+    try:
+        (length,) = struct.unpack_from("<I", data, len(MAGIC))
+        start = len(MAGIC) + 4
+        header: dict[str, Any] = json.loads(data[start : start + length])
+        body = zlib.decompress(data[start + length :])
+        return _read(header, body)
+    except (struct.error, zlib.error, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"classifier weights: {error}") from error
+
+
+def _read(header: Mapping[str, Any], body: bytes) -> Model:
+    names_end, lexicon_end = header["names_bytes"], header["names_bytes"] + header["lexicon_bytes"]
+    names = body[:names_end].decode().split("\n")
+    columns = tuple(_column(body, lexicon_end, len(names), i) for i in range(len(header["classes"]) - 1))
+    rows = dict(zip(names, range(len(names)), strict=True))
+    pairs: dict[int, int] = {}
+    for row in range(header["first_pair"], len(names)):
+        a, _, b = names[row][1:].partition("&")
+        pairs[int(a) << 8 | int(b)] = row
+    return Model(
+        classes=tuple(header["classes"]),
+        groups=tuple(header["groups"]),
+        followup=header["followup"],
+        rarities=body[-len(names) :],
+        lexicon=_lexicon(body[names_end:lexicon_end].decode()),
+        rows=rows,
+        columns=columns,
+        step=header["step"],
+        bias=tuple(header["bias"]),
+        temperature=header["temperature"],
+        pairs=pairs,
+    )
+
+
+def _column(body: bytes, start: int, size: int, index: int) -> array[int]:
+    column = array("h")
+    column.frombytes(body[start + index * size * 2 : start + (index + 1) * size * 2])
+    if len(column) != size:
+        raise ValueError("classifier weights: cut short")
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column
+
+
+def _lexicon(text: str) -> Lexicon:
+    """Lines of "groups TAB words": numbers joined by commas, words by tabs."""
+    lexicon: dict[str, tuple[int, ...]] = {}
+    for line in text.splitlines():
+        numbers, *words = line.split("\t")
+        lexicon.update(dict.fromkeys(words, tuple(map(int, numbers.split(",")))))
+    return lexicon
+
+
+def softmax(scores: Sequence[float], temperature: float) -> list[float]:
+    """Scores as probabilities."""
+    top = max(scores)
+    powers = [math.exp((score - top) / temperature) for score in scores]
+    total = sum(powers)
+    return [power / total for power in powers]

@@ -1,0 +1,241 @@
+"""Fit the local classifier and write llm_router/data/classifier.bin.
+
+Data: `open.jsonl` (openly licensed sources, kept outside of the repository) and the prompts of this folder. Needs
+numpy, scipy and scikit-learn, which the router itself does not.
+
+    python -m training.train --open PATH/open.jsonl [--folds] [--out llm_router/data/classifier.bin]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.sparse import csr_matrix
+from sklearn.linear_model import LogisticRegression
+
+from llm_router.routing.classify_features import bounded, extract
+from llm_router.routing.classify_model import dense_names
+from llm_router.routing.turns import read_turns
+from training import prompts
+from training.weights import dump, read_lexicons
+
+HERE = Path(__file__).parent
+CLASSES = ("conversation", "code", "reasoning", "creative")
+STEP = 1 / 2048
+WEIGHTS = {"single": 1.0, "weak": 0.25, "agent-real": 1.0, "paste": 1.0}  # kinds of rows that are read
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One text to learn from; `family` are the sources that are left out together."""
+
+    text: str
+    label: str
+    family: str
+    weight: float
+
+
+def open_rows(path: Path) -> Iterator[Row]:
+    """Rows of the openly licensed file, by family of sources."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["label"] not in CLASSES or row["kind"] not in WEIGHTS:
+            continue
+        turns = read_turns(row["request"]["messages"])
+        weight = WEIGHTS[row["kind"]] * (0.5 if row["accept"] else 1.0)
+        yield Row(turns.latest, row["label"], re.split(r"[-_]", row["source"])[0], weight)
+
+
+def own_rows() -> Iterator[Row]:
+    """The prompts of this folder."""
+    for text, label, family, weight in prompts.rows():
+        yield Row(text, label, "own-" + family, weight)
+
+
+@dataclass(slots=True)
+class Table:
+    """Rows as a sparse matrix over named features."""
+
+    names: list[str]
+    grams: int
+    matrix: csr_matrix
+
+
+def table(
+    texts: Sequence[str], lexicon: dict[str, tuple[int, ...]], groups: int, dense_scale: float, least: int
+) -> Table:
+    """Features of the texts; grams that fewer than `least` texts have are dropped."""
+    rows: list[tuple[set[str], list[str]]] = []
+    frequency: Counter[str] = Counter()
+    dense_frequency: Counter[str] = Counter()
+    for text in texts:
+        features = extract(bounded(text), lexicon)
+        dense = dense_names(features, groups)
+        rows.append((features.grams, dense))
+        frequency.update(features.grams)
+        dense_frequency.update(set(dense))
+    names = sorted(name for name, count in frequency.items() if count >= least and "\n" not in name)
+    grams = len(names)
+    names += sorted((n for n, c in dense_frequency.items() if c >= 4), key=lambda name: ("&" in name, name))
+    index = {name: i for i, name in enumerate(names)}
+    data, columns, starts = [], [], [0]
+    for gram_set, dense in rows:
+        share = 1 / math.sqrt(len(gram_set) + 1)
+        for name in gram_set:
+            if name in index:
+                columns.append(index[name])
+                data.append(share)
+        for name in dense:
+            if name in index:
+                columns.append(index[name])
+                data.append(dense_scale * (0.5 if "&" in name else 1.0))
+        starts.append(len(columns))
+    matrix = csr_matrix((np.array(data, dtype=np.float64), columns, starts), shape=(len(rows), len(names)))
+    return Table(names, grams, matrix)
+
+
+def balance(rows: Sequence[Row]) -> np.ndarray:
+    """Weights so that a large source does not drown small ones, and classes weigh about the same."""
+    source = Counter((row.family, row.label) for row in rows)
+    weights = np.array([row.weight * source[row.family, row.label] ** -0.35 for row in rows])
+    totals = {label: sum(w for w, r in zip(weights, rows, strict=True) if r.label == label) for label in CLASSES}
+    share = {"conversation": 1.3, "code": 1.0, "reasoning": 1.0, "creative": 0.8}
+    factor = {label: share[label] / max(total, 1e-9) for label, total in totals.items()}
+    weights *= np.array([factor[row.label] for row in rows])
+    return weights * len(rows) / weights.sum()
+
+
+def fit(matrix: csr_matrix, labels: Sequence[str], weights: np.ndarray, c: float) -> LogisticRegression:
+    """Multinomial logistic regression."""
+    model = LogisticRegression(C=c, max_iter=400, tol=1e-4)
+    model.fit(matrix, labels, sample_weight=weights)
+    return model
+
+
+def fold_of(family: str, folds: int) -> int:
+    return zlib.crc32(family.encode()) % folds
+
+
+def scores_out_of_source(data: Table, rows: Sequence[Row], c: float, folds: int) -> np.ndarray:
+    """Log-odds of every row from a model that has not seen its family of sources."""
+    out = np.zeros((len(rows), len(CLASSES)))
+    where = np.array([fold_of(row.family, folds) for row in rows])
+    labels = np.array([row.label for row in rows])
+    for fold in range(folds):
+        train, test = where != fold, where == fold
+        if not test.any():
+            continue
+        model = fit(data.matrix[train], labels[train], balance([r for r, t in zip(rows, train, strict=True) if t]), c)
+        order = [list(model.classes_).index(name) for name in CLASSES]
+        out[test] = model.decision_function(data.matrix[test])[:, order]
+    return out
+
+
+def temperature_of(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """The temperature at which the scores are the best probabilities."""
+
+    def loss(temperature: float) -> float:
+        scaled = scores / temperature
+        scaled = scaled - scaled.max(axis=1, keepdims=True)
+        log = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+        return float(-(weights * log[np.arange(len(labels)), labels]).sum() / weights.sum())
+
+    return float(minimize_scalar(loss, bounds=(0.3, 5), method="bounded").x)
+
+
+def main() -> None:
+    """Read, fit, report, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--open", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=HERE.parent / "llm_router" / "data" / "classifier.bin")
+    parser.add_argument("--c", type=float, default=4.0)
+    parser.add_argument("--dense", type=float, default=0.35)
+    parser.add_argument("--least", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--folds", type=int, default=0)
+    parser.add_argument("--temperature", type=float, default=1.3)
+    args = parser.parse_args()
+    groups, lexicon = read_lexicons(HERE / "lexicons.txt")
+    rows = [*open_rows(args.open), *own_rows()]
+    print(len(rows), "rows", Counter(row.label for row in rows))
+    data = table([row.text for row in rows], lexicon, len(groups), args.dense, args.least)
+    labels = np.array([row.label for row in rows])
+    temperature = args.temperature
+    if args.folds:
+        temperature = report(data, rows, args.c, args.folds)
+    model = fit(data.matrix, labels, balance(rows), args.c)
+    write(args.out, model, data, groups, lexicon, temperature, args.dense, args.rows)
+
+
+def report(data: Table, rows: Sequence[Row], c: float, folds: int) -> float:
+    """Print accuracy by family where the family was left out; give the temperature."""
+    scores = scores_out_of_source(data, rows, c, folds)
+    truth = np.array([CLASSES.index(row.label) for row in rows])
+    right = scores.argmax(axis=1) == truth
+    for family in sorted({row.family for row in rows}):
+        here = np.array([row.family == family for row in rows])
+        print(f"  {family:24s} n={here.sum():5d} {100 * right[here].mean():5.1f}%")
+    weights = balance(rows)
+    temperature = temperature_of(scores, truth, weights)
+    print(
+        f"folds by source: {100 * right.mean():.1f}%, "
+        f"balanced {100 * np.average(right, weights=weights):.1f}%, T={temperature:.2f}"
+    )
+    return temperature
+
+
+def write(
+    path: Path,
+    model: LogisticRegression,
+    data: Table,
+    groups: Sequence[tuple[str, str]],
+    lexicon: dict[str, tuple[int, ...]],
+    temperature: float,
+    dense_scale: float,
+    keep: int,
+) -> None:
+    """Keep the features that weigh most, quantise, write."""
+    order = [list(model.classes_).index(name) for name in CLASSES]
+    weights = model.coef_[order]
+    weights = weights[1:] - weights[0]
+    bias = model.intercept_[order]
+    scale = np.ones(len(data.names))
+    for i, name in enumerate(data.names[data.grams :], data.grams):
+        scale[i] = dense_scale * (0.5 if "&" in name else 1.0)
+    weights = weights * scale
+    count = np.asarray((data.matrix > 0).sum(axis=0)).ravel()
+    importance = np.abs(weights).max(axis=0) * np.sqrt(count)
+    importance[data.grams :] += 1e9
+    kept = np.sort(np.argsort(-importance)[:keep])
+    kept = [i for i in kept if np.abs(weights[:, i]).max() > STEP]
+    names = [data.names[i] for i in kept]
+    clipped = np.clip(np.round(weights[:, kept] / STEP), -32767, 32767).astype(int)
+    header = {
+        "version": 1,
+        "classes": CLASSES,
+        "groups": [description for _, description in groups],
+        "followup": [name for name, _ in groups].index("followup"),
+        "temperature": round(temperature, 4),
+        "step": STEP,
+        "bias": [round(float(b), 5) for b in (bias[1:] - bias[0])],
+        "first_pair": next((n for n, i in enumerate(kept) if i >= data.grams and "&" in data.names[i]), len(names)),
+    }
+    size = data.matrix.shape[0]
+    rarities = bytes(round(255 * math.log(size / max(1, count[i])) / math.log(size)) for i in kept)
+    blob = dump(header, names, lexicon, clipped.tolist(), rarities)
+    path.write_bytes(blob)
+    print(f"{path}: {len(names)} features, {len(blob)} bytes")
+
+
+if __name__ == "__main__":
+    main()
