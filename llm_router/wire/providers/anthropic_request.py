@@ -26,13 +26,7 @@ _USER_ID_LENGTH = 256
 
 def misfit(chat: ChatRequest) -> Misfit | None:
     """What of this request Claude cannot take at all."""
-    unfit = common_misfit(chat, "Claude")
-    if unfit is not None:
-        return unfit
-    for index, tool in enumerate(chat.tools):
-        if isinstance(tool, dict) and tool.get("type") == "custom" and "custom" in tool:
-            return Misfit(f"tools[{index}]", "Claude takes no custom tools with free-form input")
-    return content_misfit(chat)
+    return common_misfit(chat, "Claude") or content_misfit(chat)
 
 
 def uses_json_tool(chat: ChatRequest, traits: Traits) -> bool:

@@ -72,6 +72,10 @@ class ChunkWriter:
         """What the next turn needs of the thinking (signatures), in the form that clients carry back."""
         return self._head + b'"reasoning_details":' + orjson.dumps(details) + _TAIL
 
+    def images(self, images: Sequence[Mapping[str, Any]]) -> bytes:
+        """Images of the answer, each as an `image_url` part."""
+        return self._head + b'"images":' + orjson.dumps(images) + _TAIL
+
     def call(self, index: int, call: Mapping[str, Any]) -> bytes:
         """The begin of a tool call, or all of it; `call` is the OpenAI-shaped object without its index."""
         return self._head + b'"tool_calls":[' + orjson.dumps({"index": index, **call}) + b"]" + _TAIL

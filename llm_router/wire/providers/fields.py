@@ -63,15 +63,18 @@ def response_schema(body: Mapping[str, Any]) -> Any:
     return schema if isinstance(schema, dict) else None
 
 
-def common_misfit(chat: ChatRequest, who: str, *, choices: bool = False) -> Misfit | None:
-    """What no translated dialect can give: several choices (unless `choices`), spoken answers, the retired
-    `functions`. `who` is the subject of the reason."""
+def common_misfit(chat: ChatRequest, who: str, modalities: frozenset[str] = frozenset({"text"})) -> Misfit | None:
+    """What no translated dialect can give: several choices, answers in other `modalities`, tools with free-form
+    input, the retired `functions`. `who` is the subject of the reason."""
     wanted = chat.body.get("n")
-    if not choices and isinstance(wanted, int) and not isinstance(wanted, bool) and wanted > 1:
+    if isinstance(wanted, int) and not isinstance(wanted, bool) and wanted > 1:
         return Misfit("n", f"{who} gives one choice per request")
-    modalities = chat.body.get("modalities")
-    if isinstance(modalities, list) and any(one != "text" for one in modalities):
-        return Misfit("modalities", f"{who} answers in text alone")
+    asked = chat.body.get("modalities")
+    if isinstance(asked, list) and any(one not in modalities for one in asked):
+        return Misfit("modalities", f"{who} answers in {' and '.join(sorted(modalities))} alone")
     if chat.body.get("functions"):
         return Misfit("functions", f"{who} takes `tools`, not the retired `functions`")
+    for index, tool in enumerate(chat.tools):
+        if isinstance(tool, dict) and tool.get("type") == "custom" and "custom" in tool:
+            return Misfit(f"tools[{index}]", f"{who} takes no custom tools with free-form input")
     return None

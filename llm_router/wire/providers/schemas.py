@@ -13,10 +13,6 @@ _STRICT_KEYS = frozenset(
 _STRICT_FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
 )
-_GEMINI_KEYS = frozenset(
-    {"type", "format", "title", "description", "nullable", "enum", "items", "minItems", "maxItems", "properties",
-     "required", "anyOf", "minimum", "maximum", "minLength", "maxLength", "pattern", "propertyOrdering"}
-)  # fmt: skip
 
 
 def object_schema(schema: Any) -> dict[str, Any]:
@@ -72,43 +68,3 @@ def _strict_keeps(key: str, value: Any) -> bool:
     if key == "minItems":
         return value in (0, 1)
     return key in _STRICT_KEYS and key != "additionalProperties"
-
-
-def gemini_schema(schema: Any) -> dict[str, Any]:
-    """A schema in the OpenAPI part that Gemini's `parameters` take: references put in place, nulls as `nullable`."""
-    definitions: dict[str, Any] = {}
-    if isinstance(schema, Mapping):
-        for key in ("$defs", "definitions"):
-            if isinstance(schema.get(key), Mapping):
-                definitions |= schema[key]
-    return _gemini(schema, definitions, _DEPTH // 4)
-
-
-def _gemini(schema: Any, definitions: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    if not isinstance(schema, Mapping) or depth <= 0:
-        return {"type": "object"}
-    reference = schema.get("$ref")
-    if isinstance(reference, str):
-        target = definitions.get(reference.rsplit("/", 1)[-1])
-        return _gemini(target, definitions, depth - 1)
-    plain: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key == "properties" and isinstance(value, Mapping):
-            plain[key] = {name: _gemini(sub, definitions, depth - 1) for name, sub in value.items()}
-        elif key == "items":
-            plain[key] = _gemini(value, definitions, depth - 1)
-        elif key in ("anyOf", "oneOf") and isinstance(value, list):
-            options = [sub for sub in value if not (isinstance(sub, Mapping) and sub.get("type") == "null")]
-            if len(options) < len(value):
-                plain["nullable"] = True
-            plain["anyOf"] = [_gemini(sub, definitions, depth - 1) for sub in options]
-        elif key == "const":
-            plain["enum"] = [value]
-        elif key == "type" and isinstance(value, list):
-            names = [name for name in value if name != "null"]
-            plain["type"] = names[0] if names else "string"
-            if len(names) < len(value):
-                plain["nullable"] = True
-        elif key in _GEMINI_KEYS:
-            plain[key] = value
-    return plain

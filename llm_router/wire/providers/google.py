@@ -1,0 +1,75 @@
+"""Gemini's own API, for what its OpenAI-compatible endpoint loses: thinking budgets, safety blocks, inline data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from llm_router.errors import AttemptFailed, Failure
+from llm_router.proxy.gate import error_in, upstream_error
+from llm_router.wire.chat import ChatRequest, dump
+from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall
+from llm_router.wire.providers.chunks import not_a_completion
+from llm_router.wire.providers.errors import read_failure
+from llm_router.wire.providers.google_answer import completion
+from llm_router.wire.providers.google_request import misfit, request_body
+from llm_router.wire.providers.google_stream import GeminiTranslator
+
+_VERSIONED = re.compile(r"/v\d\w*$")
+
+
+class GeminiAdapter:
+    """The dialect `google-generative-ai`. `clock` gives Unix time, for the `created` field of answers."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+
+    def misfit(self, chat: ChatRequest, target: Target) -> Misfit | None:
+        """Foreign file ids, several choices, spoken answers."""
+        return misfit(chat)
+
+    def call(self, chat: ChatRequest, target: Target) -> UpstreamCall:
+        """`POST {base}/models/{model}:generateContent`, or its streaming sister."""
+        headers = {"content-type": "application/json"}
+        if target.key:
+            headers["x-goog-api-key"] = target.key  # never in the address, where logs would show it
+        body = request_body(chat, target.model, target.info, target.provider.options)
+        url = model_url(target.provider.base_url, target.model, stream=chat.stream)
+        return UpstreamCall(url, {**headers, **target.provider.headers}, dump(body))
+
+    def translator(self, chat: ChatRequest, target: Target) -> GeminiTranslator:
+        """State for one streamed answer."""
+        return GeminiTranslator(target.model, int(self._clock()), wants_usage=chat.wants_usage)
+
+    def completion(self, chat: ChatRequest, target: Target, body: bytes) -> Completion:
+        """The completion in a whole answer. Raises AttemptFailed if it is an error or nothing known."""
+        try:
+            answer: Any = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            raise AttemptFailed(not_a_completion()) from None
+        error = error_in(answer)
+        if error is not None:
+            raise AttemptFailed(upstream_error(error))
+        if not isinstance(answer, dict) or not {"candidates", "promptFeedback"} & answer.keys():
+            raise AttemptFailed(not_a_completion())
+        return completion(answer, model=target.model, created=int(self._clock()))
+
+    def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
+        """Reads a non-200 answer."""
+        return read_failure(status, headers, body, now)
+
+
+def model_url(base: str, model: str, *, stream: bool) -> str:
+    """The address of a model's method; the base may name a version or the compatibility endpoint."""
+    base = base.rstrip("/").removesuffix("/openai")
+    if not _VERSIONED.search(base):
+        base += "/v1beta"
+    kind, slash, name = model.partition("/")
+    if not slash or kind not in ("models", "tunedModels"):
+        kind, name = "models", model
+    method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+    return f"{base}/{kind}/{quote(name, safe='')}:{method}"

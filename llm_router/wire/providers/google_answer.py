@@ -1,0 +1,156 @@
+"""Gemini's answers: parts, usage, finish reasons, whole answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import orjson
+
+from llm_router.errors import AttemptFailed, Failure, FailureKind
+from llm_router.wire.providers.base import Completion
+from llm_router.wire.providers.chunks import call_id, completion_body, function_call, message
+from llm_router.wire.providers.reasoning import google_details
+from llm_router.wire.usage import Usage
+
+_LENGTH = frozenset({"MAX_TOKENS", "CONTINUATION"})
+# The model wrote something that is no answer; without anything else there is nothing to pass on.
+BROKEN = frozenset(
+    {"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MISSING_THOUGHT_SIGNATURE",
+     "MALFORMED_RESPONSE"}
+)  # fmt: skip
+_FILTERED = frozenset(
+    {"SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "ESCALATION", "OTHER",
+     "MODEL_ARMOR", "NO_IMAGE", "JAILBREAK"}
+)  # fmt: skip
+Piece = tuple[Literal["text", "reasoning", "call", "image"], Any]
+
+
+def from_gemini(usage: Mapping[str, Any]) -> Usage:
+    """`usageMetadata`: cached tokens are inside the prompt's, thoughts are outside the candidates'."""
+    prompt = _count(usage, "promptTokenCount") + _count(usage, "toolUsePromptTokenCount")
+    cached = min(_count(usage, "cachedContentTokenCount"), prompt)
+    thoughts = _count(usage, "thoughtsTokenCount")
+    return Usage(
+        fresh_input=prompt - cached,
+        cache_read=cached,
+        output=_count(usage, "candidatesTokenCount") + thoughts,
+        reasoning=thoughts,
+    )
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def finish_reason(reason: str, *, called: bool) -> str:
+    """OpenAI's finish reason; Gemini ends tool calls with STOP."""
+    if reason in _LENGTH:
+        return "length"
+    if reason in _FILTERED or reason.startswith("IMAGE_"):
+        return "content_filter"
+    return "tool_calls" if called else "stop"
+
+
+def choice_extra(reason: str) -> dict[str, Any]:
+    """Google's own word for the finish, where OpenAI's says less."""
+    return {} if reason in ("STOP", "MAX_TOKENS") else {"native_finish_reason": reason}
+
+
+def first_candidate(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The one candidate of an answer or chunk; empty where there is none."""
+    candidates = answer.get("candidates")
+    first = candidates[0] if isinstance(candidates, list) and candidates else None
+    return first if isinstance(first, dict) else {}
+
+
+def pieces(candidate: Mapping[str, Any]) -> Iterator[Piece]:
+    """What the parts of a candidate say, in order; unknown parts are skipped."""
+    content = candidate.get("content")
+    parts = content.get("parts") if isinstance(content, dict) else None
+    for part in parts if isinstance(parts, list) else ():
+        if not isinstance(part, dict):
+            continue
+        text, call, data = part.get("text"), part.get("functionCall"), part.get("inlineData")
+        if isinstance(call, dict):
+            yield "call", part
+        elif isinstance(text, str) and text:
+            yield ("reasoning" if part.get("thought") is True else "text"), text
+        elif isinstance(data, dict) and isinstance(data.get("data"), str):
+            yield "image", {"type": "image_url", "image_url": {"url": _data_uri(data)}}
+
+
+def _data_uri(data: Mapping[str, Any]) -> str:
+    return f"data:{data.get('mimeType') or 'image/png'};base64,{data['data']}"
+
+
+def read_call(part: Mapping[str, Any], answer: str, index: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """A `functionCall` part as a tool call, and the entry of `reasoning_details` that carries its signature."""
+    call = part["functionCall"]
+    id = call.get("id")
+    id = id if isinstance(id, str) and id else call_id(answer, index)
+    made = function_call(id, str(call.get("name") or ""), orjson.dumps(call.get("args") or {}).decode())
+    signature = part.get("thoughtSignature")
+    if not isinstance(signature, str) or not signature:
+        return made, None
+    made["extra_content"] = {"google": {"thought_signature": signature}}
+    return made, google_details(signature, id, index)
+
+
+def block_reason(answer: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Why the prompt was blocked, as Google's word and as a sentence; None if it was not."""
+    feedback = answer.get("promptFeedback")
+    reason = feedback.get("blockReason") if isinstance(feedback, dict) else None
+    if not isinstance(feedback, dict) or not isinstance(reason, str) or not reason:
+        return None
+    said = feedback.get("blockReasonMessage")
+    return reason, said if isinstance(said, str) and said else f"Google blocked the prompt: {reason}"
+
+
+def broken_message(reason: str, candidate: Mapping[str, Any]) -> str:
+    """The words for an answer that is broken."""
+    said = candidate.get("finishMessage")
+    return f"{reason}: {said}" if isinstance(said, str) and said else f"the model's answer was broken: {reason}"
+
+
+def completion(answer: Mapping[str, Any], *, model: str, created: int) -> Completion:
+    """A whole answer as a completion. Raises AttemptFailed where the answer is broken and holds nothing."""
+    id = str(answer.get("responseId") or f"chatcmpl-{call_id(f'{model}{created}', 0)}")
+    candidate = first_candidate(answer)
+    said: dict[str, list[Any]] = {"text": [], "reasoning": [], "image": []}
+    calls: list[dict[str, Any]] = []
+    details: list[dict[str, Any]] = []
+    for kind, value in pieces(candidate):
+        if kind != "call":
+            said[kind].append(value)
+            continue
+        call, signed = read_call(value, id, len(calls))
+        calls.append(call)
+        details += [signed] if signed is not None else []
+    blocked = block_reason(answer)
+    reason = blocked[0] if blocked is not None else str(candidate.get("finishReason") or "STOP")
+    if reason in BROKEN and not calls and not any(said.values()):
+        words = broken_message(reason, candidate)
+        raise AttemptFailed(Failure(FailureKind.UPSTREAM_ERROR, words, 200, code=reason.lower()))
+    whole = message(
+        "".join(said["text"]),
+        reasoning="".join(said["reasoning"]),
+        calls=calls,
+        details=details,
+        refusal=blocked[1] if blocked is not None else None,
+    )
+    if said["image"]:
+        whole["images"] = said["image"]
+    reported = answer.get("usageMetadata")
+    usage = from_gemini(reported) if isinstance(reported, dict) else None
+    body = completion_body(
+        id=id,
+        created=created,
+        model=str(answer.get("modelVersion") or model),
+        message=whole,
+        finish="content_filter" if blocked is not None else finish_reason(reason, called=bool(calls)),
+        usage=usage,
+        extra=choice_extra(reason),
+    )
+    return Completion(body, usage)

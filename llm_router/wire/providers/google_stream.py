@@ -1,0 +1,139 @@
+"""Gemini's stream turned into OpenAI-shaped chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from llm_router.proxy.gate import error_in
+from llm_router.wire.providers.chunks import ChunkWriter, call_id, error_event
+from llm_router.wire.providers.google_answer import (
+    BROKEN,
+    block_reason,
+    broken_message,
+    choice_extra,
+    finish_reason,
+    first_candidate,
+    from_gemini,
+    pieces,
+    read_call,
+)
+from llm_router.wire.sse import DONE_EVENT, EventSplitter, iter_events, raw_events
+from llm_router.wire.usage import Usage
+
+
+class GeminiTranslator:
+    """State of one streamed answer.
+
+    Gemini has no end marker: the end of the stream behind a finish reason is the end. So the finish, the usage and
+    `[DONE]` are written when the upstream has closed.
+    """
+
+    __slots__ = (
+        "_calls", "_created", "_details", "_ended", "_finish", "_model", "_said", "_splitter", "_wants_usage",
+        "_writer", "usage",
+    )  # fmt: skip
+
+    def __init__(self, model: str, created: int, *, wants_usage: bool) -> None:
+        self.usage: Usage | None = None
+        self._model = model
+        self._created = created
+        self._wants_usage = wants_usage
+        self._splitter = EventSplitter()
+        self._writer: ChunkWriter | None = None
+        self._calls = 0
+        self._details: list[dict[str, Any]] = []
+        self._said = False
+        self._finish: bytes = b""
+        self._ended = False
+
+    def __repr__(self) -> str:
+        return f"<GeminiTranslator calls={self._calls} ended={self._ended}>"
+
+    def feed(self, data: bytes) -> bytes:
+        """Takes bytes as they were read, gives the chunks that are complete."""
+        return self._translate(self._splitter.feed(data))
+
+    def close(self) -> bytes:
+        """The upstream ended: gives finish, usage and `[DONE]` if the answer had come to its end."""
+        out = self._translate(self._splitter.rest())
+        if self._ended or not self._finish or self._writer is None:
+            return out
+        self._ended = True
+        if self._details:
+            out += self._writer.details(self._details)
+        out += self._finish
+        if self._wants_usage and self.usage is not None:
+            out += self._writer.usage(self.usage)
+        return out + DONE_EVENT
+
+    def _translate(self, whole: bytes) -> bytes:
+        if not whole:
+            return b""
+        out: list[bytes] = []
+        for raw in raw_events(whole):
+            # Errors in mid-stream come as plain JSON, over several lines and without a field name.
+            bare = raw.lstrip()
+            payloads = [bare] if bare[:1] in (b"{", b"[") else [event.data for event in iter_events(raw)]
+            out += [self._payload(payload) for payload in payloads if payload]
+        return b"".join(out)
+
+    def _payload(self, payload: bytes) -> bytes:
+        if self._ended:
+            return b""
+        try:
+            answer = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            return b""
+        error = error_in(answer)
+        if error is not None:
+            self._ended = True
+            status = error.error.get("status")
+            kind = status if isinstance(status, str) and status else "api_error"
+            return error_event(error.message, kind, str(error.error.get("code") or kind))
+        return self._answer(answer) if isinstance(answer, dict) else b""
+
+    def _answer(self, answer: Mapping[str, Any]) -> bytes:
+        out = b""
+        writer = self._writer
+        if writer is None:
+            id = str(answer.get("responseId") or f"chatcmpl-{call_id(f'{self._model}{self._created}', 0)}")
+            writer = self._writer = ChunkWriter(id, self._created, str(answer.get("modelVersion") or self._model))
+            out = writer.role()
+        reported = answer.get("usageMetadata")
+        if isinstance(reported, dict):
+            self.usage = from_gemini(reported)
+        candidate = first_candidate(answer)
+        for kind, value in pieces(candidate):
+            self._said = True
+            if kind == "text":
+                out += writer.content(value)
+            elif kind == "reasoning":
+                out += writer.reasoning(value)
+            elif kind == "image":
+                out += writer.images([value])
+            else:
+                out += self._call(writer, value)
+        blocked = block_reason(answer)
+        if blocked is not None:
+            self._finish = writer.refusal(blocked[1]) + writer.finish("content_filter", choice_extra(blocked[0]))
+        reason = candidate.get("finishReason")
+        if isinstance(reason, str) and reason:
+            out += self._finished(writer, reason, candidate)
+        return out
+
+    def _call(self, writer: ChunkWriter, part: Mapping[str, Any]) -> bytes:
+        call, signed = read_call(part, writer.id, self._calls)
+        if signed is not None:
+            self._details.append(signed)
+        self._calls += 1
+        return writer.call(self._calls - 1, call)
+
+    def _finished(self, writer: ChunkWriter, reason: str, candidate: Mapping[str, Any]) -> bytes:
+        if reason in BROKEN and not self._said:
+            self._ended = True
+            return error_event(broken_message(reason, candidate), "upstream_error", reason.lower())
+        self._finish = writer.finish(finish_reason(reason, called=self._calls > 0), choice_extra(reason))
+        return b""
