@@ -243,21 +243,26 @@ class _Entry:
         self.sources[join(self.path, key)] = "file" if in_file else "default"
 
 
-def _cache(value: Any, path: str) -> bool:
-    return fields.boolean(value, path)
+def _cache(value: Any, path: str) -> bool | str:
+    """Automatic prompt caching: off, on, or on with the longer lifetime."""
+    return fields.choice(value, path, ("5m", "1h")) if isinstance(value, str) else fields.boolean(value, path)
 
 
-def _num_ctx(value: Any, path: str) -> int:
+def _tokens(value: Any, path: str) -> int:
     return fields.integer(value, path, minimum=1)
 
 
 def _keep_alive(value: Any, path: str) -> str | float:
-    if isinstance(value, str):
-        return fields.text(value, path)
-    return fields.number(value, path, minimum=-1)
+    """Seconds, or a duration as Ollama writes it ("10m"); -1 keeps the model for ever."""
+    return fields.text(value, path) if isinstance(value, str) else fields.number(value, path, minimum=-1)
 
 
-OPTIONS = {"cache": _cache, "num_ctx": _num_ctx, "keep_alive": _keep_alive}
+def _think(value: Any, path: str) -> bool | str:
+    words = ("low", "medium", "high")
+    return fields.choice(value, path, words) if isinstance(value, str) else fields.boolean(value, path)
+
+
+OPTIONS = {"cache": _cache, "num_ctx": _tokens, "context": _tokens, "keep_alive": _keep_alive, "think": _think}
 
 
 def read_options(entry: Mapping[str, Any], path: str) -> dict[str, Any]:

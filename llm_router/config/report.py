@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from llm_router.config.providers import BUILTINS
 from llm_router.config.settings import SETTINGS
 from llm_router.config.values import Category, Provider, Snapshot, Timeouts
 
@@ -67,7 +68,12 @@ def setting_rows(snapshot: Snapshot) -> list[SettingRow]:
     """Every setting with its value and source, secrets masked."""
     shown = effective(snapshot)
     rows = [
-        SettingRow(setting.key, setting.variable, _words(_at(shown, setting.key)), snapshot.sources[setting.key])
+        SettingRow(
+            setting.key,
+            setting.variable,
+            _words(_at(shown, setting.key)) if setting.key != "timeouts.first_byte" else _first_byte(snapshot),
+            snapshot.sources[setting.key],
+        )
         for setting in SETTINGS
     ]
     access = snapshot.access
@@ -149,7 +155,8 @@ def _set(timeouts: Timeouts) -> dict[str, float]:
 def _provider_rows(provider: Provider, snapshot: Snapshot) -> Iterator[SettingRow]:
     path = f"providers.{provider.name}"
     keys = ", ".join(f"{key.variable}={mask(key.value)}" for key in provider.keys) or "-"
-    variables = ", ".join(provider.key_variables or tuple(key.variable for key in provider.keys))
+    builtin = BUILTINS[provider.name].key_variables if provider.name in BUILTINS else ()
+    variables = ", ".join(provider.key_variables or builtin)
     key_source = snapshot.sources.get(f"{path}.api_key", "default")
     base_variable = f"{provider.name.upper()}_BASE_URL" if provider.builtin else ""
     yield SettingRow(f"{path}.api_key_env", variables, keys, key_source)
@@ -165,6 +172,11 @@ def _provider_rows(provider: Provider, snapshot: Snapshot) -> Iterator[SettingRo
             yield SettingRow(f"{path}.models.{model}.timeouts.{name}", "", _words(limit), "file")
     for name, option in provider.options.items():
         yield SettingRow(f"{path}.options.{name}", "", _words(option), "file")
+
+
+def _first_byte(snapshot: Snapshot) -> str:
+    limit = snapshot.timeouts.first_byte
+    return _words(limit) if limit is not None else "60 (slow kinds 300, not streamed 600)"
 
 
 def _at(tree: dict[str, Any], key: str) -> Any:

@@ -43,7 +43,8 @@ def find_file(environ: Mapping[str, str], dotenv: Mapping[str, str], folder: Pat
 class ConfigFile:
     """The configuration file with the environment around it.
 
-    `environ` and `flags` are what the process was started with; `.env` and the file are read anew with each load.
+    `environ` and `flags` are what the process was started with (`config` among the flags names the file); `.env` and
+    the file are read anew with each load. `folder` is the working directory.
     The methods that are coroutines do their file work in a thread.
     """
 
@@ -51,12 +52,12 @@ class ConfigFile:
         self,
         environ: Mapping[str, str],
         flags: Mapping[str, object] | None = None,
-        stated: str | None = None,
         folder: Path | None = None,
     ) -> None:
         self._environ = {**environ, "HOME": environ.get("HOME") or os.path.expanduser("~")}
         self._flags = dict(flags or {})
-        self._stated = stated
+        stated = self._flags.get("config")
+        self._stated = str(stated) if stated else None
         self._folder = folder or Path.cwd()
         self._seen: storage.Signature | None = None
         self._loaded: Path | None = None

@@ -1,0 +1,95 @@
+"""`llm-router check`: what is in force, where it comes from, and what looks wrong."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from llm_router.accounting.pricing import ModelInfo, PriceTable
+from llm_router.commands import EXIT_CONFIG, EXIT_OK
+from llm_router.commands.common import DATA, dollars, load_configuration, print_table
+from llm_router.config.advice import advice
+from llm_router.config.report import missing_variables, setting_rows
+from llm_router.config.values import Snapshot
+
+
+def run(arguments: Namespace) -> int:
+    """Prints the whole configuration; asks the models themselves with `--live`."""
+    snapshot = load_configuration(arguments)
+    if snapshot is None:
+        return EXIT_CONFIG
+    prices = PriceTable.parse((DATA / "prices.json").read_bytes(), snapshot.prices)
+    print(f"Configuration file: {snapshot.config_file or 'none (llm-router init writes one)'}\n")
+    _print_settings(snapshot)
+    _print_providers(snapshot)
+    _print_chains(snapshot, prices)
+    _print_advice(snapshot, prices)
+    if arguments.live:
+        from llm_router.commands.live import ask_all
+
+        return ask_all(snapshot)
+    return EXIT_OK
+
+
+def _print_settings(snapshot: Snapshot) -> None:
+    print("Settings")
+    print_table(
+        [(row.key, row.value, row.source, row.variable) for row in setting_rows(snapshot)],
+        ("setting", "value", "from", "variable"),
+    )
+
+
+def _print_providers(snapshot: Snapshot) -> None:
+    rows = []
+    for provider in snapshot.providers.values():
+        if provider.configured:
+            state = "ready" if provider.keys else "ready, no key needed"
+        else:
+            state = f"no key: set {' or '.join(provider.key_variables)}"
+        rows.append((provider.name, state, provider.base_url))
+    print("\nProviders")
+    print_table(rows, ("provider", "state", "base URL"))
+
+
+def _print_chains(snapshot: Snapshot, prices: PriceTable) -> None:
+    rows = []
+    for category in snapshot.categories.values():
+        origin = snapshot.sources[f"model_mappings.{category.name}"]
+        for rank, model in enumerate(category.models):
+            head = (category.name, origin) if rank == 0 else ("", "")
+            rows.append(
+                (*head, model, *_prices(prices.info(model)), _window(prices.info(model)), _state(snapshot, model))
+            )
+    print("\nChains (USD per million tokens)")
+    headers = ("category", "from", "model", "input", "output", "context", "state")
+    print_table(rows, headers, right=(3, 4, 5))
+
+
+def _prices(info: ModelInfo | None) -> tuple[str, str]:
+    return (dollars(info.prices.input), dollars(info.prices.output)) if info else ("?", "?")
+
+
+def _window(info: ModelInfo | None) -> str:
+    return f"{info.context:,}" if info and info.context else "?"
+
+
+def _state(snapshot: Snapshot, model: str) -> str:
+    missing = missing_variables(snapshot, model)
+    return f"skipped: {' or '.join(missing)} is not set" if missing else "ready"
+
+
+def _print_advice(snapshot: Snapshot, prices: PriceTable) -> None:
+    chained = dict.fromkeys(model for category in snapshot.categories.values() for model in category.models)
+    unpriced = [model for model in chained if _is_unpriced(prices.info(model))]
+    if unpriced:
+        print("\nModels without a price (their cost is recorded as unknown; `prices` in the file can say it):")
+        print("\n".join(f"  {model}" for model in unpriced))
+    problems = advice(snapshot)
+    if problems:
+        print("\nWorth a look:")
+        print("\n".join(f"  - {problem}" for problem in problems))
+    else:
+        print("\nNothing looks wrong.")
+
+
+def _is_unpriced(info: ModelInfo | None) -> bool:
+    return info is None or info.prices.input is None or info.prices.output is None

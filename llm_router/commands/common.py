@@ -1,0 +1,47 @@
+"""What several commands share: the configuration as it would be served, tables, messages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from llm_router.config.values import Snapshot
+from llm_router.errors import ConfigError
+from llm_router.proxy.config_file import ConfigFile
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+def load_configuration(arguments: Namespace) -> Snapshot | None:
+    """The configuration in force; None, with the reason on standard error, where it is not valid."""
+    try:
+        return ConfigFile(os.environ, {"config": arguments.config}).load()
+    except ConfigError as error:
+        complain(str(error))
+        return None
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    print(f"llm-router: {message}", file=sys.stderr)
+
+
+def print_table(rows: Iterable[Sequence[object]], headers: Sequence[str], *, right: Iterable[int] = ()) -> None:
+    """A plain table; the columns whose numbers are in `right` are aligned to the right."""
+    alignment = ["right" if index in set(right) else "left" for index in range(len(headers))]
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    print(tabulate(cells, headers, tablefmt="simple", colalign=alignment, disable_numparse=True) if cells else "(none)")
+
+
+def dollars(amount: float | None) -> str:
+    """USD with as many digits as matter; a question mark for an unknown amount."""
+    if amount is None:
+        return "?"
+    if amount >= 1 or round(amount, 2) == amount:
+        return f"{amount:,.2f}"
+    return f"{amount:.4g}" if amount >= 1e-4 else f"{amount:.8f}"

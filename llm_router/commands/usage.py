@@ -1,0 +1,83 @@
+"""`llm-router usage`: what the ledger says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llm_router.accounting.report import LedgerReader, NoLedger, parse_since
+from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from llm_router.commands.common import complain, dollars, load_configuration, print_table
+
+
+def run(arguments: Namespace) -> int:
+    """Prints sums of the ledger."""
+    try:
+        since = parse_since(arguments.since, time.time()) if arguments.since else None
+    except (ValueError, OverflowError) as error:
+        complain(f"--since: {error}")
+        return EXIT_USAGE
+    snapshot = load_configuration(arguments)
+    if snapshot is None:
+        return EXIT_CONFIG
+    try:
+        rows = LedgerReader(Path(snapshot.state_dir)).usage(arguments.by, since)
+    except NoLedger as error:
+        complain(f"{error} (state folder: {snapshot.state_dir})")
+        return EXIT_FAILED
+    _print(rows, arguments.by, arguments.format)
+    return EXIT_OK
+
+
+def _print(rows: Sequence[dict[str, Any]], by: str, style: str) -> None:
+    if style == "json":
+        print(json.dumps(rows, indent=2))
+    elif style == "csv":
+        _print_csv(rows, by)
+    else:
+        _print_table(rows, by)
+
+
+def _print_csv(rows: Sequence[dict[str, Any]], by: str) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    names = list(rows[0]) if rows else [by]
+    writer.writerow(names)
+    writer.writerows([_harmless(row[name]) for name in names] for row in rows)
+
+
+def _harmless(value: Any) -> Any:
+    """Spreadsheets run cells that begin like a formula; names in the ledger come from outside."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) else value
+
+
+def _print_table(rows: Sequence[dict[str, Any]], by: str) -> None:
+    if not rows:
+        print("No requests in this time.")
+        return
+    names = [name for name in rows[0] if name != by]
+    cells = [[row[by] or "-", *(_cell(name, row[name]) for name in names)] for row in rows]
+    total = ["total", *(_cell(name, _total(rows, name)) for name in names)]
+    headers = [by, *(name.replace("_", " ") for name in names)]
+    print_table([*cells, total], headers, right=range(1, len(headers)))
+
+
+def _total(rows: Sequence[dict[str, Any]], name: str) -> Any:
+    if name == "avg_ms":
+        requests = sum(row["requests"] for row in rows)
+        return sum((row[name] or 0.0) * row["requests"] for row in rows) / requests if requests else None
+    known = [row[name] for row in rows if row[name] is not None]
+    return sum(known) if known else None
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "cost_usd":
+        return dollars(value)
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
