@@ -12,10 +12,11 @@ from typing import Any
 
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.metrics import Metrics
-from llm_router.accounting.pricing import ModelInfo
+from llm_router.accounting.pricing import ModelInfo, PriceTable
+from llm_router.accounting.pricing import cost as price_of
 from llm_router.config.timeouts import effective_timeouts
 from llm_router.config.values import Provider, Snapshot, Timeouts, split_model
-from llm_router.errors import ApiError, AttemptFailed, FailureKind
+from llm_router.errors import ApiError, AttemptFailed, ConfigError, FailureKind
 from llm_router.proxy.attempt import Attempt, EmptyAnswer, Won, WonStream
 from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.exchange import Caller, Downstream, Exchange
@@ -27,6 +28,7 @@ from llm_router.proxy.tap import TapBudget
 from llm_router.proxy.tasks import Tasks
 from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.breaker import Block, Circuits, Permit
+from llm_router.routing.classify import Brain
 from llm_router.routing.decision import Decision, decide
 from llm_router.routing.plan import (
     Candidate,
@@ -56,7 +58,7 @@ class Router:
         snapshot: Snapshot,
         *,
         shipped_prices: bytes,
-        weights: bytes,
+        brain: Brain,
         upstream: UpstreamClient,
         bookkeeper: Bookkeeper,
         metrics: Metrics,
@@ -64,8 +66,8 @@ class Router:
         circuit_file: CircuitFile | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._shipped = (shipped_prices, weights)
-        self.live: Live = go_live(snapshot, shipped_prices, weights)
+        self._shipped = (shipped_prices, brain)
+        self.live: Live = go_live(snapshot, shipped_prices, brain)
         self.upstream = upstream
         self.bookkeeper = bookkeeper
         self.metrics = metrics
@@ -94,7 +96,7 @@ class Router:
         return self.live.snapshot
 
     @property
-    def prices(self) -> Any:
+    def prices(self) -> PriceTable:
         """The price table in force."""
         return self.live.prices
 
@@ -104,7 +106,9 @@ class Router:
         """Carries one request to its end. Raises ApiError before the first byte; always leaves one booking."""
         loop = asyncio.get_running_loop()
         exchange = Exchange(chat, caller, self.clock(), loop.time())
-        exchange.ticket = self.bookkeeper.enter(caller.request_id, exchange.started, chat.model)
+        exchange.ticket = self.bookkeeper.enter(
+            caller.request_id, exchange.started, client=caller.client, model=chat.model
+        )
         self.in_flight += 1
         try:
             await self._carry(exchange, downstream)
@@ -349,7 +353,7 @@ class Router:
             return (found.field, found.reason) if found is not None else None
 
         def cost(info: ModelInfo | None, tokens: int, output: int) -> float | None:
-            return live.prices.cost(info, Usage(fresh_input=tokens, output=output))
+            return price_of(info, Usage(fresh_input=tokens, output=output))
 
         return World(
             providers=live.snapshot.providers,
@@ -386,8 +390,12 @@ class Router:
     # --- operating -------------------------------------------------------------------------------------------------
 
     async def reload(self) -> Snapshot:
-        """Reads the configuration again; keeps the old one, with an error, if the new one is not valid."""
-        return self.apply(await self.config_file.reload())
+        """Reads the configuration again; raises ApiError, and keeps the old one, if the new one is not valid."""
+        try:
+            return self.apply(await self.config_file.reload())
+        except ConfigError as error:
+            message = f"the configuration stays as it was: {error}"
+            raise ApiError(400, message, code="invalid_configuration", param=error.place) from None
 
     async def edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Snapshot:
         """Changes the configuration file; shielded, so that a client that leaves does not stop it half-way."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from llm_router.accounting.pricing import PriceTable
 from llm_router.config.values import Provider, Snapshot
-from llm_router.routing.classify import Classification, Classifier
+from llm_router.routing.classify import Brain, Classification, Roster, classify_by_keywords
 from llm_router.routing.turns import Turns
 from llm_router.wire.masking import Masker
 from llm_router.wire.providers.base import Adapter
@@ -24,14 +24,17 @@ class Live:
     adapters: Mapping[str, Adapter]
     accounts: Mapping[str, tuple[str, ...]]  # provider -> one hash of base URL and key for each of its keys
     mask: Masker
-    classifier: Classifier
+    brain: Brain
+    roster: Roster
 
     def classify(self, turns: Turns) -> Classification:
         """The category of what the person said, in the snapshot's mode, without asking anyone."""
-        return self.classifier.classify(turns)
+        if self.snapshot.routing_mode == "keywords":
+            return classify_by_keywords(turns, self.roster)
+        return self.brain.classify(turns, self.roster)
 
 
-def go_live(snapshot: Snapshot, shipped_prices: bytes, weights: bytes) -> Live:
+def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain) -> Live:
     """Prepares `snapshot` for work."""
     providers = snapshot.providers
     secrets = [key.value for provider in providers.values() for key in provider.keys]
@@ -44,7 +47,8 @@ def go_live(snapshot: Snapshot, shipped_prices: bytes, weights: bytes) -> Live:
         adapters={name: adapter_for(provider) for name, provider in providers.items()},
         accounts={name: accounts_of(provider) for name, provider in providers.items()},
         mask=Masker(secrets),
-        classifier=Classifier.load(weights, snapshot),
+        brain=brain,
+        roster=brain.roster(snapshot.categories.values()),
     )
 
 

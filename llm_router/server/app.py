@@ -27,10 +27,9 @@ from llm_router.proxy.dispatch import Router
 from llm_router.proxy.state import CircuitFile, prepare_folder
 from llm_router.proxy.upstream import UpstreamClient
 from llm_router.server import admin, monitor, systemd
-from llm_router.server.answers import answer_errors
+from llm_router.server.bodies import expect_later
 from llm_router.server.chat import chat
 from llm_router.server.connections import make_runner
-from llm_router.server.guard import make_guard
 from llm_router.server.keys import ROUTER
 
 log = logging.getLogger("llm_router")
@@ -42,12 +41,11 @@ BACKLOG = 4096
 
 
 def make_app(router: Router) -> web.Application:
-    """All routes and the two middlewares around a router."""
-    guard = make_guard(lambda: router.snapshot)
-    app = web.Application(middlewares=[answer_errors, guard], client_max_size=1024**3)
+    """All routes around a router; guard and error answers are the runner's."""
+    app = web.Application()
     app[ROUTER] = router
-    app.router.add_post("/v1/chat/completions", chat)
-    app.router.add_post("/chat/completions", chat)
+    for path in ("/v1/chat/completions", "/chat/completions"):
+        app.router.add_post(path, chat, expect_handler=expect_later)
     monitor.add_routes(app)
     admin.add_routes(app)
     return app
@@ -131,7 +129,7 @@ async def serve(
 ) -> int:
     """From the first request to the last."""
     router = make_router(snapshot, config_file, environ)
-    runner = make_runner(make_app(router), snapshot=snapshot)
+    runner = make_runner(make_app(router), lambda: router.snapshot, lambda: router.draining)
     await runner.setup()
     site = web.SockSite(runner, listener, backlog=BACKLOG)
     await site.start()

@@ -7,10 +7,10 @@ import math
 from aiohttp import HttpVersion11, hdrs, web
 
 from llm_router.errors import ApiError
-from llm_router.proxy.exchange import Caller
+from llm_router.proxy.exchange import NONE, Caller
 from llm_router.proxy.relay import ClientStream
 from llm_router.server.answers import common_headers, json_answer, request_id
-from llm_router.server.connections import read_body
+from llm_router.server.bodies import read_body
 from llm_router.server.guard import client_of
 from llm_router.server.keys import ROUTER
 from llm_router.wire.chat import parse_chat
@@ -22,8 +22,22 @@ STREAM_HEADERS = {
 }
 
 
+# For answers that were refused before anything was decided.
+UNDECIDED = {f"x-router-{name}": NONE for name in ("category", "mode", "model", "provider")} | {
+    "x-router-attempts": "0"
+}
+
+
 async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions and /chat/completions."""
+    try:
+        return await _chat(request)
+    except ApiError as error:
+        error.headers = {**UNDECIDED, **error.headers}
+        raise
+
+
+async def _chat(request: web.Request) -> web.StreamResponse:
     router = request.app[ROUTER]
     if router.draining:
         raise ApiError(
@@ -34,7 +48,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
             headers={"Retry-After": "1", "Connection": "close"},
         )
     snapshot = router.snapshot
-    parsed = parse_chat(await read_body(request, snapshot.max_body_bytes, snapshot.header_timeout))
+    parsed = parse_chat(await read_body(request, snapshot.max_body_bytes))
     caller = Caller(
         request_id=request_id(request),
         client=client_of(request),
