@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from llm_router.proxy.upstream.errors import InvalidCall
+from llm_router.proxy.upstream.errors import ConnectFailed
 from llm_router.proxy.upstream.request import Origin, basic_credentials
 
 
@@ -21,7 +21,7 @@ class Proxy:
 
 
 def proxy_for(origin: Origin, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for an origin, None for a direct connection. Raises InvalidCall for a proxy URL we cannot use."""
+    """The proxy for an origin, None for a direct connection. Raises ConnectFailed for a proxy that we cannot use."""
     url = _variable(environ, "https_proxy" if origin.secure else "http_proxy")
     if not url or is_loopback(origin.host) or is_exempt(origin, _variable(environ, "no_proxy")):
         return None
@@ -29,14 +29,14 @@ def proxy_for(origin: Origin, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def parse_proxy(url: str) -> Proxy:
-    """Reads `[http://][user:password@]host[:port]`. Raises InvalidCall."""
+    """Reads `[http://][user:password@]host[:port]`. Raises ConnectFailed."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError:
-        raise InvalidCall("the proxy's URL cannot be read") from None
+        raise ConnectFailed("the proxy's URL cannot be read") from None
     if parts.scheme != "http" or not parts.hostname:
-        raise InvalidCall("the proxy's URL must start with http:// and a host")
+        raise ConnectFailed("the proxy's URL must start with http:// and a host")
     return Proxy(parts.hostname, port if port is not None else 80, basic_credentials(parts.netloc))
 
 

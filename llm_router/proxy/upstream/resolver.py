@@ -39,8 +39,11 @@ class Resolver:
         if loop.time() < until:
             return addresses
         lookup = self._lookups.get((host, port)) or self._ask(loop, (host, port))
+        await asyncio.wait((lookup,))  # being cancelled here does not cancel the lookup
+        if lookup.cancelled():
+            raise ConnectFailed("the client is closed")
         try:
-            return await asyncio.shield(lookup)
+            return lookup.result()
         except (OSError, UnicodeError):
             raise ConnectFailed("the upstream's name could not be resolved") from None
 

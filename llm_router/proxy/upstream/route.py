@@ -22,7 +22,7 @@ class Route:
 
 
 def plan_route(method: str, url: str, environ: Mapping[str, str]) -> Route:
-    """Takes a URL apart and finds its proxy. Raises InvalidCall."""
+    """Takes a URL apart and finds its proxy. Raises InvalidCall or ConnectFailed."""
     endpoint = parse_url(url)
     proxy = proxy_for(endpoint.origin, environ)
     forwarded = proxy is not None and not endpoint.origin.secure
@@ -43,7 +43,7 @@ class Routes:
         return f"<Routes known={len(self._known)}>"
 
     def find(self, method: str, url: str) -> Route:
-        """The route of a call. Raises InvalidCall."""
+        """The route of a call. Raises InvalidCall or ConnectFailed."""
         route = self._known.get((method, url))
         if route is None:
             route = plan_route(method, url, self._environ)

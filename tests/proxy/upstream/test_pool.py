@@ -1,0 +1,95 @@
+"""Which idle connection is used, and which are let go."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from llm_router.proxy.upstream.connection import Connection
+from llm_router.proxy.upstream.pool import IDLE_SECONDS, Pool
+from llm_router.proxy.upstream.request import Origin
+
+HERE = Origin(True, "here.test", 443)
+
+
+class Idle:
+    """As much of a connection as the pool looks at."""
+
+    def __init__(self, pool: Pool, origin: Origin = HERE, since: float = 0.0, limit: float | None = None) -> None:
+        self.pool = pool
+        self.origin = origin
+        self.idle_since = since
+        self.idle_limit = limit
+        self.closed = False
+        pool.add(self.itself)
+        pool.connection_idle(self.itself)
+
+    @property
+    def itself(self) -> Connection:
+        return cast(Connection, self)
+
+    def abort(self) -> None:
+        self.closed = True
+        self.pool.connection_gone(self.itself)
+
+
+def test_the_last_used_comes_first() -> None:
+    """The warmest connection is reused, so that the others may grow old and go."""
+    pool = Pool()
+    first, second = Idle(pool), Idle(pool)
+    assert pool.take(HERE, 1.0) is second
+    assert pool.take(HERE, 1.0) is first
+    assert pool.take(HERE, 1.0) is None
+    assert (pool.idle, pool.open) == (0, 2)
+
+
+def test_origins_do_not_mix() -> None:
+    """Scheme, host and port must all be the same."""
+    pool = Pool()
+    Idle(pool)
+    for other in (Origin(False, "here.test", 443), Origin(True, "there.test", 443), Origin(True, "here.test", 444)):
+        assert pool.take(other, 1.0) is None
+
+
+def test_closed_and_expired_ones_are_not_handed_out() -> None:
+    """A connection that is closed or too old is dropped at once."""
+    pool = Pool()
+    good, old, closed = Idle(pool, since=10.0), Idle(pool, since=0.0), Idle(pool, since=10.0)
+    closed.closed = True
+    assert pool.take(HERE, IDLE_SECONDS) is good
+    assert pool.take(HERE, IDLE_SECONDS) is None
+    assert old.closed
+    assert (pool.idle, pool.open) == (0, 1)
+
+
+def test_the_servers_word_shortens_but_does_not_prolong() -> None:
+    """A `Keep-Alive: timeout` below ours is heeded, one above it is not."""
+    pool = Pool()
+    Idle(pool, limit=4.0)
+    assert pool.take(HERE, 4.0) is None
+    kept = Idle(pool, limit=4.0)
+    assert pool.take(HERE, 3.9) is kept
+    Idle(pool, limit=1000.0)
+    assert pool.take(HERE, IDLE_SECONDS) is None
+
+
+def test_sweep_closes_what_is_old() -> None:
+    """The sweep closes idle connections that nobody asks for, and only the old ones."""
+    pool = Pool()
+    old, young = Idle(pool, since=0.0), Idle(pool, since=10.0)
+    elsewhere = Idle(pool, Origin(False, "there.test", 80))
+    pool.sweep(IDLE_SECONDS - 0.1)
+    assert (pool.idle, pool.open) == (3, 3)
+    pool.sweep(IDLE_SECONDS)
+    assert (old.closed, young.closed, elsewhere.closed) == (True, False, True)
+    assert (pool.idle, pool.open) == (1, 1)
+
+
+def test_close_takes_the_busy_ones_too() -> None:
+    """When the router stops nothing is left open."""
+    pool = Pool()
+    busy, idle = Idle(pool), Idle(pool)
+    pool.take(HERE, 1.0)
+    pool.close()
+    assert busy.closed
+    assert idle.closed
+    assert repr(pool) == "<Pool open=0 idle=0>"

@@ -1,0 +1,140 @@
+"""Name lookups: one per burst, remembered for a moment, nobody's cancellation but their own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llm_router.proxy.upstream.errors import ConnectFailed
+from llm_router.proxy.upstream.resolver import MAX_NAMES, Resolver
+
+ANSWER = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
+
+
+class Lookups:
+    """Stands in for the system's resolver."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answer = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def __call__(self, host: str, port: int, **kind: int) -> list[Any]:
+        self.asked.append(host)
+        await self.answer.wait()
+        if self.error is not None:
+            raise self.error
+        return ANSWER
+
+
+@pytest.fixture
+async def lookups(monkeypatch: pytest.MonkeyPatch) -> Lookups:
+    double = Lookups()
+
+    async def look_up(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[Any]:
+        return await double(host, port)
+
+    monkeypatch.setattr("llm_router.proxy.upstream.resolver._look_up", look_up)
+    return double
+
+
+def start(resolver: Resolver, count: int, host: str = "a.test") -> list[asyncio.Future[Any]]:
+    return [asyncio.ensure_future(resolver.resolve(host, 80)) for _ in range(count)]
+
+
+async def test_a_burst_costs_one_lookup(lookups: Lookups) -> None:
+    """Five hundred new streams to one provider ask once, and for seconds after that nobody asks."""
+    resolver = Resolver()
+    asking = start(resolver, 500)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    lookups.answer.set()
+    assert await asyncio.gather(*asking) == [ANSWER] * 500
+    assert await resolver.resolve("a.test", 80) == ANSWER
+    assert lookups.asked == ["a.test"]
+
+
+async def test_forgotten_names_are_asked_again(lookups: Lookups) -> None:
+    """An address that led nowhere is not believed again."""
+    lookups.answer.set()
+    resolver = Resolver()
+    await resolver.resolve("a.test", 80)
+    resolver.forget("a.test", 80)
+    await resolver.resolve("a.test", 80)
+    assert lookups.asked == ["a.test"] * 2
+
+
+async def test_who_asked_first_may_leave(lookups: Lookups) -> None:
+    """Cancelling one of those who wait leaves the others their answer."""
+    resolver = Resolver()
+    first, second = start(resolver, 2)
+    await asyncio.sleep(0.01)
+    first.cancel()
+    lookups.answer.set()
+    assert await second == ANSWER
+    assert first.cancelled()
+
+
+@pytest.mark.parametrize("error", [socket.gaierror(-2, "unknown"), UnicodeError("label too long")])
+async def test_failure_is_typed_and_not_remembered(lookups: Lookups, error: Exception) -> None:
+    """A name that cannot be resolved is a failed connection; the next request asks again."""
+    lookups.error = error
+    lookups.answer.set()
+    resolver = Resolver()
+    for _ in range(2):
+        with pytest.raises(ConnectFailed) as caught:
+            await resolver.resolve("a.test", 80)
+        assert "a.test" not in str(caught.value)
+    assert len(lookups.asked) == 2
+
+
+async def test_failure_that_nobody_waits_for_is_quiet(lookups: Lookups) -> None:
+    """A lookup that outlives everybody who asked leaves no complaint behind."""
+    lookups.error = socket.gaierror(-2, "unknown")
+    resolver = Resolver()
+    (only,) = start(resolver, 1)
+    await asyncio.sleep(0.01)
+    only.cancel()
+    problems: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
+    lookups.answer.set()
+    await asyncio.sleep(0.01)
+    assert problems == []
+    assert repr(resolver) == "<Resolver known=0 asking=0>"
+
+
+async def test_memory_is_bounded(lookups: Lookups) -> None:
+    """Many names do not pile up."""
+    lookups.answer.set()
+    resolver = Resolver()
+    for number in range(2 * MAX_NAMES):
+        await resolver.resolve(f"{number}.test", 80)
+    assert int(repr(resolver).split("known=")[1].split()[0]) <= MAX_NAMES
+
+
+async def test_close_gives_up(lookups: Lookups) -> None:
+    """Closing cancels the lookups under way."""
+    resolver = Resolver()
+    (only,) = start(resolver, 1)
+    await asyncio.sleep(0.01)
+    resolver.close()
+    with pytest.raises(ConnectFailed):
+        await only
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+async def test_literals_need_no_lookup(lookups: Lookups, host: str, family: Callable[..., Any]) -> None:
+    """An address is its own answer."""
+    (answer,) = await Resolver().resolve(host, 80)
+    assert answer[0] == family
+    assert answer[4][0] == host
+    assert lookups.asked == []
+
+
+async def test_the_systems_resolver_knows_localhost() -> None:
+    """Against the real resolver: a name has addresses."""
+    assert await Resolver().resolve("localhost", 80)
