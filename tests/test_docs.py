@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llm_router.cli import main, make_parser
 from llm_router.config import categories, loading, pricelist, providers
 from llm_router.config.loading import load
 from llm_router.config.settings import SETTINGS, Setting
@@ -147,3 +149,26 @@ def test_readme_leads_to_every_guide() -> None:
     """A newcomer finds each page of docs/ from the README."""
     text = README.read_text()
     assert [path.name for path in DOCS if f"(docs/{path.name})" not in text] == []
+
+
+# --- command line -----------------------------------------------------------------------------------------------------
+
+
+def commands() -> list[str]:
+    """The commands of the command line, and "" for the program itself."""
+    parser = make_parser()
+    actions = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return ["", *next(actions).choices]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_help_is_current(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """CONFIGURATION.md shows each command's help as it is printed today, but for the places of line breaks."""
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit):
+        main([*([command] if command else []), "--help"])
+    printed = capsys.readouterr().out
+    title = f"$ llm-router {command} --help" if command else "$ llm-router --help"
+    shown = [block for block in blocks(ROOT / "docs/CONFIGURATION.md", "text") if block.startswith(f"{title}\n")]
+    assert len(shown) == 1
+    assert shown[0].removeprefix(title).split() == printed.split()
