@@ -1,4 +1,4 @@
-"""The dispatcher: decides, plans, tries candidates in turn until one has meaning to send, relays, and hands over the bill.
+"""The dispatcher: decides, plans, tries candidates in turn until one has meaning, relays, and hands over the bill.
 
 It owns the live parts of the router. Pure parts decide (`routing`, `proxy.failover`); this module carries out.
 """
@@ -6,6 +6,7 @@ It owns the live parts of the router. Pure parts decide (`routing`, `proxy.failo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -79,6 +80,7 @@ class Router:
         self.started = clock()
         self.draining = False
         self.in_flight = 0
+        self._idle = asyncio.Event()
         self._circuit_file = circuit_file
         self._saved_version = 0
         self._saving = False
@@ -110,6 +112,7 @@ class Router:
             caller.request_id, exchange.started, client=caller.client, model=chat.model
         )
         self.in_flight += 1
+        self._idle.clear()
         try:
             await self._carry(exchange, downstream)
         except ApiError as error:
@@ -123,6 +126,8 @@ class Router:
         finally:
             self.in_flight -= 1
             self._close(exchange)
+            if not self.in_flight:
+                self._idle.set()
         return exchange
 
     async def _carry(self, exchange: Exchange, downstream: Downstream) -> None:
@@ -407,6 +412,13 @@ class Router:
         self.live = go_live(snapshot, *self._shipped)
         self.circuits.settings = snapshot.breaker
         return snapshot
+
+    async def drained(self, seconds: float) -> None:
+        """Until no request runs any more, at most `seconds`."""
+        if self.in_flight:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._idle.wait()
 
     def circuit_report(self) -> dict[str, Any]:
         """Open circuits and the state of every model that is configured or known."""

@@ -1,4 +1,4 @@
-"""What a failed attempt means for the request: go on to the next candidate, or answer now; and the answer when all failed.
+"""What a failed attempt means: go on to the next candidate, or answer now; and the answer when all have failed.
 
 Pure decisions over values; the dispatcher carries them out.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain) -> Live:
     return Live(
         snapshot=snapshot,
         prices=PriceTable.parse(shipped_prices, snapshot.prices),
-        adapters={name: adapter_for(provider) for name, provider in providers.items()},
+        adapters={name: adapter_for(provider, time.time) for name, provider in providers.items()},
         accounts={name: accounts_of(provider) for name, provider in providers.items()},
         mask=Masker(secrets),
         brain=brain,

@@ -193,12 +193,9 @@ async def _watch(router: Router) -> None:
 
 async def shut_down(router: Router, runner: web.BaseRunner, site: web.BaseSite, drain: float) -> None:
     """Refuses what is new, lets what runs finish within the drain timeout, and books everything."""
-    loop = asyncio.get_running_loop()
     router.draining = True
-    deadline = loop.time() + drain
     await site.stop()
-    while router.in_flight and loop.time() < deadline:
-        await asyncio.sleep(0.02)
+    await router.drained(drain)
     await runner.cleanup()
     await router.upstream.close()
     for task in list(router.tasks.running):

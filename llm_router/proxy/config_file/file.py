@@ -22,22 +22,27 @@ from llm_router.proxy.config_file.dotenv import DotEnv, read_dotenv
 FILE_NAME = "router_config.json"
 
 
-def find_file(environ: Mapping[str, str], dotenv: Mapping[str, str], folder: Path, stated: str | None) -> Path:
-    """Where the configuration is read from and written to; the file need not exist.
+def find_file(
+    environ: Mapping[str, str], dotenv: Mapping[str, str], folder: Path, stated: str | None
+) -> tuple[Path, str]:
+    """Where the configuration is read from and written to, and what said so; the file need not exist.
 
     `stated` is the command line's --config; then ROUTER_CONFIG_FILE, then router_config.json in `folder`, then the
     XDG configuration folder.
     """
-    named = stated or (environ.get("ROUTER_CONFIG_FILE") or "").strip()
-    named = named or (dotenv.get("ROUTER_CONFIG_FILE") or "").strip()
-    if named:
-        return folder / os.path.expanduser(named)
+    for source, named in (
+        ("flag", stated),
+        ("environment", environ.get("ROUTER_CONFIG_FILE")),
+        (".env", dotenv.get("ROUTER_CONFIG_FILE")),
+    ):
+        if named and named.strip():
+            return folder / os.path.expanduser(named.strip()), source
     here = folder / FILE_NAME
     if os.path.lexists(here):
-        return here
+        return here, "default"
     xdg = environ.get("XDG_CONFIG_HOME", "")
     base = Path(xdg) if xdg.startswith("/") else Path(environ["HOME"]) / ".config"
-    return base / "llm-router" / FILE_NAME
+    return base / "llm-router" / FILE_NAME, "default"
 
 
 class ConfigFile:
@@ -66,12 +71,12 @@ class ConfigFile:
     @property
     def path(self) -> Path:
         """Where the file is, or would be written."""
-        return self._find(self._dotenv())
+        return self._find(self._dotenv())[0]
 
     def load(self) -> Snapshot:
         """Reads everything anew. Raises ConfigError; the file is never touched."""
         dotenv = self._dotenv()
-        path = self._find(dotenv)
+        path, _ = self._find(dotenv)
         self._seen = storage.signature(path)
         data = self._read(path)
         snapshot = self._parse(path, data, dotenv)
@@ -100,7 +105,7 @@ class ConfigFile:
 
     def _edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Snapshot:
         dotenv = self._dotenv()
-        path = self._find(dotenv)
+        path, _ = self._find(dotenv)
         with _as_not_saved(path):
             target = Path(os.path.realpath(path))
             storage.make_folder(target.parent)
@@ -128,7 +133,11 @@ class ConfigFile:
 
     def _parse(self, path: Path, data: bytes | None, dotenv: DotEnv) -> Snapshot:
         snapshot = load(self._environ, dotenv.variables, data, str(path), self._flags)
-        return changed_copy(snapshot, warnings=(*dotenv.warnings, *snapshot.warnings))
+        return changed_copy(
+            snapshot,
+            warnings=(*dotenv.warnings, *snapshot.warnings),
+            sources={**snapshot.sources, "config_file": self._find(dotenv)[1]},
+        )
 
     def _read(self, path: Path) -> bytes | None:
         """The file's bytes; None where there is none and none was promised. Raises ConfigError."""
@@ -145,7 +154,7 @@ class ConfigFile:
     def _dotenv(self) -> DotEnv:
         return read_dotenv(self._folder, self._environ)
 
-    def _find(self, dotenv: DotEnv) -> Path:
+    def _find(self, dotenv: DotEnv) -> tuple[Path, str]:
         return find_file(self._environ, dotenv.variables, self._folder, self._stated)
 
 

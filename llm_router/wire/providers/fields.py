@@ -10,6 +10,24 @@ from typing import Any
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.base import Misfit
 
+# OpenRouter's own fields; OpenAI answers 400 unknown_parameter to them.
+OPENROUTER_FIELDS = (
+    "provider",
+    "models",
+    "route",
+    "transforms",
+    "plugins",
+    "reasoning",
+    "usage",
+    "session_id",
+    "trace",
+    "debug",
+    "min_p",
+    "top_a",
+    "top_k",
+    "repetition_penalty",
+)
+
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 

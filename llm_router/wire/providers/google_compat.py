@@ -12,19 +12,15 @@ import orjson
 
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.chunks import call_id
-from llm_router.wire.providers.fields import effort
+from llm_router.wire.providers.fields import OPENROUTER_FIELDS, effort
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, gemini_traits
 from llm_router.wire.providers.reasoning import google_signatures
 from llm_router.wire.providers.tools import functions
 from llm_router.wire.sse import EventSplitter, data_event, iter_events, raw_events
 from llm_router.wire.usage import Usage
 
-# Any other top-level field is answered with 400 "Unknown name ...: Cannot find field".
-COMPAT_FIELDS = frozenset(
-    {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p",
-     "n", "stop", "presence_penalty", "frequency_penalty", "seed", "response_format", "tools", "tool_choice",
-     "reasoning_effort", "logprobs", "top_logprobs", "modalities", "extra_body"}
-)  # fmt: skip
+# Known to be answered with 400 "Unknown name ...: Cannot find field". What is not known travels, as everywhere.
+REFUSED_FIELDS = frozenset({*OPENROUTER_FIELDS, "thinking", "max_new_tokens", "store", "prompt_cache_key"})
 _MESSAGE_FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id")
 _CALL_FIELDS = ("id", "type", "function", "extra_content")
 _PART_FIELDS = frozenset({"type", "text", "image_url", "input_audio", "file"})
@@ -33,7 +29,7 @@ _TOOL_FIELDS = ("name", "description", "parameters")
 
 def compat_body(chat: ChatRequest, model: str) -> dict[str, Any]:
     """The client's request with what Google refuses taken out, and with thought signatures where it wants them."""
-    body = {name: value for name, value in chat.body.items() if name in COMPAT_FIELDS}
+    body = {name: value for name, value in chat.body.items() if name not in REFUSED_FIELDS}
     body["model"] = model
     body["messages"] = compat_messages(chat.messages, model)
     if chat.tools:

@@ -16,24 +16,8 @@ from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.base import Completion, Misfit, StreamTranslator, Target, UpstreamCall
 from llm_router.wire.providers.errors import read_failure
-
-# OpenRouter's own fields; OpenAI answers 400 unknown_parameter to them.
-OPENROUTER_FIELDS = (
-    "provider",
-    "models",
-    "route",
-    "transforms",
-    "plugins",
-    "reasoning",
-    "usage",
-    "session_id",
-    "trace",
-    "debug",
-    "min_p",
-    "top_a",
-    "top_k",
-    "repetition_penalty",
-)
+from llm_router.wire.providers.fields import OPENROUTER_FIELDS
+from llm_router.wire.providers.google_compat import GoogleCompatTranslator, compat_body
 
 # Families whose every member refuses max_tokens, for models younger than the price table.
 _REASONING_NAMES = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)")
@@ -63,6 +47,8 @@ class OpenAIShaped:
         )
 
     def _body(self, chat: ChatRequest, target: Target) -> bytes:
+        if self._kind == "google":
+            return dump(compat_body(chat, target.model))
         changes = self._adapt(chat, target)
         if "models" in chat.body and chat.is_routed:
             changes["models"] = REMOVED  # it was the chain, in our ids
@@ -79,8 +65,8 @@ class OpenAIShaped:
         return headers
 
     def translator(self, chat: ChatRequest, target: Target) -> StreamTranslator | None:
-        """None: the provider's bytes pass through."""
-        return None
+        """None, the provider's bytes pass through; but for Google, whose parallel tool calls need numbers."""
+        return GoogleCompatTranslator() if self._kind == "google" and chat.tools else None
 
     def completion(self, chat: ChatRequest, target: Target, body: bytes) -> Completion:
         """The body as it came; the gate judges it. Raises AttemptFailed for what is no JSON object."""
