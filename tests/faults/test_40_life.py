@@ -1,0 +1,455 @@
+"""Start, drain, kill and restart; full disks and unwritable folders; records that outlive the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Launch, Stage
+from tests.support.chunks import DONE, error, finish, role, text
+from tests.support.client import Connection, ask, chat_body, request_bytes
+from tests.support.router import RouterProcess, chains
+from tests.support.upstream import Exchange, Script, hang, healthy, reply, stream
+
+Own = Callable[..., Awaitable[Stage]]
+
+
+def _lasting(seconds: float) -> Script:
+    async def script(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.body(role() + text("begun "))
+        for _ in range(int(seconds / 0.1)):
+            await asyncio.sleep(0.1)
+            await exchange.body(text("on "))
+        await exchange.body(text("ended") + finish() + DONE)
+        await exchange.finish()
+
+    return script
+
+
+async def _wait(router: RouterProcess, seconds: float = 15.0) -> int:
+    return await asyncio.to_thread(router.wait, seconds)
+
+
+async def test_ready_in_about_a_second(launch: Launch) -> None:
+    """From the start of the process to a healthy `/health` it takes about a second (room for a loaded machine)."""
+    best = 99.0
+    for number in range(3):
+        router = await launch(chains({"a": 1, "b": 1}, {"ab": ["a/m1", "b/m2"]}), folder=f"r{number}")
+        best = min(best, router.ready_at - router.started_at)
+    assert best < 1.5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+async def test_a_signal_drains(own: Own, number: int) -> None:
+    """SIGTERM and SIGINT: running answers finish whole, new ones are refused, the process ends with success."""
+    stage = await own()
+    stage.a.script = _lasting(1.2)
+    stage.b.script = reply(200, json.dumps({"choices": [{"message": {"content": "late"}}]}), delay=1.0)
+    idle = await Connection.open(stage.router.port)
+    kept = await Connection.open(stage.router.port)
+    await kept.send(request_bytes("GET", "/health"))
+    assert (await kept.answer()).status == 200
+    running = [asyncio.ensure_future(stage.chat("router/ab")) for _ in range(8)]
+    plain = asyncio.ensure_future(stage.chat("b/m2", False))
+    await stage.a.wait_for(8)
+    await stage.b.wait_for(1)
+    await asyncio.sleep(0.3)
+    stage.router.signal(number)
+    await asyncio.sleep(0.2)
+    refused = None
+    with contextlib.suppress(OSError):
+        refused = await stage.chat("router/ab")
+    assert refused is None or refused.status in (0, 503)
+    for got in await asyncio.gather(*running):
+        assert (got.ended, got.done, got.errors) == ("whole", True, [])
+        assert got.text.endswith("ended")
+    assert (await plain).text == "late"
+    assert await _wait(stage.router, 3) == 0
+    for connection in (idle, kept):
+        connection.close()
+
+
+async def test_idle_connections_do_not_hold_the_drain(own: Own) -> None:
+    """A hundred idle and half-spoken connections do not keep the process from ending at once."""
+    stage = await own(env={"ROUTER_HEADER_TIMEOUT": "30", "ROUTER_DRAIN_TIMEOUT": "20"})
+    connections = [await Connection.open(stage.router.port) for _ in range(100)]
+    for connection in connections[:30]:
+        await connection.send(request_bytes("GET", "/health"))
+        assert (await connection.answer()).status == 200
+    for connection in connections[30:50]:
+        await connection.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+    started = time.monotonic()
+    stage.router.signal(signal.SIGTERM)
+    assert await _wait(stage.router) == 0
+    assert time.monotonic() - started < 3
+    for connection in connections:
+        connection.close()
+
+
+async def test_the_drain_is_bounded(own: Own) -> None:
+    """A stream longer than the drain timeout ends with an error event, never as if it were whole, and is booked."""
+    stage = await own(env={"ROUTER_DRAIN_TIMEOUT": "1"})
+    stage.a.script = _lasting(30)
+    name = f"drained-{uuid.uuid4()}"
+    running = asyncio.ensure_future(stage.chat("router/ab", headers={"x-request-id": name}, patience=10))
+    await stage.a.wait_for(1)
+    await asyncio.sleep(0.2)
+    started = time.monotonic()
+    stage.router.signal(signal.SIGTERM)
+    await _wait(stage.router)
+    assert 0.8 < time.monotonic() - started < 3.5
+    got = await running
+    assert not got.done
+    assert got.finishes == []
+    assert len(got.errors) == 1 or got.ended != "whole"
+    await asyncio.to_thread(stage.router.start)
+    assert (await stage.router.ask("GET", f"/v1/requests/{name}")).status == 200
+
+
+async def test_a_second_signal_ends_at_once(own: Own) -> None:
+    """An operator who is in a hurry sends the signal twice."""
+    stage = await own(env={"ROUTER_DRAIN_TIMEOUT": "30"})
+    stage.a.script = _lasting(30)
+    running = asyncio.ensure_future(stage.chat("router/ab", patience=10))
+    await stage.a.wait_for(1)
+    stage.router.signal(signal.SIGTERM)
+    await asyncio.sleep(0.3)
+    stage.router.signal(signal.SIGTERM)
+    await _wait(stage.router, 5)
+    await running
+
+
+async def test_the_port_is_released_for_the_next(own: Own, launch: Launch) -> None:
+    """While one process drains the next one can bind the port and serve."""
+    stage = await own()
+    stage.a.script = _lasting(2.5)
+    running = asyncio.ensure_future(stage.chat("router/ab"))
+    await stage.a.wait_for(1)
+    await asyncio.sleep(0.2)
+    stage.router.signal(signal.SIGTERM)
+    await asyncio.sleep(0.3)
+    config = json.loads(stage.router.config_file.read_text())
+    successor = await launch(config, folder="next", port=stage.router.port, wait=False)
+    deadline = time.monotonic() + 5
+    while True:
+        with contextlib.suppress(OSError):
+            if (await successor.ask("GET", "/health")).status == 200:
+                break
+        assert successor.process is not None
+        assert successor.process.poll() is None, successor.log()
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    got = await running
+    assert (got.ended, got.done) == ("whole", True)
+
+
+async def test_ready_says_when_it_drains(own: Own) -> None:
+    """`/ready` is 503 while draining, where a connection that was open before still asks."""
+    stage = await own()
+    assert (await stage.router.ask("GET", "/ready")).status == 200
+    stage.a.script = _lasting(1.5)
+    running = asyncio.ensure_future(stage.chat("router/ab"))
+    await stage.a.wait_for(1)
+    connection = await Connection.open(stage.router.port)
+    await asyncio.sleep(0.1)
+    stage.router.signal(signal.SIGTERM)
+    await asyncio.sleep(0.1)
+    if await connection.send(request_bytes("GET", "/ready")):
+        got = await connection.answer(2)
+        assert got.status in (0, 503)
+    connection.close()
+    assert (await running).done
+
+
+async def test_a_port_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
+    """A taken port ends the start with a message that names the port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        router = RouterProcess(tmp_path, {}, port=port)
+        await asyncio.to_thread(router.start, False)
+        assert await _wait(router) not in (0, None)
+    assert str(port) in router.log()
+    assert "Traceback" not in router.log()
+
+
+async def test_listens_on_loopback_only(stage: Stage) -> None:
+    """By default the router listens on 127.0.0.1 and nowhere else."""
+    wanted = f"{stage.router.port:04X}"
+    listening = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{stage.router.pid}/net/{table}").read_text().splitlines()[1:]:  # noqa: ASYNC240
+            local, _, state = line.split()[1:4]
+            if state == "0A" and local.endswith(f":{wanted}"):
+                listening.append(local.partition(":")[0])
+    assert listening == ["0100007F"]
+
+
+async def test_wide_binding_without_a_key_is_refused(tmp_path: Path) -> None:
+    """`--host 0.0.0.0` without a key ends the start and names what would allow it."""
+    router = RouterProcess(tmp_path, {}, args=["--host", "0.0.0.0"])
+    await asyncio.to_thread(router.start, False)
+    assert await _wait(router) != 0
+    assert "ROUTER_API_KEY" in router.log()
+    assert "Traceback" not in router.log()
+
+
+@pytest.mark.parametrize("how", ["key", "flag", "variable"])
+async def test_wide_binding_on_demand(launch: Launch, how: str) -> None:
+    """A key, the flag or its variable allow binding beyond loopback."""
+    env = {"key": {"ROUTER_API_KEY": "k-12345678"}, "variable": {"ROUTER_ALLOW_UNAUTHENTICATED": "1"}}.get(how, {})
+    args = ["--host", "0.0.0.0"] + (["--allow-unauthenticated"] if how == "flag" else [])
+    router = await launch({}, env=env, args=args)
+    assert (await router.ask("GET", "/health")).status == 200
+
+
+async def test_a_kill_loses_no_settled_record(own: Own) -> None:
+    """SIGKILL under load: what closed more than a second before is on record, what was running is interrupted."""
+    stage = await own()
+    names = [f"done-{number}-{uuid.uuid4()}" for number in range(30)]
+    await asyncio.gather(*(stage.chat("router/ab", headers={"x-request-id": name}) for name in names))
+    stage.b.script = hang
+    running = [f"run-{number}-{uuid.uuid4()}" for number in range(5)]
+    connections = []
+    for name in running:
+        connection = await Connection.open(stage.router.port)
+        await connection.send(request_bytes(body=chat_body("b/m2"), headers={"x-request-id": name}))
+        connections.append(connection)
+    await stage.b.wait_for(5)
+    await asyncio.sleep(1.2)
+    await asyncio.to_thread(stage.router.kill)
+    for connection in connections:
+        connection.close()
+    await asyncio.to_thread(stage.router.start)
+    for name in names:
+        assert (await stage.router.ask("GET", f"/v1/requests/{name}")).status == 200
+    for name in running:
+        got = await stage.router.ask("GET", f"/v1/requests/{name}")
+        assert got.status == 200
+        assert "interrupted" in got.body.decode()
+
+
+async def test_every_admitted_request_leaves_one_record(stage: Stage) -> None:
+    """Whole, cut, failed, refused by the provider, streamed or not: one record each, and the figures add up."""
+    scripts: list[tuple[Script, Script]] = [
+        (healthy, healthy),
+        (stream([role(), text("x")], end="reset"), healthy),
+        (reply(500, error("x")), healthy),
+        (reply(500, error("x")), reply(500, error("y"))),
+        (reply(400, error("bad")), healthy),
+        (stream([role(), text("x")], end="hang"), healthy),
+    ]
+    before = (await stage.metrics())["requests"]
+    names = []
+    for first, second in scripts:
+        for streamed in (True, False):
+            await stage.reset()
+            stage.a.script, stage.b.script = first, second
+            name = f"rec-{uuid.uuid4()}"
+            names.append(name)
+            await stage.chat("router/ab", streamed, headers={"x-request-id": name})
+    records = [await stage.record(name) for name in names]
+    assert len(records) == len(names)
+    after = (await stage.settled(before["total"] + len(names)))["requests"]
+    assert after["total"] - before["total"] == len(names)
+    for figures in (before, after):
+        assert figures["total"] == figures["success"] + figures["failed"] + figures["cancelled"]
+
+
+async def test_requests_that_were_not_admitted_leave_none(stage: Stage) -> None:
+    """A malformed request is no chat request: the figures do not count it."""
+    before = (await stage.metrics())["requests"]["total"]
+    for body in (b"{", b"[]", {"model": "x"}):
+        assert (await stage.router.ask("POST", "/v1/chat/completions", body)).status == 400
+    await asyncio.sleep(0.2)
+    assert (await stage.metrics())["requests"]["total"] == before
+
+
+async def test_unknown_requests_are_404(stage: Stage) -> None:
+    """A request id that the ledger does not know is 404; one that still runs is 202."""
+    assert (await stage.router.ask("GET", "/v1/requests/nobody-knows")).status == 404
+    stage.a.script = hang
+    name = f"running-{uuid.uuid4()}"
+    connection = await Connection.open(stage.router.port)
+    await connection.send(request_bytes(body=chat_body("router/only"), headers={"x-request-id": name}))
+    await stage.a.wait_for(1)
+    assert (await stage.router.ask("GET", f"/v1/requests/{name}")).status == 202
+    connection.close()
+
+
+async def test_a_restart_storm_loses_nothing(own: Own) -> None:
+    """Five kills in a row: every start is clean and the ledger keeps growing."""
+    stage = await own()
+    names = []
+    for _ in range(5):
+        name = f"storm-{uuid.uuid4()}"
+        names.append(name)
+        await stage.chat("router/ab", headers={"x-request-id": name})
+        await asyncio.sleep(1.1)
+        await asyncio.to_thread(stage.router.kill)
+        await asyncio.to_thread(stage.router.start)
+    for name in names:
+        assert (await stage.router.ask("GET", f"/v1/requests/{name}")).status == 200
+    assert "Traceback" not in stage.router.log()
+
+
+def _limit_files(stage: Stage, size: int) -> None:
+    hard = resource.prlimit(stage.router.pid, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(stage.router.pid, resource.RLIMIT_FSIZE, (size if size >= 0 else hard, hard))
+
+
+async def test_a_disk_that_fills_up(own: Own) -> None:
+    """Disk full while running: chat goes on, a configuration write is a 5xx that leaves the file whole."""
+    stage = await own()
+    await stage.chat("router/ab")
+    await asyncio.sleep(0.3)
+    content = stage.router.config_file.read_bytes()
+    _limit_files(stage, 0)
+    for number in range(20):
+        got = await stage.chat("router/ab", number % 2 == 0)
+        assert (got.status, got.text) == (200, "Hello from upstream")
+    got = await stage.router.ask("POST", "/config/category", {"name": "extra", "models": ["a/m1"]})
+    assert got.status >= 500, got.raw
+    assert got.error["message"]
+    assert stage.router.config_file.read_bytes() == content
+    config = (await stage.router.ask("GET", "/config")).json()
+    assert "extra" not in config["model_mappings"]
+    assert (await stage.chat("router/extra")).status == 404
+    _limit_files(stage, -1)
+    got = await stage.router.ask("POST", "/config/category", {"name": "extra", "models": ["a/m1"]})
+    assert got.status == 200
+    name = f"after-{uuid.uuid4()}"
+    await stage.chat("router/ab", headers={"x-request-id": name})
+    assert await stage.record(name)
+
+
+async def test_a_disk_that_is_full_from_the_start(own: Own) -> None:
+    """Disk full at the start: chat works, nothing dies."""
+    stage = await own(limits={resource.RLIMIT_FSIZE: 0})
+    for number in range(6):
+        got = await stage.chat("router/ab", number % 2 == 0)
+        assert (got.status, got.text) == (200, "Hello from upstream")
+    assert (await stage.router.ask("GET", "/metrics")).status == 200
+
+
+@pytest.mark.parametrize("folder", ["/proc/llm-router-state", "/dev/null/state"])
+async def test_a_state_folder_that_cannot_be_written(own: Own, folder: str) -> None:
+    """An unwritable state folder: chat goes on and the operator is told."""
+    stage = await own(env={"ROUTER_STATE_DIR": folder})
+    for number in range(6):
+        got = await stage.chat("router/ab", number % 2 == 0)
+        assert (got.status, got.text) == (200, "Hello from upstream")
+    await asyncio.sleep(0.5)
+    log = stage.router.log()
+    assert folder in log
+    assert log.count("Traceback") == 0
+    assert (await stage.router.ask("GET", "/metrics")).status == 200
+
+
+@pytest.mark.parametrize("content", [b"this is no database " * 300, b"", b"SQLite format 3\x00" + b"\xff" * 4096])
+async def test_a_corrupt_ledger_is_not_overwritten(own: Own, content: bytes) -> None:
+    """A ledger that is none: chat goes on, the operator is told, and the bytes are still somewhere."""
+    stage = await own()
+    await stage.chat("router/ab")
+    await asyncio.sleep(0.3)
+    stage.router.signal(signal.SIGTERM)
+    await _wait(stage.router)
+    ledger = stage.router.state / "ledger.sqlite3"
+    assert ledger.exists()
+    for extra in stage.router.state.glob("ledger.sqlite3-*"):
+        extra.unlink()
+    ledger.write_bytes(content)
+    await asyncio.to_thread(stage.router.start)
+    for number in range(6):
+        assert (await stage.chat("router/ab", number % 2 == 0)).text == "Hello from upstream"
+    await asyncio.sleep(0.5)
+    if content:
+        assert any(path.read_bytes() == content for path in stage.router.state.rglob("*") if path.is_file())
+        assert "ledger.sqlite3" in stage.router.log()
+    assert (await stage.router.ask("GET", "/metrics")).status == 200
+    assert (await stage.router.ask("GET", "/v1/usage")).status < 600
+
+
+async def test_files_are_private_whatever_the_umask(own: Own) -> None:
+    """Every file that the router makes is 0600 in a folder of 0700, under umask 000 too."""
+    stage = await own(umask=0)
+    stage.a.script = reply(500, error("x"))
+    for _ in range(4):
+        await stage.chat("router/ab")
+    await asyncio.sleep(1.3)
+    stage.router.signal(signal.SIGHUP)
+    await asyncio.sleep(0.3)
+    seen = [stage.router.state, *stage.router.state.rglob("*")]
+    assert len(seen) >= 3
+    for path in [*seen, *stage.router.home.rglob("*")]:
+        mode = path.stat().st_mode & 0o777
+        assert mode == (0o700 if path.is_dir() else 0o600), f"{path} {mode:o}"
+
+
+async def test_caches_elsewhere_are_private_too(launch: Launch, tmp_path: Path) -> None:
+    """Without a state folder set the files go below the home folder, as private as anywhere."""
+    router = RouterProcess(tmp_path / "r", chains({"a": 1, "b": 1}, {"ab": ["a/m1"]}), umask=0)
+    del router.env["ROUTER_STATE_DIR"]
+    await asyncio.to_thread(router.start)
+    try:
+        await router.chat("router/ab")
+        await asyncio.sleep(1.2)
+    finally:
+        await asyncio.to_thread(router.stop)
+    made = list(router.home.rglob("*"))
+    assert any(path.name == "ledger.sqlite3" for path in made)
+    for path in made:
+        mode = path.stat().st_mode & 0o777
+        if path.is_file():
+            assert mode == 0o600, f"{path} {mode:o}"
+            assert path.parent.stat().st_mode & 0o777 == 0o700, path.parent
+
+
+async def test_the_log_may_go_away(own: Own) -> None:
+    """A reader of the log that goes away (a broken pipe on stdout and stderr) does not stop the router."""
+    stage = await own()
+    await asyncio.to_thread(stage.router.kill)
+    process = subprocess.Popen(  # noqa: ASYNC220
+        stage.router.command,
+        env=stage.router.env,
+        cwd=stage.router.home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        await asyncio.to_thread(stage.router.wait_ready)
+        assert process.stdout is not None
+        process.stdout.close()
+        for number in range(10):
+            assert (await stage.chat("router/ab", number % 2 == 0)).text == "Hello from upstream"
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 10)
+
+
+async def test_the_loop_stays_free_while_it_starts_serving(own: Own) -> None:
+    """The first requests after the start do not wait for an encoding that is being built."""
+    stage = await own()
+    stage.a.script = reply(200, json.dumps({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}))
+    spent: list[float] = []
+    running = asyncio.gather(*(stage.chat("router/ab", False) for _ in range(5)))
+    for _ in range(30):
+        started = time.monotonic()
+        assert (await ask(stage.router.port)).status == 200
+        spent.append(time.monotonic() - started)
+        await asyncio.sleep(0.01)
+    await running
+    assert max(spent) < 0.15, spent
