@@ -105,6 +105,37 @@ def _unexpected(request: web.BaseRequest, error: Exception) -> web.Response:
     return error_answer(ApiError(500, "Internal error; the router's log has the details", "server_error", "internal"))
 
 
+_NOT_OFFERED = [
+    "responses",
+    "messages",
+    "embeddings",
+    "completions",
+    "images",
+    "audio",
+    "moderations",
+    "files",
+    "batches",
+    "uploads",
+    "fine_tuning",
+    "vector_stores",
+    "assistants",
+    "threads",
+    "realtime",
+    "rerank",
+    "videos",
+    "containers",
+    "evals",
+    "models",
+]
+
+
+def _nothing_at(path: str) -> str:
+    room = path.removeprefix("/v1").strip("/").partition("/")[0]
+    if room in _NOT_OFFERED:
+        return f"{path} is not offered here: this router speaks chat completions, at POST /v1/chat/completions"
+    return f"There is nothing at {path}; /openapi.json describes every route"
+
+
 def _from_http(request: web.BaseRequest, error: web.HTTPException) -> ApiError:
     """aiohttp's own refusals in our words."""
     path = request.path[:200]
@@ -114,7 +145,7 @@ def _from_http(request: web.BaseRequest, error: web.HTTPException) -> ApiError:
         headers["Allow"] = allowed
         message, code = f"{request.method} is not possible on {path}; it takes {allowed}", "method_not_allowed"
     elif error.status == 404:
-        message, code = f"There is nothing at {path}; GET / lists what there is", "not_found"
+        message, code = _nothing_at(path), "unknown_url"
     elif error.status == 417:
         message, code = "Only 'Expect: 100-continue' is understood", "expectation_failed"
     else:

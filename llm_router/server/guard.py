@@ -12,14 +12,14 @@ from multidict import istr
 from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError
 from llm_router.server.answers import EXTRA_HEADERS, Handler, answer_errors, error_answer
-from llm_router.server.rules import ANONYMOUS, Caller, Facts, Rules
+from llm_router.server.rules import ANONYMOUS, Facts, Identity, Rules
 
-CALLER: Final = web.RequestKey("caller", Caller)
+IDENTITY: Final = web.RequestKey("identity", Identity)
 Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 _SEC_FETCH_SITE = istr("Sec-Fetch-Site")
 _EXPOSED = "x-request-id, x-router-category, x-router-mode, x-router-model, x-router-provider, x-router-attempts"
-_NOBODY = Caller("anonymous", ANONYMOUS)
+_NOBODY = Identity("anonymous", ANONYMOUS)
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9, _-]{1,1000}", re.ASCII)
 
 
@@ -36,7 +36,7 @@ def make_guard(snapshot: Callable[[], Snapshot]) -> Middleware:
         verdict = rules.judge(facts_of(request))
         if isinstance(verdict, ApiError):
             return error_answer(verdict)
-        request[CALLER] = verdict
+        request[IDENTITY] = verdict
         if verdict.cors:
             return await _answer_across(request, handler, verdict.cors)
         return await handler(request)
@@ -44,17 +44,17 @@ def make_guard(snapshot: Callable[[], Snapshot]) -> Middleware:
     return guard
 
 
-def caller_of(request: web.BaseRequest) -> Caller:
+def identity_of(request: web.BaseRequest) -> Identity:
     """Who sent this request, as the guard found."""
     try:
-        return request[CALLER]
+        return request[IDENTITY]
     except KeyError:
         return _NOBODY
 
 
 def client_of(request: web.BaseRequest) -> str:
-    """The short name of the client for the ledger: a hash of its key, or "anonymous"."""
-    return caller_of(request).client
+    """The short name of the client for the ledger: a hash of its key, empty without one."""
+    return identity_of(request).client
 
 
 def facts_of(request: web.BaseRequest) -> Facts:

@@ -1,9 +1,12 @@
-"""Where the server's rooms find the router."""
+"""Where the application keeps what its rooms share."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 from aiohttp import web
 
-from llm_router.proxy.dispatch import Router
+if TYPE_CHECKING:
+    from llm_router.proxy.dispatch import Router
 
-ROUTER: web.AppKey[Router] = web.AppKey("router", Router)
+ROUTER: Final[web.AppKey[Router]] = web.AppKey("router")

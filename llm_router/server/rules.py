@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple
 from llm_router.config.values import Access
 from llm_router.errors import ApiError, ConfigError
 
-ANONYMOUS: Final = "anonymous"
+ANONYMOUS: Final = ""  # the client of requests that bring no key
 
 _OPEN_PATHS = frozenset({"/health", "/ready"})
 _ADMIN_PATHS = ("/config", "/circuit-breaker")
@@ -33,7 +33,7 @@ _CLOSE = {"Connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Identity:
     """Who asks: the role that its key gives, and a short name for the ledger that does not tell the key.
 
     `cors` is the configured foreign origin whose scripts may read the answer, empty for all others.
@@ -73,14 +73,14 @@ class Rules:
         self._hosts = frozenset(name.strip().lower().rstrip(".") for name in (*access.allowed_hosts, host))
         self._origins = frozenset(_plain_origin(origin) or origin for origin in access.allowed_origins)
         self._good_hosts: set[str] = set()
-        self._strangers: dict[str | None, Caller] = {None: Caller("anonymous", ANONYMOUS)}
+        self._strangers: dict[str | None, Identity] = {None: Identity("anonymous", ANONYMOUS)}
         # Keys are looked up by a digest under a secret of this process: the time that a look-up takes tells nothing
         # about a key, and does not grow with their number.
-        self._keys = {_digest(key): Caller("client", client_name(key)) for key in access.api_keys if key}
+        self._keys = {_digest(key): Identity("client", client_name(key)) for key in access.api_keys if key}
         if access.admin_key:
-            self._keys[_digest(access.admin_key)] = Caller("admin", client_name(access.admin_key))
+            self._keys[_digest(access.admin_key)] = Identity("admin", client_name(access.admin_key))
 
-    def judge(self, facts: Facts) -> ApiError | Caller:
+    def judge(self, facts: Facts) -> ApiError | Identity:
         """The refusal, or who it is that may ask."""
         refusal = self._judge_host(facts)
         if refusal is not None:
@@ -92,15 +92,15 @@ class Rules:
                 return verdict
             cors = verdict
             if cors and facts.method == "OPTIONS":
-                return Caller("anonymous", ANONYMOUS, cors)  # browsers send no key with a preflight
-        caller = self._identify(facts)
-        if isinstance(caller, ApiError):
-            return caller
+                return Identity("anonymous", ANONYMOUS, cors)  # browsers send no key with a preflight
+        identity = self._identify(facts)
+        if isinstance(identity, ApiError):
+            return identity
         if facts.method not in _READING and facts.path.startswith(_ADMIN_PATHS):
-            refusal = self._judge_change(facts, caller)
+            refusal = self._judge_change(facts, identity)
             if refusal is not None:
                 return refusal
-        return Caller(caller.role, caller.client, cors) if cors else caller
+        return Identity(identity.role, identity.client, cors) if cors else identity
 
     def _judge_host(self, facts: Facts) -> ApiError | None:
         if len(facts.hosts) > 1:
@@ -160,7 +160,7 @@ class Rules:
         own = (_plain_origin(f"{scheme}://{name}:{facts.port}") for name in _LOOPBACK_ORIGINS)
         return bool(authority) and facts.port > 0 and origin in own
 
-    def _identify(self, facts: Facts) -> ApiError | Caller:
+    def _identify(self, facts: Facts) -> ApiError | Identity:
         if self._keys:
             found = self._keys.get(_digest(_bearer(facts.authorization)))
             if found is not None:
@@ -171,20 +171,20 @@ class Rules:
         stranger = self._strangers.get(facts.authorization)
         return stranger if stranger is not None else self._meet(facts.authorization)
 
-    def _meet(self, authorization: str | None) -> Caller:
+    def _meet(self, authorization: str | None) -> Identity:
         """Where no key is asked for, what a client sends as one still tells it from others."""
         token = _bearer(authorization)
         if len(self._strangers) >= _REMEMBERED:
             self._strangers.clear()
-        caller = Caller("anonymous", client_name(token) if token else ANONYMOUS)
-        return self._strangers.setdefault(authorization, caller)
+        identity = Identity("anonymous", client_name(token) if token else ANONYMOUS)
+        return self._strangers.setdefault(authorization, identity)
 
-    def _judge_change(self, facts: Facts, caller: Caller) -> ApiError | None:
+    def _judge_change(self, facts: Facts, identity: Identity) -> ApiError | None:
         """Changes to configuration and circuits need more than reading does."""
         if self.access.admin_key:
-            if caller.role == "admin":
+            if identity.role == "admin":
                 return None
-            if caller.role == "anonymous":
+            if identity.role == "anonymous":
                 return _unauthorized("wrong" if facts.authorization else "missing", "the key in ROUTER_ADMIN_KEY")
             message = "Changes to configuration and circuits need the key in ROUTER_ADMIN_KEY"
         elif self.access.api_keys or (not facts.forwarded and _is_loopback(facts.peer)):

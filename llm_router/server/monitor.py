@@ -1,0 +1,191 @@
+"""Routes that only look: health, metrics, models, providers, the ledger, and what this is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+
+from llm_router import __version__
+from llm_router.accounting.report import DIMENSIONS, parse_since
+from llm_router.config.values import Snapshot
+from llm_router.errors import ApiError
+from llm_router.server.answers import json_answer
+from llm_router.server.guard import identity_of
+from llm_router.server.keys import ROUTER
+from llm_router.server.openapi import description
+from llm_router.server.page import front_page
+
+_PROMETHEUS_TYPES: Final = ("text/plain", "application/openmetrics-text")
+
+
+def add_routes(app: web.Application) -> None:
+    """Registers the routes of this room."""
+    for path, handler in {
+        "/": front,
+        "/health": health,
+        "/ready": ready,
+        "/metrics": metrics,
+        "/providers": providers,
+        "/models": models,
+        "/v1/models": models,
+        "/v1/requests/{request_id}": ledger_request,
+        "/v1/usage": usage,
+        "/openapi.json": openapi,
+    }.items():
+        app.router.add_get(path, handler)
+
+
+async def front(request: web.Request) -> web.StreamResponse:
+    """GET /: a page for people, JSON for programs."""
+    if quality(request.headers.get(hdrs.ACCEPT, ""), "text/html") > 0:
+        return web.Response(text=front_page(), content_type="text/html", headers={"X-Content-Type-Options": "nosniff"})
+    return json_answer(
+        {
+            "name": "llm-router",
+            "version": __version__,
+            "what": "an OpenAI-compatible proxy that picks the model for each request",
+            "chat": "POST /v1/chat/completions",
+            "routes": "/openapi.json",
+            "docs": "the folder docs/ of the source; docs/API.md lists every route",
+        }
+    )
+
+
+async def health(request: web.Request) -> web.StreamResponse:
+    """GET /health: the process is alive. Says nothing about upstreams."""
+    router = request.app[ROUTER]
+    snapshot = router.snapshot
+    return json_answer(
+        {
+            "status": "healthy",
+            "version": __version__,
+            "uptime_s": round(max(0.0, time.time() - router.started), 3),
+            "routing_mode": snapshot.routing_mode,
+            "providers": [provider.name for provider in snapshot.providers.values() if provider.configured],
+            "categories": list(snapshot.categories),
+        }
+    )
+
+
+async def ready(request: web.Request) -> web.StreamResponse:
+    """GET /ready: whether a request sent now could be answered."""
+    router = request.app[ROUTER]
+    if router.draining:
+        return json_answer({"status": "draining"}, 503)
+    if not router.has_able_candidate():
+        return json_answer({"status": "no_able_candidate"}, 503)
+    return json_answer({"status": "ready"})
+
+
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """GET /metrics: JSON, or Prometheus text for those who ask for text rather than JSON."""
+    router = request.app[ROUTER]
+    accept = request.headers.get(hdrs.ACCEPT, "")
+    wanted = max(quality(accept, kind) for kind in _PROMETHEUS_TYPES)
+    if wanted > quality(accept, "application/json"):
+        body, content_type = router.metrics.prometheus(accept)
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+    return json_answer({**router.metrics.to_json(), "circuit_breaker": router.circuit_report()})
+
+
+async def providers(request: web.Request) -> web.StreamResponse:
+    """GET /providers."""
+    snapshot = request.app[ROUTER].snapshot
+    return json_answer(
+        {
+            "providers": {
+                name: {"base_url": provider.base_url, "configured": provider.configured}
+                for name, provider in snapshot.providers.items()
+            },
+            "default_provider": snapshot.default_provider,
+        }
+    )
+
+
+async def models(request: web.Request) -> web.StreamResponse:
+    """GET /v1/models and /models: what may be written as `model`."""
+    router = request.app[ROUTER]
+    created = int(router.started)
+    return json_answer(
+        {
+            "object": "list",
+            "data": [
+                {"id": name, "object": "model", "created": created, "owned_by": owner}
+                for name, owner in model_names(router.snapshot).items()
+            ],
+        }
+    )
+
+
+def model_names(snapshot: Snapshot) -> dict[str, str]:
+    """Every name that a request may carry and that we know of, with who answers to it."""
+    names = {"router": "llm-router"}
+    names |= {f"router/{category}": "llm-router" for category in snapshot.categories}
+    chains = (model for category in snapshot.categories.values() for model in category.models)
+    return names | {model: model.partition("/")[0] for model in chains}
+
+
+async def ledger_request(request: web.Request) -> web.StreamResponse:
+    """GET /v1/requests/{request_id}: its ledger record, 202 while it is not settled."""
+    bookkeeper = request.app[ROUTER].bookkeeper
+    name = request.match_info["request_id"]
+    client = _own_client(request)
+    # asked in this order: a request that settles between the two questions is found by the second
+    if bookkeeper.pending(name, client):
+        return json_answer({"request_id": name, "status": "pending"}, 202, {"Retry-After": "1"})
+    record = await asyncio.to_thread(bookkeeper.request, name, client)
+    if record is None:
+        raise ApiError(404, f"There is no request {name[:130]!a} in the ledger", code="request_not_found")
+    return json_answer(record)
+
+
+async def usage(request: web.Request) -> web.StreamResponse:
+    """GET /v1/usage?by=&since=: sums over the ledger."""
+    query: Mapping[str, str] = request.query
+    by = query.get("by") or "model"
+    if by not in DIMENSIONS:
+        raise ApiError(400, f"'by' must be one of {', '.join(DIMENSIONS)}", param="by")
+    since = None
+    if text := query.get("since"):
+        try:
+            since = parse_since(text, time.time())
+        except (ValueError, OverflowError) as error:
+            raise ApiError(400, f"'since': {error}", param="since") from None
+    client = _own_client(request)
+    rows = await asyncio.to_thread(request.app[ROUTER].bookkeeper.usage, by, since, client)
+    answer: dict[str, Any] = {"object": "list", "by": by, "since": since, "data": rows}
+    return json_answer(answer)
+
+
+async def openapi(request: web.Request) -> web.StreamResponse:
+    """GET /openapi.json: this API for machines."""
+    return json_answer(description())
+
+
+def _own_client(request: web.Request) -> str | None:
+    """The client whose records the caller may see; None for all of them.
+
+    Where keys are asked for, each key sees its own requests and the admin key all; without keys nobody can be told
+    from anybody, and everybody may see everything.
+    """
+    identity = identity_of(request)
+    return identity.client if identity.role == "client" else None
+
+
+def quality(accept: str, media_type: str) -> float:
+    """How much an Accept header wants exactly this media type; wildcards want nothing in particular."""
+    for entry in accept.split(","):
+        name, *parameters = (part.strip().lower() for part in entry.split(";"))
+        if name == media_type:
+            for parameter in parameters:
+                if parameter.startswith("q="):
+                    try:
+                        return float(parameter[2:])
+                    except ValueError:
+                        return 0.0
+            return 1.0
+    return 0.0
