@@ -155,6 +155,10 @@ class Bookkeeper:
         """Answers that were estimated because counting had fallen behind."""
         return self._settler.degraded
 
+    def drift_ratios(self) -> dict[str, tuple[float | None, float | None]]:
+        """Reported over counted tokens by model, for input and output."""
+        return self.drift.ratios()
+
     @property
     def trouble(self) -> str:
         """Why the ledger cannot be written at the moment; empty if it can."""

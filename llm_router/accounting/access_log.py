@@ -1,0 +1,99 @@
+"""One line per settled request, as text or JSON: what happened, how long it took, what it cost. Never what was said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import orjson
+
+from llm_router.accounting.booking import LedgerRecord, Settled
+
+# What could break a line, forge one, or drive a terminal; spaces too, since they part the fields.
+_UNSAFE: Final = re.compile(r"[^!-~]|[\\\"=]")
+
+
+class AccessLog:
+    """A sink of the bookkeeper that writes through `write`, one call per batch. Errors of `write` end with it."""
+
+    def __init__(self, write: Callable[[str], object], form: Literal["text", "json"] = "text") -> None:
+        self._write = write
+        self.form = form
+
+    def __repr__(self) -> str:
+        return f"<AccessLog {self.form}>"
+
+    def __call__(self, batch: Sequence[Settled]) -> None:
+        """Writes the lines of settled requests."""
+        line = json_line if self.form == "json" else text_line
+        self._write("".join([line(settled) for settled in batch]))
+
+
+def text_line(settled: Settled) -> str:
+    """`time request key=value ...`, the keys always in the same order; a dash stands for what is unknown."""
+    record = settled.record
+    end = record.started + (record.total_ms or 0.0) / 1000
+    stamp = datetime.fromtimestamp(end, UTC).isoformat(timespec="milliseconds")
+    return (
+        f"{stamp[:-6]}Z request id={_safe(record.request_id)} category={_safe(record.category)} "
+        f"model={_safe(record.model)} outcome={record.outcome} status={record.status} "
+        f"attempts={_attempts(settled)} first_byte_ms={_number(record.first_byte_ms)} ms={_number(record.total_ms)} "
+        f"in={_number(record.input_tokens)} out={_number(record.output_tokens)} cost_usd={_dollars(record)} "
+        f"cost_source={record.cost_source or '-'}\n"
+    )
+
+
+def json_line(settled: Settled) -> str:
+    """The same as one JSON object."""
+    record = settled.record
+    line = {
+        "time": record.started + (record.total_ms or 0.0) / 1000,
+        "event": "request",
+        "request_id": record.request_id,
+        "category": record.category,
+        "model": record.model or None,
+        "outcome": record.outcome,
+        "status": record.status,
+        "failure": record.failure,
+        "attempts": [f"{attempt.model}:{attempt.kind}" for attempt in settled.attempts],
+        "first_byte_ms": record.first_byte_ms,
+        "ms": record.total_ms,
+        "input_tokens": record.input_tokens,
+        "output_tokens": record.output_tokens,
+        "cost_usd": record.cost_usd,
+        "cost_source": record.cost_source,
+    }
+    try:
+        return orjson.dumps(line).decode() + "\n"
+    except TypeError:  # a lone surrogate in a name
+        cleaned = {name: _safe(value) if isinstance(value, str) else value for name, value in line.items()}
+        cleaned["attempts"] = [_safe(attempt.model) for attempt in settled.attempts]
+        return orjson.dumps(cleaned).decode() + "\n"
+
+
+def _attempts(settled: Settled) -> str:
+    attempts = settled.attempts
+    if len(attempts) == 1 and attempts[0].kind == "ok":
+        return "1"
+    kinds = ",".join(f"{_safe(attempt.model)}:{attempt.kind}" for attempt in attempts)
+    return f"{len(attempts)}({kinds})" if attempts else "0"
+
+
+def _safe(text: str) -> str:
+    if not text:
+        return "-"
+    return _UNSAFE.sub(_escape, text) if _UNSAFE.search(text) else text
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode() if found[0] not in ' "=\\' else f"\\x{ord(found[0]):02x}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def _dollars(record: LedgerRecord) -> str:
+    return "-" if record.cost_usd is None else f"{record.cost_usd:.8f}".rstrip("0").rstrip(".")

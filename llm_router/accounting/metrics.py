@@ -1,0 +1,280 @@
+"""Live figures of this process: what `/metrics` shows as JSON and to Prometheus.
+
+Plain numbers under one lock, fed by the bookkeeper once per batch; all figures of a request appear together. The
+Prometheus text is made when it is asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from llm_router.accounting.booking import LedgerRecord, Settled
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+TOKENS: Final = (16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576)
+_RECENT: Final = 50
+# Clients may name any model: past so many names the rest is one.
+_MAX_LABELS: Final = 100
+_OTHER: Final = "other"
+
+
+class Histogram:
+    """Observations sorted into buckets; `counts` has one more entry than `bounds`, for what is above them all."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Adds one observation."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """(upper bound, observations up to it) pairs, as Prometheus counts them."""
+        total = 0
+        pairs = []
+        for bound, count in zip((*map(str, map(float, self.bounds)), "+Inf"), self.counts, strict=True):
+            total += count
+            pairs.append((bound, float(total)))
+        return pairs
+
+
+class ModelFigures:
+    """Sums over the requests that one model answered."""
+
+    __slots__ = ("cached_input", "cost", "first_byte", "input_tokens", "output_tokens", "reasoning", "unknown_cost")
+
+    def __init__(self) -> None:
+        self.first_byte = Histogram(SECONDS)
+        self.input_tokens = 0
+        self.cached_input = 0
+        self.output_tokens = 0
+        self.reasoning = 0
+        self.cost: dict[str, float] = {}
+        self.unknown_cost = 0
+
+
+class Watched(Protocol):
+    """What is read off the bookkeeper at the moment somebody asks."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are running."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for being settled."""
+        ...
+
+    @property
+    def unwritten(self) -> int:
+        """Records that wait for the ledger."""
+        ...
+
+    @property
+    def lost(self) -> int:
+        """Records that the ledger never got."""
+        ...
+
+    @property
+    def degraded(self) -> int:
+        """Answers that were estimated because counting had fallen behind."""
+        ...
+
+    def drift_ratios(self) -> Mapping[str, tuple[float | None, float | None]]:
+        """Reported over counted tokens by model, for input and output."""
+        ...
+
+
+def no_circuits() -> dict[str, Any]:
+    """The circuit part of the figures before there are circuits."""
+    return {"open_circuits": [], "circuits": {}}
+
+
+class Metrics:
+    """Counts settled requests. `observe` is the bookkeeper's sink; the rest may be called from any thread.
+
+    `circuits` gives `{"open_circuits": [model], "circuits": {model: {"state": ..}}}` when asked, `watched` is the
+    bookkeeper; both may be set after construction.
+    """
+
+    def __init__(self, version: str = "") -> None:
+        self._lock = threading.Lock()
+        self._labels: set[str] = set()
+        self._recent: deque[LedgerRecord] = deque(maxlen=_RECENT)
+        self._success = self._failed = self._cancelled = 0
+        self._timed = 0
+        self._ms = 0.0
+        self._cost = 0.0
+        self._models: dict[str, int] = {}
+        self._categories: dict[str, int] = {}
+        self._providers: dict[str, int] = {}
+        self.version = version
+        self.circuits: Callable[[], Mapping[str, Any]] = no_circuits
+        self.watched: Watched | None = None
+        # Read by the Prometheus collector, under the lock.
+        self.outcomes: dict[tuple[str, str, str], int] = {}
+        self.by_model: dict[str, ModelFigures] = {}
+        self.durations: dict[str, Histogram] = {}
+        self.input_sizes = Histogram(TOKENS)
+        self.output_sizes = Histogram(TOKENS)
+        self.attempts: dict[tuple[str, str], int] = {}
+        self.failovers = 0
+        self.estimated = 0
+        self._registry: CollectorRegistry | None = None
+
+    def __repr__(self) -> str:
+        return f"<Metrics requests={self._success + self._failed + self._cancelled}>"
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Held while figures change and while they are read together."""
+        return self._lock
+
+    def observe(self, batch: Sequence[Settled]) -> None:
+        """Takes over settled requests, each as a whole."""
+        with self._lock:
+            for settled in batch:
+                self._observe(settled)
+
+    def _observe(self, settled: Settled) -> None:
+        record = settled.record
+        outcome, category = record.outcome, self._label(record.category)
+        if outcome == "completed":
+            self._success += 1
+        elif outcome == "cancelled":
+            self._cancelled += 1
+        else:
+            self._failed += 1
+        self._recent.append(record)
+        self._categories[category] = self._categories.get(category, 0) + 1
+        model = self._label(record.model) if record.model else ""
+        key = (category, model, outcome)
+        self.outcomes[key] = self.outcomes.get(key, 0) + 1
+        if record.total_ms is not None:
+            self._timed += 1
+            self._ms += record.total_ms
+            durations = self.durations.get(category)
+            if durations is None:
+                durations = self.durations[category] = Histogram(SECONDS)
+            durations.observe(record.total_ms / 1000)
+        if record.cost_usd:
+            self._cost += record.cost_usd
+        if record.counted_by == "estimate":
+            self.estimated += 1
+        self._observe_attempts(settled)
+        if model:
+            self._observe_model(record, model)
+
+    def _observe_attempts(self, settled: Settled) -> None:
+        attempts = settled.attempts
+        for attempt in attempts:
+            key = (self._label(attempt.model), attempt.kind)
+            self.attempts[key] = self.attempts.get(key, 0) + 1
+        if len(attempts) > 1:
+            self.failovers += len(attempts) - 1
+
+    def _observe_model(self, record: LedgerRecord, model: str) -> None:
+        self._models[model] = self._models.get(model, 0) + 1
+        provider = record.provider if model != _OTHER else _OTHER
+        self._providers[provider] = self._providers.get(provider, 0) + 1
+        figures = self.by_model.get(model)
+        if figures is None:
+            figures = self.by_model[model] = ModelFigures()
+        if record.first_byte_ms is not None:
+            figures.first_byte.observe(record.first_byte_ms / 1000)
+        if record.input_tokens is not None:
+            figures.input_tokens += record.input_tokens
+            self.input_sizes.observe(record.input_tokens)
+        if record.output_tokens is not None:
+            figures.output_tokens += record.output_tokens
+            self.output_sizes.observe(record.output_tokens)
+        figures.cached_input += record.reported_cache_read or 0
+        figures.reasoning += record.reported_reasoning or 0
+        if record.cost_usd is None:
+            figures.unknown_cost += 1
+        elif record.cost_source is not None:
+            figures.cost[record.cost_source] = figures.cost.get(record.cost_source, 0.0) + record.cost_usd
+
+    def _label(self, name: str) -> str:
+        labels = self._labels
+        if name in labels:
+            return name
+        if len(labels) >= _MAX_LABELS:
+            return _OTHER
+        labels.add(name)
+        return name
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures under the names that the contract fixes, and a few more."""
+        with self._lock:
+            figures = {
+                "requests": {
+                    "total": self._success + self._failed + self._cancelled,
+                    "success": self._success,
+                    "failed": self._failed,
+                    "cancelled": self._cancelled,
+                },
+                "avg_latency_ms": round(self._ms / self._timed, 2) if self._timed else 0.0,
+                "total_cost_usd": round(self._cost, 10),
+                "unknown_cost_requests": sum(figures.unknown_cost for figures in self.by_model.values()),
+                "estimated_counts": self.estimated,
+                "failovers": self.failovers,
+                "model_distribution": dict(self._models),
+                "category_distribution": dict(self._categories),
+                "provider_distribution": dict(self._providers),
+            }
+            recent = list(self._recent)
+        figures["circuit_breaker"] = self.circuits()
+        figures["recent_requests"] = [_recent(record) for record in reversed(recent)]
+        if self.watched is not None:
+            figures["in_flight"] = self.watched.in_flight
+            figures["unsettled"] = self.watched.queued
+        return figures
+
+    def prometheus(self, accept: str) -> tuple[bytes, str]:
+        """The text that `accept` asks for (Prometheus or OpenMetrics) and its content type.
+
+        Takes milliseconds where there are many series: not for the event loop.
+        """
+        # Fifty milliseconds of imports that a start can do without.
+        from prometheus_client.exposition import choose_encoder
+
+        from llm_router.accounting.prometheus import FiguresCollector, registry_of
+
+        if self._registry is None:
+            self._registry = registry_of(FiguresCollector(self))
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+def _recent(record: LedgerRecord) -> dict[str, Any]:
+    """A record without anything that the client or the model said."""
+    return {
+        "request_id": record.request_id,
+        "started": record.started,
+        "category": record.category,
+        "model": record.model or None,
+        "stream": bool(record.stream),
+        "outcome": record.outcome,
+        "status": record.status,
+        "attempts": record.attempt_count,
+        "first_byte_ms": record.first_byte_ms,
+        "total_ms": record.total_ms,
+        "input_tokens": record.input_tokens,
+        "output_tokens": record.output_tokens,
+        "cost_usd": record.cost_usd,
+        "cost_source": record.cost_source,
+    }
