@@ -31,6 +31,7 @@ from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.breaker import Block, Circuits, Permit
 from llm_router.routing.classify import Brain
 from llm_router.routing.decision import Decision, decide
+from llm_router.routing.latency import FirstTokens
 from llm_router.routing.plan import (
     Candidate,
     Obstacle,
@@ -76,6 +77,7 @@ class Router:
         self.circuits = Circuits(snapshot.breaker)
         self.tasks = Tasks()
         self.sweep = IdleSweep()
+        self.first_tokens = FirstTokens()
         self.clock = clock
         self.started = clock()
         self.draining = False
@@ -267,6 +269,8 @@ class Router:
         exchange.committed_ms = (now - began) * 1000
         exchange.first_byte_ms = (now - exchange.started_at) * 1000
         self.circuits.committed(permit)
+        if exchange.chat.stream:
+            self.first_tokens.note(candidate.model, now - began)
         return won
 
     def _target(self, candidate: Candidate, permit: Permit, live: Live) -> Target:
@@ -367,7 +371,7 @@ class Router:
             block=block,
             misfit=misfit,
             cost=cost,
-            first_token_s=self.metrics.first_token_s,
+            first_token_s=self.first_tokens.typical,
         )
 
     def explain(self, chat: ChatRequest, max_price: float | None = None) -> dict[str, Any]:

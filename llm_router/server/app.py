@@ -5,27 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from llm_router import __version__
+from llm_router.accounting.access_log import AccessLog
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.metrics import Metrics
 from llm_router.accounting.ranks import Encodings
 from llm_router.config.values import Snapshot
+from llm_router.demo import demo_greeting, start_demo
 from llm_router.errors import ApiError, ConfigError
 from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.dispatch import Router
 from llm_router.proxy.state import CircuitFile, prepare_folder
 from llm_router.proxy.upstream import UpstreamClient
+from llm_router.routing.classify import Brain
 from llm_router.server import admin, monitor, systemd
 from llm_router.server.bodies import expect_later
 from llm_router.server.chat import chat
@@ -34,7 +38,8 @@ from llm_router.server.keys import ROUTER
 
 log = logging.getLogger("llm_router")
 
-EXIT_OK, EXIT_CONFIG, EXIT_PORT, EXIT_FAILED = 0, 78, 69, 1
+EXIT_OK, EXIT_CONFIG, EXIT_PORT = 0, 78, 69
+FIRST_ENCODING = "o200k_base"
 DATA = Path(__file__).parent.parent / "data"
 WATCH_CONFIG_EVERY = 1.0
 BACKLOG = 4096
@@ -53,44 +58,47 @@ def make_app(router: Router) -> web.Application:
 
 def make_router(snapshot: Snapshot, config_file: ConfigFile, environ: Mapping[str, str]) -> Router:
     """The live parts, with the encodings built: nothing streams yet, so nobody feels it."""
-    persistent = prepare_folder(snapshot.state_dir)
-    metrics = Metrics()
+    folder = Path(snapshot.state_dir) if prepare_folder(snapshot.state_dir) else None
+    metrics = Metrics(__version__)
     encodings = Encodings()
+    encodings.build(FIRST_ENCODING)
     bookkeeper = Bookkeeper(
-        snapshot.state_dir if persistent else None,
-        metrics=metrics,
-        encodings=encodings,
+        folder,
+        find_encoding=encodings.get,
+        sinks=[metrics.observe, *access_logs(snapshot)],
         count=snapshot.count,
-        log_format=snapshot.log_format,
     )
-    return Router(
+    bookkeeper.start()
+    router = Router(
         snapshot,
         shipped_prices=(DATA / "prices.json").read_bytes(),
-        weights=(DATA / "classifier.bin").read_bytes(),
+        brain=Brain.load((DATA / "classifier.bin").read_bytes()),
         upstream=UpstreamClient(environ=environ),
         bookkeeper=bookkeeper,
         metrics=metrics,
         config_file=config_file,
-        circuit_file=CircuitFile(snapshot.state_dir) if persistent else None,
+        circuit_file=CircuitFile(snapshot.state_dir) if folder is not None else None,
     )
+    metrics.watched = bookkeeper
+    metrics.circuits = router.circuit_report
+    return router
+
+
+def access_logs(snapshot: Snapshot) -> list[AccessLog]:
+    """The access log on standard error; none where the log level is above info."""
+    if snapshot.log_level not in ("debug", "info"):
+        return []
+
+    def write(lines: str) -> None:
+        sys.stderr.write(lines)
+        sys.stderr.flush()
+
+    return [AccessLog(write, snapshot.log_format)]
 
 
 def run(flags: Mapping[str, Any]) -> int:
     """Serves until told to stop; the exit code says why it ended."""
-    environ = dict(os.environ)
-    config_file = ConfigFile(environ, flags)
-    try:
-        snapshot = config_file.load()
-    except ConfigError as error:
-        print(f"llm-router: {error}", file=sys.stderr)
-        return EXIT_CONFIG
-    set_up_logging(snapshot)
-    try:
-        listener = listen(snapshot.host, snapshot.port)
-    except OSError as error:
-        print(f"llm-router: cannot listen on {snapshot.host}:{snapshot.port}: {error.strerror}", file=sys.stderr)
-        return EXIT_PORT
-    return _runner()(serve(snapshot, config_file, environ, listener))
+    return _runner()(_main(flags))
 
 
 def _runner() -> Any:
@@ -99,6 +107,66 @@ def _runner() -> Any:
     except ImportError:
         return asyncio.run
     return uvloop.run
+
+
+async def _main(flags: Mapping[str, Any]) -> int:
+    if not flags.get("demo"):
+        return await _start(ConfigFile(os.environ, flags), os.environ)
+    demo = await start_demo(os.environ)
+    try:
+        # The demo reads neither the user's configuration nor a .env beside it.
+        folder = Path(demo.environ["ROUTER_CONFIG_FILE"]).parent
+        flags = {**flags, "config": None}
+        return await _start(ConfigFile(demo.environ, flags, folder), demo.environ, demo_greeting)
+    finally:
+        await demo.close()
+
+
+async def _start(
+    config_file: ConfigFile, environ: Mapping[str, str], greeting: Callable[[str], str] | None = None
+) -> int:
+    try:
+        snapshot = config_file.load()
+    except ConfigError as error:
+        print(f"llm-router: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    set_up_logging(snapshot)
+    if (problem := unguarded(snapshot)) is not None:
+        print(f"llm-router: {problem}", file=sys.stderr)
+        return EXIT_CONFIG
+    try:
+        listener = listen(snapshot.host, snapshot.port)
+    except OSError as error:
+        print(f"llm-router: cannot listen on {snapshot.host}:{snapshot.port}: {error.strerror}", file=sys.stderr)
+        return EXIT_PORT
+    return await serve(snapshot, config_file, environ, listener, greeting)
+
+
+def unguarded(snapshot: Snapshot) -> str | None:
+    """Why this address may not be bound: anybody on the network could spend the keys."""
+    access = snapshot.access
+    if access.api_keys or is_loopback(snapshot.host):
+        return None
+    if access.allow_unauthenticated:
+        log.warning(
+            "serving %s without a key: whoever reaches it can spend yours; publishing it wider needs ROUTER_API_KEY",
+            snapshot.host,
+        )
+        return None
+    return (
+        f"refusing to bind {snapshot.host}, which is reachable from other machines, without a key: set ROUTER_API_KEY, "
+        "or say --allow-unauthenticated (ROUTER_ALLOW_UNAUTHENTICATED=1)"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def set_up_logging(snapshot: Snapshot) -> None:
@@ -110,8 +178,7 @@ def set_up_logging(snapshot: Snapshot) -> None:
 
 def listen(host: str, port: int) -> socket.socket:
     """A bound, listening socket. Raises OSError, also where another process listens on the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    info = socket.getaddrinfo(host, port, family=0 if not host else family, type=socket.SOCK_STREAM)[0]
+    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     listener = socket.socket(info[0], socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -125,7 +192,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def serve(
-    snapshot: Snapshot, config_file: ConfigFile, environ: Mapping[str, str], listener: socket.socket
+    snapshot: Snapshot,
+    config_file: ConfigFile,
+    environ: Mapping[str, str],
+    listener: socket.socket,
+    greeting: Callable[[str], str] | None,
 ) -> int:
     """From the first request to the last."""
     router = make_router(snapshot, config_file, environ)
@@ -146,7 +217,8 @@ async def serve(
     log.info("llm-router %s is ready on %s", __version__, address)
     await stop.wait()
     notifier.stopping()
-    await shut_down(router, runner, site, snapshot.drain_timeout)
+    await shut_down(router, runner, site, router.snapshot.drain_timeout)
+    notifier.close()
     return EXIT_OK
 
 

@@ -53,7 +53,7 @@ async def _chat(request: web.Request) -> web.StreamResponse:
         request_id=request_id(request),
         client=client_of(request),
         session=request.headers.get("x-session-id", ""),
-        max_price=_max_price(request.headers.get("x-router-max-price")),
+        max_price=max_price_of(request),
     )
     if request.headers.get("x-router-dry-run") == "1":
         return json_answer(router.explain(parsed, caller.max_price))
@@ -63,7 +63,9 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     return client.response
 
 
-def _max_price(text: str | None) -> float | None:
+def max_price_of(request: web.Request) -> float | None:
+    """The most that this request may cost, in USD, as its header says. Raises ApiError (400)."""
+    text = request.headers.get("x-router-max-price")
     if text is None:
         return None
     try:
