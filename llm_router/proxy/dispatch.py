@@ -322,7 +322,7 @@ class Router:
         if self._saving or self._circuit_file is None or self.circuits.version == self._saved_version:
             return
         self._saving = True
-        self.tasks.start(self._save_circuits(self._circuit_file), "save circuits")
+        self.tasks.begin(self._save_circuits(self._circuit_file), "save circuits")
 
     async def _save_circuits(self, file: CircuitFile) -> None:
         try:

@@ -28,7 +28,10 @@ SWEEP_EVERY = 0.25
 class ClientStream(Protocol):
     """The client's side of a streamed answer, after its head was sent."""
 
-    full: bool
+    @property
+    def full(self) -> bool:
+        """Whether the client has not read enough yet."""
+        ...
 
     def write(self, data: bytes) -> None:
         """Sends whole events; never blocks. Does nothing once the client has left."""

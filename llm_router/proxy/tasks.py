@@ -34,6 +34,11 @@ class Tasks:
         task.add_done_callback(self._finished)
         return task
 
+    def begin(self, work: Coroutine[Any, Any, Any], name: str = "") -> None:
+        """As `start`, for work that nobody will wait for."""
+        task = self.start(work, name)
+        assert task is not None
+
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

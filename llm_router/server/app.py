@@ -98,15 +98,11 @@ def access_logs(snapshot: Snapshot) -> list[AccessLog]:
 
 def run(flags: Mapping[str, Any]) -> int:
     """Serves until told to stop; the exit code says why it ended."""
-    return _runner()(_main(flags))
-
-
-def _runner() -> Any:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run
-    return uvloop.run
+        return asyncio.run(_main(flags))
+    return uvloop.run(_main(flags))
 
 
 async def _main(flags: Mapping[str, Any]) -> int:
@@ -207,14 +203,15 @@ async def serve(
     notifier = systemd.Notifier.from_environment(environ)
     stop = asyncio.Event()
     _handle_signals(router, stop, notifier)
-    router.tasks.start(_watch(router), "watch configuration")
+    router.tasks.begin(_watch(router), "watch configuration")
     _settle_memory()
     notifier.ready()
     notifier.start_watchdog()
-    address = (
-        f"http://{'[' + snapshot.host + ']' if ':' in snapshot.host else snapshot.host}:{listener.getsockname()[1]}"
-    )
+    host = f"[{snapshot.host}]" if ":" in snapshot.host else snapshot.host
+    address = f"http://{host}:{listener.getsockname()[1]}"
     log.info("llm-router %s is ready on %s", __version__, address)
+    if greeting is not None:
+        print(greeting(address), flush=True)
     await stop.wait()
     notifier.stopping()
     await shut_down(router, runner, site, router.snapshot.drain_timeout)
@@ -240,7 +237,10 @@ def _handle_signals(router: Router, stop: asyncio.Event, notifier: systemd.Notif
             await _reload(router)
         notifier.ready()
 
-    loop.add_signal_handler(signal.SIGHUP, lambda: router.tasks.start(reload(), "reload"))
+    def start_reload() -> None:
+        router.tasks.begin(reload(), "reload")
+
+    loop.add_signal_handler(signal.SIGHUP, start_reload)
 
 
 async def _reload(router: Router) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion11, web
 
 from llm_router.errors import ApiError
 from llm_router.proxy.exchange import NONE, Caller
@@ -22,6 +22,7 @@ STREAM_HEADERS = {
 }
 
 
+JSON_HEADERS = {"Content-Type": "application/json"}
 # For answers that were refused before anything was decided.
 UNDECIDED = {f"x-router-{name}": NONE for name in ("category", "mode", "model", "provider")} | {
     "x-router-attempts": "0"
@@ -99,7 +100,7 @@ class HttpDownstream:
 
     async def send_whole(self, body: bytes, headers: dict[str, str], *, as_stream: bool) -> None:
         """A whole answer in one piece."""
-        kind = STREAM_HEADERS if as_stream else {hdrs.CONTENT_TYPE: "application/json"}
+        kind = STREAM_HEADERS if as_stream else JSON_HEADERS
         self.response = web.Response(body=body, headers={**headers, **kind})
 
 
