@@ -204,7 +204,7 @@ def client_name(key: str) -> str:
 
 def check_binding(host: str, access: Access) -> None:
     """Raises ConfigError if the router would listen beyond this machine for everybody without having been told to."""
-    if access.api_keys or access.allow_unauthenticated or host.lower() == "localhost" or _is_loopback(host):
+    if access.api_keys or access.allow_unauthenticated or host.lower() == "localhost" or (host and _is_loopback(host)):
         return
     raise ConfigError(
         f"ROUTER_HOST={host}",
