@@ -440,10 +440,12 @@ async def test_queries_and_methods_of_every_route(stage: Stage) -> None:
         "/config/reload", "/config/category/x", "/circuit-breaker", "/circuit-breaker/reset-all",
         "/circuit-breaker/reset/a/m1", "/v1/models", "/models", "/v1/chat/completions", "/chat/completions",
         "/v1/explain", "/v1/requests/x", "/v1/usage", "/v1/usage?by=model", "/v1/usage?by=nosuch",
-        "/v1/usage?since=yesterday", "/v1/usage?since=-1d", "/v1/usage?since=999999999999d", "/v1/usage?since=7d&by=day",
+        "/v1/usage?since=yesterday", "/v1/usage?since=-1d", "/v1/usage?since=999999999999d",
+        "/v1/usage?since=7d&by=day",
         "/openapi.json", "/v1/responses", "/v1/messages", "/v1/embeddings", "/nosuch", "/v1", "/v1/", "//", "/%00",
         "/%ff%fe", "/..%2f..%2fetc/passwd", "/../../etc/passwd", "/health/", "/health?x=%00", "/v1/models/router",
-        "/" + "x" * 5000, "/circuit-breaker/reset/", "/circuit-breaker/reset/%00", "/circuit-breaker/reset/" + "y" * 3000,
+        "/" + "x" * 5000, "/circuit-breaker/reset/", "/circuit-breaker/reset/%00",
+        "/circuit-breaker/reset/" + "y" * 3000,
         "/v1/requests/" + "z" * 3000, "/v1/requests/..%2f..%2fx", "/v1/requests/%00", "/favicon.ico", "/robots.txt",
     ]  # fmt: skip
     for path in paths:
