@@ -42,8 +42,9 @@ def admitted(access: Access = OPEN, **given: Any) -> Identity:
     "host",
     [
         "localhost", "LOCALHOST:3456", "localhost.", "api.localhost", "localhost.localdomain", "127.0.0.1",
-        "127.0.0.1:1",         "[::1]:3456", "[::1]", "192.168.1.20:3456", "10.0.0.1", "[fe80::1%25eth0]:3456", "[2001:db8::1]", "8.8.8.8",
-        "router", "llm_router:3456", "my-box:80", "host.docker.internal:3456", "router.internal", "router.internal.",
+        "127.0.0.1:1", "[::1]:3456", "[::1]", "192.168.1.20:3456", "10.0.0.1", "[fe80::1%25eth0]:3456",
+        "[2001:db8::1]", "8.8.8.8", "router", "llm_router:3456", "my-box:80", "host.docker.internal:3456",
+        "router.internal", "router.internal.",
     ],
 )  # fmt: skip
 def test_own_and_private_host_names_pass(host: str) -> None:
@@ -55,8 +56,8 @@ def test_own_and_private_host_names_pass(host: str) -> None:
     "host",
     [
         "evil.com", "localhost.evil.com", "127.0.0.1.evil.com:3456", "evil.com:3456", "127.0.0.1.nip.io",
-        "internal.evil.com",         "notinternal.com", "evilinternal.co", "router.internal.evil.com", "1.2.3.4.5", "evil.com.", 
-        "127.1.evil", "xn--80ak6aa92e.com",
+        "internal.evil.com", "notinternal.com", "evilinternal.co", "router.internal.evil.com", "1.2.3.4.5",
+        "evil.com.", "127.1.evil", "xn--80ak6aa92e.com",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/health", "/", "/v1/chat/completions", "/nowhere"])
@@ -70,8 +71,8 @@ def test_foreign_host_names_are_refused(host: str, path: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        "", " ", "a b", "user@localhost", "localhost:port", "localhost:99999", "localhost/x", "[::1", "::1", "lo\ncal",
-        "é.internal", "localhost:1:2",
+        "", " ", "a b", "user@localhost", "localhost:port", "localhost:99999", "localhost/x", "[::1", "::1",
+        "lo\ncal", "é.internal", "localhost:1:2",
     ],
 )  # fmt: skip
 def test_broken_host_is_a_bad_request(host: str) -> None:
@@ -157,11 +158,12 @@ def test_own_origins_pass(origin: str, host: str) -> None:
 @pytest.mark.parametrize(
     "origin",
     [
-        "http://evil.com", "https://evil.com", "null", "", "http://localhost.evil.com", "http://localhost.evil.com:3456",
-        "http://127.0.0.1.evil.com:3456", "http://localhost:8080", "http://localhost", "https://localhost",
-        "http://evil.com:3456", "http://localhost:3456.evil.com", "http://localhost:3456@evil.com", "http://evil.com#localhost:3456", "file://",
-        "http://xlocalhost:3456", "chrome-extension://abcdef", "http://[::1]:80",
-        "ftp://localhost:3456", "//localhost:3456", "localhost:3456", "http://localhost:3456, http://evil.com", "http://192.168.1.7:3456", "http://router:3456",
+        "http://evil.com", "https://evil.com", "null", "", "http://localhost.evil.com",
+        "http://localhost.evil.com:3456", "http://127.0.0.1.evil.com:3456", "http://localhost:8080",
+        "http://localhost", "https://localhost", "http://evil.com:3456", "http://localhost:3456.evil.com",
+        "http://localhost:3456@evil.com", "http://evil.com#localhost:3456", "file://", "http://xlocalhost:3456",
+        "chrome-extension://abcdef", "http://[::1]:80", "ftp://localhost:3456", "//localhost:3456", "localhost:3456",
+        "http://localhost:3456, http://evil.com", "http://192.168.1.7:3456", "http://router:3456",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
