@@ -8,6 +8,7 @@ of the project where an answer is made up, and each of them says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -198,6 +199,7 @@ async def _answer_broken(request: web.Request, fault: str) -> web.StreamResponse
         return _error(500, message, "internal_error")
     if fault == "reset" and request.transport is not None:
         request.transport.abort()
+        return web.Response()  # goes nowhere
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     await response.write(_event({"error": {"message": message, "type": "server_error", "code": "internal_error"}}))
@@ -215,11 +217,12 @@ async def _answer_healthy(request: web.Request) -> web.StreamResponse:
     if not chat.stream:
         return web.json_response(_completion(chat, words, call, usage))
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-    await response.prepare(request)
-    for event in _events(chat, words, call, usage):
-        await response.write(event)
-        await asyncio.sleep(WORD_SECONDS)
-    await response.write(b"data: [DONE]\n\n")
+    with contextlib.suppress(ConnectionError):  # the router leaves when its client does
+        await response.prepare(request)
+        for event in _events(chat, words, call, usage):
+            await response.write(event)
+            await asyncio.sleep(WORD_SECONDS)
+        await response.write(b"data: [DONE]\n\n")
     return response
 
 

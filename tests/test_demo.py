@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
@@ -130,6 +131,20 @@ async def test_healthy_provider_answers_whole(healthy: openai.AsyncOpenAI) -> No
     assert "made-up answer" in (answer.choices[0].message.content or "")
     assert answer.usage is not None
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+async def test_a_reader_that_leaves_is_no_error(
+    demo: DemoSetup, session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither a reader that leaves in the middle nor a connection that is reset on purpose is logged."""
+    body = {"model": "demo-code", "messages": [QUESTION], "stream": True}
+    answer = await session.post(address(demo, "healthy"), json=body)
+    await answer.content.readany()
+    answer.close()
+    with pytest.raises(aiohttp.ClientError):
+        await session.post(address(demo, "broken"), json={})
+    await asyncio.sleep(0.2)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("stream", [True, False])
