@@ -161,7 +161,7 @@ def _add_init(add: AddCommand) -> argparse.ArgumentParser:
     return add(
         "init",
         help="write a router_config.json to start from",
-        description="Writes a configuration file for the providers whose keys are set: where --config says, by default\n"
-        "into the working directory. A file that exists is never overwritten: it is checked instead, and what the\n"
-        "router makes of it is shown. Files of the older project that this one grew from are read as they are.",
+        description="Writes a configuration file for the providers whose keys are set: where --config says, by\n"
+        "default into the working directory. A file that exists is never overwritten: it is checked instead, and\n"
+        "what the router makes of it is shown. Files of the project that this one grew from are read as they are.",
     )

@@ -76,6 +76,8 @@ def setting_rows(snapshot: Snapshot) -> list[SettingRow]:
         )
         for setting in SETTINGS
     ]
+    file_source = snapshot.sources.get("config_file", "default")
+    rows.append(SettingRow("(configuration file)", "ROUTER_CONFIG_FILE", snapshot.config_file or "-", file_source))
     access = snapshot.access
     for key, variable, secrets in (
         ("server.api_key_env", "ROUTER_API_KEY", access.api_keys),

@@ -1,0 +1,254 @@
+"""The pure parts around the load: base URLs, model ids, default chains, timeouts, advice, reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llm_router
+from llm_router.config.advice import advice
+from llm_router.config.defaults import SHIPPED_KEYWORDS, curated_models, default_chain
+from llm_router.config.loading import load
+from llm_router.config.models import full_model_id
+from llm_router.config.report import effective, mask, missing_variables, setting_rows
+from llm_router.config.timeouts import effective_timeouts
+from llm_router.config.urls import base_url
+from llm_router.config.values import BUILTIN_CATEGORIES, BUILTIN_PROVIDERS, Snapshot, Timeouts
+
+PRICES = json.loads((Path(llm_router.__file__).parent / "data/prices.json").read_bytes())
+
+
+def read(content: Any = None, **environ: str) -> Snapshot:
+    """A load of JSON-able content and variables."""
+    data = None if content is None else json.dumps(content).encode()
+    return load({"HOME": "/home/u", **environ}, {}, data, "router_config.json")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text", "normal"),
+    [
+        ("openai", "https://api.openai.com/v1", "https://api.openai.com/v1"),
+        ("openai", "https://api.openai.com/v1/", "https://api.openai.com/v1"),
+        ("openai", "https://api.openai.com", "https://api.openai.com/v1"),
+        ("openai", "HTTPS://API.OpenAI.com//v1//", "https://api.openai.com/v1"),
+        ("openai", "https://api.openai.com/v1/chat/completions", "https://api.openai.com/v1"),
+        ("openai", "https://openrouter.ai", "https://openrouter.ai/api/v1"),
+        ("openai", "https://api.groq.com/openai/v1", "https://api.groq.com/openai/v1"),
+        ("openai", "http://[::1]:8000/x", "http://[::1]:8000/x"),
+        ("anthropic", "https://api.anthropic.com", "https://api.anthropic.com"),
+        ("anthropic", "https://api.anthropic.com/v1/messages", "https://api.anthropic.com"),
+        ("google", "https://generativelanguage.googleapis.com", "https://generativelanguage.googleapis.com/v1beta"),
+        ("google", "https://g.example/v1beta/openai/", "https://g.example/v1beta"),
+        ("google", "https://g.example/v1beta/openai/chat/completions", "https://g.example/v1beta"),
+        ("ollama", "http://localhost:11434/", "http://localhost:11434"),
+        ("ollama", "http://localhost:11434/v1", "http://localhost:11434"),
+        ("ollama", "http://localhost:11434/api/chat", "http://localhost:11434"),
+    ],
+)
+def test_base_urls_are_brought_to_one_form(dialect: str, text: str, normal: str) -> None:
+    """With or without version, trailing slash or endpoint: the same base comes out, and never a double slash."""
+    assert base_url(text, dialect) == normal
+    assert base_url(normal, dialect) == normal
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "api.openai.com", "ftp://x/v1", "http://", "http:///v1", "https://u:p@x/v1", "https://u@x/v1", "http://x/?k=1",
+        "http://x/v1#a", "http://x/v1?", "http://x/../v1", "http://x/a b", "http://x:99999/", "http://x:0/",
+        "http://[::1/v1", "http://x/\u2028", "javascript:alert(1)", "file:///etc/passwd",
+    ],
+)  # fmt: skip
+def test_odd_base_urls_are_refused(text: str) -> None:
+    """Other schemes, credentials, queries, dots, control characters and broken hosts are no base URL."""
+    with pytest.raises(ValueError, match=r"must|is not|names port"):
+        base_url(text, "openai")
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "openai/", "openai//x", "openai/x/", "nosuch/x", "/x", "a b", "x" * 257, "a\n"]
+)
+def test_odd_model_ids_are_refused(text: str) -> None:
+    """An id without a model, with white space or of an unknown provider is refused, with the remedy."""
+    if text == "a\n":
+        assert full_model_id(text, "openai", ["openai"]) == "openai/a"
+        return
+    with pytest.raises(ValueError, match=r"model|provider"):
+        full_model_id(text, "openai", BUILTIN_PROVIDERS)
+
+
+def test_every_curated_model_is_current_and_able() -> None:
+    """Default chains name models that the price table has, that are not withdrawn before 2027 and fit the task."""
+    for model in curated_models():
+        row = PRICES[model]
+        assert row.get("deprecated") is None or row["deprecated"] >= "2027-01-01", model
+        assert row["tools"] is True, model
+        assert row["input"] is not None, model
+        assert row["output"] is not None, model
+    for model in default_chain("reasoning", BUILTIN_PROVIDERS, "x/y")[:-1]:
+        assert PRICES[model]["reasoning"] is True, model
+
+
+@pytest.mark.parametrize("category", [*BUILTIN_CATEGORIES, "creative"])
+def test_default_chains(category: str) -> None:
+    """A chain holds models of the providers whose keys are set, Ollama last; without any, the default model first."""
+    chain = read(OPENAI_API_KEY="k", ANTHROPIC_API_KEY="k").categories["code"].models
+    assert {model.partition("/")[0] for model in chain} == {"openai", "anthropic", "ollama"}
+    alone = default_chain(category, [], "openrouter/z-ai/glm-5")
+    assert alone[0] == "openrouter/z-ai/glm-5"
+    assert [model.partition("/")[0] for model in alone[1:]] == ["ollama"]
+    every = default_chain(category, BUILTIN_PROVIDERS, "x/y")
+    assert len(set(every)) == len(every)
+    assert every[-1].startswith("ollama/")
+    assert len({model.partition("/")[0] for model in every[:4]}) == 4
+
+
+def test_shipped_keywords_are_whole_and_distinct() -> None:
+    """No shipped keyword is blank, repeated, or claimed by two categories."""
+    words = [word for category in SHIPPED_KEYWORDS.values() for word in category]
+    assert len({word.casefold() for word in words}) == len(words)
+    assert all(word == word.strip() and word for word in words)
+
+
+@pytest.mark.parametrize(
+    ("content", "provider", "category", "facts", "first_byte"),
+    [
+        ({}, "openai", "code", "stream", 60),
+        ({}, "openai", "code", "", 600),
+        ({}, "openai", "code", "stream reasoning", 300),
+        ({}, "openai", "code", "stream effort", 300),
+        ({}, "ollama", "code", "stream", 300),
+        ({}, "ollama", "code", "", 600),
+        ({"timeouts": {"first_byte": 7}}, "ollama", "code", "", 7),
+        ({"timeouts": {"first_byte": 7}}, "openai", "code", "stream reasoning effort", 7),
+        ({"timeouts": {"first_byte": 7}, "categories": {"code": {"timeouts": {"first_byte": 8}}}}, "openai", "code",
+         "stream", 8),
+        ({"categories": {"code": {"timeouts": {"first_byte": 8}}}}, "openai", "tools", "stream", 60),
+        ({"categories": {"code": {"timeouts": {"first_byte": 8}}}}, "openai", None, "stream", 60),
+        ({"categories": {"code": {"timeouts": {"first_byte": 8}}},
+          "providers": {"openai": {"timeouts": {"first_byte": 9}}}}, "openai", "code", "stream", 9),
+        ({"providers": {"openai": {"timeouts": {"first_byte": 9}, "models": {"m": {"timeouts": {"first_byte": 10}}}}}},
+         "openai", "code", "stream", 10),
+        ({"providers": {"openai": {"models": {"m": {"timeouts": {"idle": 10}}}}}}, "openai", "code", "stream", 60),
+    ],
+)  # fmt: skip
+def test_the_most_specific_timeout_wins(
+    content: Any, provider: str, category: str | None, facts: str, first_byte: float
+) -> None:
+    """Model before provider before category before global before the default for the kind of request."""
+    snapshot = read(content)
+    limits = effective_timeouts(
+        snapshot,
+        snapshot.providers[provider],
+        snapshot.categories[category] if category else None,
+        "m",
+        stream="stream" in facts,
+        reasoning="reasoning" in facts,
+        effort="effort" in facts,
+    )
+    assert limits.first_byte == first_byte
+    assert (limits.connect, limits.total) == (5.0, 900.0)
+
+
+def test_timeouts_are_chosen_field_by_field() -> None:
+    """A level that names one clock leaves the others to the wider levels."""
+    content = {"providers": {"openai": {"timeouts": {"idle": 1}, "models": {"m": {"timeouts": {"connect": 2}}}}}}
+    snapshot = read(content, ROUTER_TOTAL_TIMEOUT="3")
+    limits = effective_timeouts(
+        snapshot, snapshot.providers["openai"], None, "m", stream=True, reasoning=False, effort=False
+    )
+    assert limits == Timeouts(connect=2.0, first_byte=60.0, idle=1.0, total=3.0)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"OPENAI_API_KEY": '"sk-0123456789abcdef"'}, "OPENAI_API_KEY begins or ends with a quotation mark"),
+        ({"OPENAI_API_KEY": "'sk-0123456789abcdef'"}, "OPENAI_API_KEY begins or ends with a quotation mark"),
+        ({"OPENAI_API_KEY": "sk-your-openai-key"}, "looks like a placeholder"),
+        ({"OPENAI_API_KEY": "${OPENAI_KEY}"}, "looks like a placeholder"),
+        ({"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://api.example.org/v1"}, "travels unencrypted"),
+        ({"ROUTER_API_KEY": '"abc"'}, "remove the quotes"),
+        ({}, "no provider key is set"),
+    ],
+)
+def test_likely_mistakes_are_told(environ: dict[str, str], words: str) -> None:
+    """What is valid and yet looks wrong is told without the secret in it."""
+    found = " ".join(advice(read(None, **environ)))
+    assert words in found
+    assert "0123456789" not in found
+
+
+def test_nothing_is_told_where_nothing_looks_wrong() -> None:
+    """A plain working configuration, a local server without TLS included, gives no advice."""
+    assert (
+        advice(read(None, OPENAI_API_KEY="sk-proj-4f9a", OLLAMA_API_KEY="o", OLLAMA_BASE_URL="http://10.0.0.2:1")) == []
+    )
+
+
+def test_a_chain_that_cannot_answer_is_told() -> None:
+    """A category whose providers all lack their key names the variables."""
+    found = advice(read({"model_mappings": {"code": ["openai/x", "anthropic/y"]}}, OPENROUTER_API_KEY="sk-or-1"))
+    assert found == ["no model of the category code can answer: set OPENAI_API_KEY or ANTHROPIC_API_KEY"]
+
+
+def test_effective_configuration_is_json_without_secrets() -> None:
+    """GET /config shows what is in force; no key, no header value, no credential is in it."""
+    content = {
+        "model_mappings": {"c": ["groq/m"]},
+        "custom_categories": {"c": {"keywords": ["k"], "description": "d"}},
+        "providers": {"groq": {"base_url": "http://g/v1", "api_key_env": "G", "headers": {"x-team": "private"}}},
+        "categories": {"c": {"order": "price", "timeouts": {"idle": 3}, "max_price": 1, "hedge": {"after": "p95"}}},
+        "prices": {"groq/m": {"input": 1}},
+    }
+    secrets = {
+        "G": "gsk-secret",
+        "OPENAI_API_KEY": "sk-secret",
+        "ROUTER_API_KEY": "rk-secret",
+        "ROUTER_ADMIN_KEY": "ak-secret",
+    }
+    shown = effective(read(content, **secrets))
+    text = json.dumps(shown)
+    assert "secret" not in text
+    assert "private" not in text
+    assert set(shown["model_mappings"]) == {*BUILTIN_CATEGORIES, "c"}
+    assert shown["model_mappings"]["c"] == ["groq/m"]
+    assert shown["custom_categories"] == {
+        "c": {"description": "d", "models": ["groq/m"], "keywords": ["k"], "examples": []}
+    }
+    assert shown["keywords"] == {"c": ["k"]}
+    assert shown["routing_mode"] == "local"
+    assert shown["categories"]["c"] == {
+        "order": "price", "timeouts": {"idle": 3.0}, "hedge": {"after": "p95", "budget": 0.05}, "max_price": 1.0,
+    }  # fmt: skip
+    assert shown["server"]["api_keys"] == 1
+    assert effective(read(None, ROUTING_MODE="keywords"))["keywords"]["code"]
+
+
+def test_rows_show_every_setting_with_source_and_masked_secrets() -> None:
+    """`check` can print every setting; of a key at most its last four characters."""
+    snapshot = read({"providers": {"ollama": {"options": {"num_ctx": 8192}}}}, OPENAI_API_KEY="sk-0123456789abcdef")
+    rows = {row.key: row for row in setting_rows(snapshot)}
+    assert rows["providers.openai.api_key_env"].value == "OPENAI_API_KEY=****cdef"
+    assert rows["providers.openai.api_key_env"].source == "environment"
+    assert rows["providers.ollama.options.num_ctx"].value == "8192"
+    assert rows["server.port"].value == "3456"
+    assert all(row.source in ("flag", "environment", ".env", "file", "default") for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("secret", "masked"), [("", "****"), ("short", "****"), ("x" * 11, "****"), ("sk-0123456789", "****6789")]
+)
+def test_masking(secret: str, masked: str) -> None:
+    """A short secret is hidden whole: four characters of it would be too many."""
+    assert mask(secret) == masked
+
+
+def test_missing_variables() -> None:
+    """The variables of a model's provider are named where its key is not set."""
+    assert missing_variables(read(), "google/x") == ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+    assert missing_variables(read(), "ollama/x") == ()
+    assert missing_variables(read(None, OPENAI_API_KEY="k"), "openai/x") == ()
