@@ -5,6 +5,7 @@ Input are OpenAI-shaped bytes, as they went to the client; anything that is not 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from llm_router.wire.usage import Usage, from_openai
 _PARSE_BYTES = 256 * 1024
 _TAIL_BLOCKS = 8
 _MAX_CHOICES = 128
+_COMMENTS = re.compile(rb"(?:\A|(?<=\n\n))(?::[^\r\n]*\n+)+")
 
 
 @dataclass(slots=True)
@@ -196,6 +198,8 @@ def _load_plain(piece: bytes) -> list[Any] | None:
 
     A blank line cannot stand inside a JSON string, so an event's end is a comma between two elements.
     """
+    if b"\n:" in piece or piece.startswith(b":"):
+        piece = _COMMENTS.sub(b"", piece)
     if not piece.startswith(b"data: {"):
         return None
     end = len(piece) - 2 if piece.endswith(b"\n\n") else len(piece)

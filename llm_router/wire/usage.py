@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# No answer has more; such numbers are errors, and must not be billed.
+_MOST_TOKENS = 10**9
+_MOST_DOLLARS = 10**6
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -30,40 +34,47 @@ class Usage:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    """A number of tokens; what cannot be one (negative, absurd, of another type) is 0. Some hosts send `12.0`."""
+    kind = type(value)
+    if kind is int:
+        return value if 0 < value <= _MOST_TOKENS else 0
+    return int(value) if kind is float and 0 < value <= _MOST_TOKENS else 0
 
 
 def from_openai(usage: Mapping[str, Any]) -> Usage:
     """OpenAI's and OpenRouter's `usage` object; cache figures are inside `prompt_tokens` there."""
-    prompt_details = usage.get("prompt_tokens_details")
-    output_details = usage.get("completion_tokens_details")
-    prompt_details = prompt_details if isinstance(prompt_details, Mapping) else {}
-    output_details = output_details if isinstance(output_details, Mapping) else {}
     prompt = _count(usage.get("prompt_tokens"))
-    read = min(_count(prompt_details.get("cached_tokens")), prompt)
-    write = min(_count(prompt_details.get("cache_write_tokens")), prompt - read)
-    return Usage(
-        fresh_input=prompt - read - write,
-        cache_read=read,
-        cache_write=write,
-        output=_count(usage.get("completion_tokens")),
-        reasoning=_count(output_details.get("reasoning_tokens")),
-        provider_cost=_provider_cost(usage),
-    )
+    output = _count(usage.get("completion_tokens"))
+    read = write = reasoning = 0
+    if isinstance(details := usage.get("prompt_tokens_details"), Mapping):
+        read = min(_count(details.get("cached_tokens")), prompt)
+        write = min(_count(details.get("cache_write_tokens")), prompt - read)
+    if isinstance(details := usage.get("completion_tokens_details"), Mapping):
+        reasoning = _count(details.get("reasoning_tokens"))
+    # Gemini's and xAI's thoughts are in the total alone; they are billed as output all the same.
+    hidden = _count(usage.get("total_tokens")) - prompt - output
+    if hidden > 0 and (not reasoning or reasoning == hidden):
+        output += hidden
+        reasoning = hidden
+    reasoning = min(reasoning, output)
+    cost = _provider_cost(usage) if "cost" in usage else None
+    return Usage(prompt - read - write, read, write, output, reasoning, 0, cost)
 
 
 def _provider_cost(usage: Mapping[str, Any]) -> float | None:
-    cost = usage.get("cost")
-    if isinstance(cost, bool) or not isinstance(cost, int | float) or cost < 0:
+    cost = _dollars(usage.get("cost"))
+    if cost is None or not usage.get("is_byok"):
+        return cost
+    # With a key of one's own OpenRouter's cost is its fee alone; the rest is billed by the upstream.
+    details = usage.get("cost_details")
+    upstream = _dollars(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
+    return None if upstream is None else cost + upstream
+
+
+def _dollars(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_DOLLARS:
         return None
-    if usage.get("is_byok"):
-        # With a key of one's own OpenRouter's cost is its fee alone; the rest is billed by the upstream.
-        details = usage.get("cost_details")
-        upstream = details.get("upstream_inference_cost") if isinstance(details, Mapping) else None
-        if isinstance(upstream, int | float) and not isinstance(upstream, bool):
-            return float(cost) + float(upstream)
-        return None
-    return float(cost)
+    return float(value)
 
 
 def to_openai(usage: Usage) -> dict[str, Any]:
