@@ -85,11 +85,13 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     """GET /metrics: JSON, or Prometheus text for those who ask for text rather than JSON."""
     router = request.app[ROUTER]
     accept = request.headers.get(hdrs.ACCEPT, "")
+    report = router.circuit_report()
+    router.metrics.circuits = lambda: report  # the circuits themselves belong to the event loop
     wanted = max(quality(accept, kind) for kind in _PROMETHEUS_TYPES)
-    if wanted > quality(accept, "application/json"):
-        body, content_type = router.metrics.prometheus(accept)
-        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
-    return json_answer({**router.metrics.to_json(), "circuit_breaker": router.circuit_report()})
+    if wanted <= quality(accept, "application/json"):
+        return json_answer(router.metrics.to_json())
+    body, content_type = await asyncio.to_thread(router.metrics.prometheus, accept)
+    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
 
 
 async def providers(request: web.Request) -> web.StreamResponse:

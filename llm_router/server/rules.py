@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from llm_router.config.values import Access
-from llm_router.errors import ApiError, ConfigError
+from llm_router.errors import ApiError
 
 ANONYMOUS: Final = ""  # the client of requests that bring no key
 
@@ -200,17 +200,6 @@ class Rules:
 def client_name(key: str) -> str:
     """The name by which the ledger knows the holder of `key`; the same in every process."""
     return "key-" + hashlib.sha256(b"llm-router client " + key.encode(errors="surrogateescape")).hexdigest()[:12]
-
-
-def check_binding(host: str, access: Access) -> None:
-    """Raises ConfigError if the router would listen beyond this machine for everybody without having been told to."""
-    if access.api_keys or access.allow_unauthenticated or host.lower() == "localhost" or (host and _is_loopback(host)):
-        return
-    raise ConfigError(
-        f"ROUTER_HOST={host}",
-        "anybody who can reach this address could spend your provider keys; set ROUTER_API_KEY, "
-        "or bind to 127.0.0.1, or say --allow-unauthenticated (ROUTER_ALLOW_UNAUTHENTICATED=1) if the network is yours",
-    )
 
 
 def _digest(key: str) -> bytes:
