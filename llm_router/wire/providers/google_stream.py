@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -72,20 +72,10 @@ class GeminiTranslator:
     def _translate(self, whole: bytes) -> bytes:
         if not whole:
             return b""
-        out: list[bytes] = []
-        for raw in raw_events(whole):
-            # Errors in mid-stream come as plain JSON, over several lines and without a field name.
-            bare = raw.lstrip()
-            payloads = [bare] if bare[:1] in (b"{", b"[") else [event.data for event in iter_events(raw)]
-            out += [self._payload(payload) for payload in payloads if payload]
-        return b"".join(out)
+        return b"".join([self._payload(payload) for raw in raw_events(whole) for payload in _payloads(raw)])
 
-    def _payload(self, payload: bytes) -> bytes:
+    def _payload(self, answer: Any) -> bytes:
         if self._ended:
-            return b""
-        try:
-            answer = orjson.loads(payload)
-        except orjson.JSONDecodeError:
             return b""
         error = error_in(answer)
         if error is not None:
@@ -137,3 +127,20 @@ class GeminiTranslator:
             return error_event(broken_message(reason, candidate), "upstream_error", reason.lower())
         self._finish = writer.finish(finish_reason(reason, called=self._calls > 0), choice_extra(reason))
         return b""
+
+
+def _payloads(raw: bytes) -> Iterator[Any]:
+    """The JSON of one event. Errors in mid-stream come without a field name, over several lines."""
+    bare = raw.lstrip()
+    if bare[:1] in (b"{", b"["):
+        try:
+            yield orjson.loads(bare)
+        except orjson.JSONDecodeError:
+            pass
+        else:
+            return
+    for event in iter_events(raw):
+        try:
+            yield orjson.loads(event.data or b"")
+        except orjson.JSONDecodeError:
+            continue
