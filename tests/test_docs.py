@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import argparse
 import ast
+import http.client
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from llm_router.accounting.booking import LedgerRecord
 from llm_router.cli import main, make_parser
 from llm_router.config import categories, loading, pricelist, providers
 from llm_router.config.loading import load
 from llm_router.config.settings import SETTINGS, Setting
 from llm_router.config.values import BUILTIN_CATEGORIES
+from llm_router.errors import FailureKind
+from llm_router.server.app import make_app
+from tests.support.router import RouterProcess
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -172,3 +179,131 @@ def test_help_is_current(command: str, capsys: pytest.CaptureFixture[str], monke
     shown = [block for block in blocks(ROOT / "docs/CONFIGURATION.md", "text") if block.startswith(f"{title}\n")]
     assert len(shown) == 1
     assert shown[0].removeprefix(title).split() == printed.split()
+
+
+# --- routes, headers, figures, codes ----------------------------------------------------------------------------------
+
+
+def routes() -> list[tuple[str, str]]:
+    """Every method and path that the server answers to."""
+    app = make_app(cast(Any, None))
+    found = {
+        (route.method, re.sub(r":[^}]*}", "}", route.resource.canonical if route.resource else ""))
+        for route in app.router.routes()
+    }
+    return sorted(route for route in found if route[0] in ("GET", "POST", "DELETE", "PUT", "PATCH"))
+
+
+@pytest.mark.parametrize(("method", "path"), routes())
+def test_every_route_is_listed(method: str, path: str) -> None:
+    """API.md names each route with its method."""
+    assert f"`{method} {path}`" in API
+
+
+def test_every_header_is_listed() -> None:
+    """API.md names each `x-` header that the router reads or sends."""
+    own = {word for path in SOURCES if path.parent.name in ("server", "proxy") for word in _words_of(path)}
+    found = {word.lower() for word in own if _HEADER.fullmatch(word.lower())} - _FOREIGN_HEADERS
+    assert len(found) > 6
+    assert {name for name in found if f"`{name}" not in API} == set()
+
+
+# What others send or are told by, and what says nothing about the router.
+_FOREIGN_HEADERS = {"x-forwarded-for", "x-accel-buffering", "x-content-type-options", "x-frame-options"}
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_every_kind_of_failure_is_listed(kind: str) -> None:
+    """API.md names each kind of failure that attempts, log, metrics and ledger may show."""
+    assert f"`{kind}`" in API
+
+
+def test_every_error_code_is_listed() -> None:
+    """API.md names each `code` that an error of our own may carry."""
+    found: set[str] = set()
+    for path in SOURCES:
+        text = path.read_text()
+        found |= set(re.findall(r'\bcode="([a-z_]+)"', text))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "ApiError" and len(node.args) > 3:
+                code = node.args[3]
+                found |= {code.value} if isinstance(code, ast.Constant) and isinstance(code.value, str) else set()
+    assert len(found) > 10
+    assert {code for code in found if f"`{code}`" not in API} == set()
+
+
+def _words_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+# --- against a running demo -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterProcess]:
+    """`llm-router serve --demo`, as the README starts it."""
+    router = RouterProcess(tmp_path_factory.mktemp("demo"), args=["--demo"])
+    router.start()
+    yield router
+    router.stop()
+
+
+def shell_commands(path: Path) -> list[str]:
+    """The shell blocks of a page that ask the router at its default address, and do nothing else to the machine."""
+    asking = (block for block in blocks(path, "bash") if "http://127.0.0.1:3456" in block)
+    return [block for block in asking if not re.search(r"^(sudo|docker) ", block, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(block, id=f"{path.name}-{i}") for path in PAGES for i, block in enumerate(shell_commands(path))],
+)
+def test_commands_can_be_pasted(block: str, demo: RouterProcess) -> None:
+    """Every curl command of the documentation succeeds against the demo, with an answer."""
+    script = block.replace("http://127.0.0.1:3456", f"http://127.0.0.1:{demo.port}").replace("curl ", "curl --fail ")
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_first_answer_streams_and_says_what_happened(demo: RouterProcess) -> None:
+    """The README's first command shows the headers it speaks of, a failover, and a made-up answer to its end."""
+    block = next(block for block in shell_commands(README) if "curl -iN" in block)
+    said = subprocess.run(
+        ["bash", "-c", block.replace(":3456", f":{demo.port}")], capture_output=True, text=True, check=True
+    ).stdout
+    assert "x-router-category: conversation" in said
+    assert "x-router-model: healthy/demo-conversation" in said
+    assert "made-up" in said
+    assert said.rstrip().endswith("data: [DONE]")
+
+
+def test_python_example_prints_an_answer(demo: RouterProcess) -> None:
+    """The README's Python program runs as it is."""
+    (program,) = blocks(README, "python")
+    program = program.replace(":3456", f":{demo.port}")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("This is a made-up answer")
+
+
+def test_every_metric_is_listed(demo: RouterProcess) -> None:
+    """API.md names each metric that a scrape shows once there was traffic."""
+    connection = http.client.HTTPConnection("127.0.0.1", demo.port, timeout=10)
+    connection.request("GET", "/metrics", headers={"Accept": "text/plain"})
+    text = connection.getresponse().read().decode()
+    connection.close()
+    names = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+    assert len(names) > 15
+    assert {name for name in names if f"`{name}`" not in API} == set()
+
+
+def test_every_figure_is_listed(demo: RouterProcess) -> None:
+    """API.md names each key of the JSON of /metrics and of a ledger record."""
+    connection = http.client.HTTPConnection("127.0.0.1", demo.port, timeout=10)
+    connection.request("GET", "/metrics")
+    figures = json.loads(connection.getresponse().read())
+    connection.close()
+    keys = {*figures, *figures["requests"], *LedgerRecord._fields} - {"client"}
+    assert {key for key in keys if f"`{key}`" not in API} == set()
