@@ -1,0 +1,64 @@
+"""What the tests of the books share: one real tokenizer, and bookings."""
+
+import time
+from collections.abc import Callable
+
+import orjson
+import pytest
+import tiktoken
+
+from llm_router.accounting import ranks
+from llm_router.accounting.booking import Attempt, Booking
+from llm_router.accounting.pricing import ModelInfo, Prices
+
+REQUEST = orjson.dumps({"model": "router", "messages": [{"role": "user", "content": "Say hello."}]})
+USAGE = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
+INFO = ModelInfo(prices=Prices(input=1.0, output=2.0))
+
+
+@pytest.fixture(scope="session")
+def encoding() -> tiktoken.Encoding:
+    return ranks.build("o200k_base")
+
+
+@pytest.fixture(scope="session")
+def find_encoding(encoding) -> Callable[[str], tiktoken.Encoding | None]:
+    return {"o200k_base": encoding}.get
+
+
+def completion(text: str = "Hello there", **fields) -> bytes:
+    """A non-streamed answer."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return orjson.dumps({"id": "c-1", "model": "m-1", "choices": [choice], **fields})
+
+
+def stream(*words: str, finish: str | None = "stop", usage: dict | None = None) -> list[bytes]:
+    """The blocks of a streamed answer."""
+    chunks = [{"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]} for word in words]
+    if finish:
+        chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    if usage:
+        chunks.append({"choices": [], "usage": usage})
+    return [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks] + [b"data: [DONE]\n\n"]
+
+
+def booking(request_id: str = "r-1", **fields) -> Booking:
+    """A completed, non-streamed request with reported usage, unless `fields` say otherwise."""
+    answer = fields.pop("answer", None)
+    if answer is None:
+        answer = [completion(usage=USAGE)]
+    values = {
+        "started": time.time(),
+        "category": "conversation",
+        "mode": "local",
+        "model": "openai/m",
+        "provider": "openai",
+        "attempts": (Attempt("openai/m", "ok", 200, 7),),
+        "first_byte_ms": 5.0,
+        "total_ms": 7.0,
+        "request": REQUEST,
+        "answer": answer,
+        "answer_bytes": sum(map(len, answer)),
+        "price_info": INFO,
+    }
+    return Booking(request_id, **(values | fields))
