@@ -64,7 +64,7 @@ def test_service_manager_is_told(unit: dict[str, list[str]]) -> None:
     """Start waits for readiness, the watchdog is on, reload sends the signal that reloads."""
     assert unit["Type"] == ["notify"]
     assert float(unit["WatchdogSec"][0]) > 0
-    assert unit["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert "kill -HUP $MAINPID" in unit["ExecReload"][0]
 
 
 def test_configuration_is_where_the_api_can_write(unit: dict[str, list[str]]) -> None:
