@@ -155,7 +155,9 @@ class ConfigFile:
         return read_dotenv(self._folder, self._environ)
 
     def _find(self, dotenv: DotEnv) -> tuple[Path, str]:
-        return find_file(self._environ, dotenv.variables, self._folder, self._stated)
+        path, source = find_file(self._environ, dotenv.variables, self._folder, self._stated)
+        # A file that was found by looking around stays the one: were it to vanish, another must not take its place.
+        return (self._loaded, source) if self._loaded and source == "default" else (path, source)
 
 
 @contextlib.contextmanager
