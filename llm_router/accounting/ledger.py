@@ -48,7 +48,8 @@ _NO_TICKET = ("", "", -1)
 class Bookkeeper:
     """Settles bookings in a thread of its own. `folder` is the state folder; None keeps no ledger.
 
-    `find_encoding` gives a tokenizer by name or None; `sinks` are called with each batch once it is in the ledger.
+    `find_encoding` gives a tokenizer by name or None; `sinks` are called with each batch once it is in the ledger;
+    `when_quiet` is called after a batch while no request is running (work that would be felt, as building encodings).
     `enter` and `submit` belong to the event loop's thread; everything else may be called from any thread.
     """
 
@@ -59,9 +60,11 @@ class Bookkeeper:
         find_encoding: FindEncoding = no_encoding,
         sinks: Sequence[Sink] = (),
         count: CountMode = "always",
+        when_quiet: Callable[[], object] | None = None,
         linger: float = _LINGER,
     ) -> None:
         self._folder = folder
+        self._when_quiet = when_quiet
         self._sinks = tuple(sinks)
         self._linger = linger
         self._store = Store(folder) if folder is not None else None
@@ -121,7 +124,8 @@ class Bookkeeper:
     def _lighten(self, booking: Booking) -> int:
         """Too much waits already: keeps of this one what a report of usage fits into, and sizes to estimate from."""
         booking.request = b""
-        booking.answer = [block[-_SHED_BLOCK_BYTES:] for block in booking.answer[-_SHED_BLOCKS:]]
+        if booking.answer_is_stream or booking.answer_bytes > _SHED_BLOCK_BYTES:
+            booking.answer = [block[-_SHED_BLOCK_BYTES:] for block in booking.answer[-_SHED_BLOCKS:]]
         booking.side_costs = ()
         self.shed += 1
         return sum(map(len, booking.answer))
@@ -222,6 +226,8 @@ class Bookkeeper:
         try:
             self._settle_queue()
             self._care(idle=closing)
+            if self._when_quiet is not None and not (self._queue or self.in_flight or closing):
+                self._when_quiet()
         except Exception:
             # Whatever it was, the next request's record must not suffer for it.
             log.exception("The bookkeeper stumbled and goes on")

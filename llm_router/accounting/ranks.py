@@ -106,6 +106,11 @@ class Encodings:
             self.wanted.discard(name)
             return self._built.get(name)
 
+    def build_wanted(self) -> None:
+        """Builds what was asked for in vain, see `build`."""
+        for name in tuple(self.wanted):
+            self.build(name)
+
 
 def build(name: str) -> tiktoken.Encoding:
     """A new `tiktoken.Encoding` from the ranks on disk. Raises RanksMissing."""

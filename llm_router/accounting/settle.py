@@ -20,6 +20,10 @@ _SAME_RANKS = {"o200k_harmony": "o200k_base"}
 # With `when_missing` every so many requests are counted all the same, or the drift would go stale.
 _SAMPLE_EVERY = 16
 
+# A chunk of a stream is mostly frame.
+_STREAM_BYTES_A_TOKEN = 150
+_BYTES_A_TOKEN = 4
+
 CountMode = Literal["always", "when_missing"]
 FindEncoding = Callable[[str], Encoding | None]
 
@@ -59,9 +63,10 @@ class Settler:
 
     def settle(self, booking: Booking, *, estimate: bool = False) -> Settled:
         """The record of a booking; with `estimate` nothing is tokenised (there is no time for it)."""
-        answer = self._read(booking)
-        evidence = self._evidence(booking, answer, estimate)
-        sides = [self._side(side, estimate) for side in booking.side_costs]
+        thorough = self.mode == "always" or self._is_sample()
+        answer = _read(booking, thorough)
+        evidence = self._evidence(booking, answer, estimate, thorough)
+        sides = [(side, self._weigh(side, _read(side, thorough), estimate, thorough, 0)) for side in booking.side_costs]
         return Settled(_record(booking, answer, evidence, sides), booking.attempts)
 
     def bare(self, booking: Booking) -> Settled:
@@ -69,42 +74,25 @@ class Settler:
         unknown = Evidence(None, None, None, None, None, None)
         return Settled(_record(booking, Answer(), unknown, []), booking.attempts)
 
-    def _read(self, booking: Booking | SideCost) -> Answer:
-        blocks = booking.answer
-        if not blocks:
-            return Answer(usage=booking.reported)
-        if not booking.answer_is_stream:
-            answer = read_completion(blocks[0] if len(blocks) == 1 else b"".join(blocks))
-        elif self.mode == "always":
-            answer = read_stream(blocks)
-        else:
-            answer = read_tail(blocks)
-            if (answer.usage is None and booking.reported is None) or self._since_sample + 1 >= _SAMPLE_EVERY:
-                answer = read_stream(blocks)
-        if booking.reported is not None:
-            answer.usage = booking.reported
-        return answer
-
-    def _evidence(self, booking: Booking, answer: Answer, estimate: bool) -> Evidence:
+    def _evidence(self, booking: Booking, answer: Answer, estimate: bool, thorough: bool) -> Evidence:
         if not booking.model:
             return _NOTHING
-        usage = answer.usage
-        if booking.outcome == "failed" and not booking.answer and usage is None:
+        said = answer.text or answer.tool_text or answer.reasoning
+        if booking.outcome == "failed" and answer.usage is None and not said:
             # No provider charges for a refusal.
             return _NOTHING
-        kept = sum(map(len, booking.answer))
-        return self._weigh(booking, answer, estimate, missing_bytes=max(0, booking.answer_bytes - kept))
+        missing = max(0, booking.answer_bytes - sum(map(len, booking.answer)))
+        return self._weigh(booking, answer, estimate, thorough, missing)
 
-    def _side(self, side: SideCost, estimate: bool) -> tuple[SideCost, Evidence]:
-        return side, self._weigh(side, self._read(side), estimate, missing_bytes=0)
-
-    def _weigh(self, paid: Booking | SideCost, answer: Answer, estimate: bool, missing_bytes: int) -> Evidence:
+    def _weigh(
+        self, paid: Booking | SideCost, answer: Answer, estimate: bool, thorough: bool, missing_bytes: int
+    ) -> Evidence:
         usage, info = answer.usage, paid.price_info
-        if usage is not None and self.mode == "when_missing" and not self._is_sample():
+        if usage is not None and not thorough:
             return _billed(None, None, usage, info, usage)
         if estimate:
             self.degraded += 1
-            prompt = Count(estimate_bytes(paid.request), False)
+            prompt = Count(_estimate_prompt(paid), False)
             output = Count((len(answer.text) + len(answer.reasoning) + len(answer.tool_text)) // 4, False)
         else:
             counter = self._counter(info)
@@ -159,18 +147,36 @@ class Settler:
 
 def interrupted_record(request_id: str, started: float, client: str, category: str, model: str) -> LedgerRecord:
     """The record of a request that its process did not live to finish; what it cost is unknown."""
+    provider, slash, _ = model.partition("/")
+    known = bool(slash) and provider != "router"
     booking = Booking(
         request_id,
         started,
         client=client,
         category=category,
-        model=model,
-        provider=model.partition("/")[0],
+        model=model if known else "",
+        provider=provider if known else "",
         outcome="interrupted",
         status=0,
     )
     unknown = Evidence(None, None, None, None, None, None)
     return _record(booking, Answer(), unknown, [])._replace(total_ms=None)
+
+
+def _read(paid: Booking | SideCost, thorough: bool) -> Answer:
+    """The answer; if it need not be thorough, only the end of a stream that ends with a report of usage."""
+    blocks = paid.answer
+    if not blocks:
+        return Answer(usage=paid.reported)
+    if not paid.answer_is_stream:
+        answer = read_completion(blocks[0] if len(blocks) == 1 else b"".join(blocks))
+    else:
+        answer = Answer() if thorough else read_tail(blocks)
+        if answer.usage is None and (thorough or paid.reported is None):
+            answer = read_stream(blocks)
+    if paid.reported is not None:
+        answer.usage = paid.reported
+    return answer
 
 
 def _count_answer(counter: Counter, answer: Answer) -> Count:
@@ -183,10 +189,18 @@ def _count_answer(counter: Counter, answer: Answer) -> Count:
     return Count(tokens, genuine)
 
 
+def _estimate_prompt(paid: Booking | SideCost) -> int:
+    if isinstance(paid, Booking) and len(paid.request) < paid.request_bytes:
+        return paid.request_bytes // 4
+    return estimate_bytes(paid.request)
+
+
 def _scale(tokens: int, paid: Booking | SideCost, missing_bytes: int) -> int:
-    """The tokens of an answer of which only a part was kept, at the rate of that part."""
+    """The tokens of an answer of which only a part was kept: at the rate of that part, if it could be read."""
     kept = sum(map(len, paid.answer))
-    return round(tokens * (kept + missing_bytes) / kept) if kept and tokens else missing_bytes // 4
+    if tokens:
+        return round(tokens * (kept + missing_bytes) / kept)
+    return (kept + missing_bytes) // (_STREAM_BYTES_A_TOKEN if paid.answer_is_stream else _BYTES_A_TOKEN)
 
 
 def _is_whole(paid: Booking | SideCost) -> bool:

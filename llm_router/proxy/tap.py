@@ -54,6 +54,10 @@ class Tap:
         """The end of the answer, newest block first; whether or not it was still kept."""
         return [*reversed(self._tail or ()), *reversed(self.blocks)]
 
+    def kept_blocks(self) -> list[bytes]:
+        """What was kept, oldest first; where the bound was passed, the end follows after a gap."""
+        return [*self.blocks, *self._tail] if self._tail else self.blocks
+
     def release(self) -> None:
         """Gives the kept bytes back to the common budget; once, when the answer is settled."""
         self._budget.used -= self.kept
