@@ -10,9 +10,8 @@ from llm_router.errors import ApiError, Failure
 from llm_router.proxy.failover import Tried
 from llm_router.proxy.relay import ClientStream
 from llm_router.proxy.tap import Tap
-from llm_router.routing.breaker import Permit
 from llm_router.routing.decision import Decision
-from llm_router.routing.plan import Candidate, Plan
+from llm_router.routing.plan import Candidate
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.usage import Usage
 
@@ -55,10 +54,9 @@ class Exchange:
     started_at: float
     ticket: int = -1
     decision: Decision | None = None
-    plan: Plan | None = None
+    conversation: bytes | None = None
     tried: list[Tried] = field(default_factory=list)
     candidate: Candidate | None = None
-    permit: Permit | None = None
     tap: Tap | None = None
     answer: tuple[bytes, ...] = ()
     answer_is_stream: bool = False
@@ -84,6 +82,18 @@ class Exchange:
             "x-router-provider": candidate.provider.name if candidate else NONE,
             "x-router-attempts": str(len(self.tried) + (1 if self.committed_ms is not None else 0)),
         }
+
+    def won_by(self, candidate: Candidate, committed_ms: float, now_at: float, empty: Failure | None) -> None:
+        """The commit point, after `committed_ms` of the winning attempt; `empty` if the answer holds nothing."""
+        self.candidate = candidate
+        self.failure = empty
+        self.committed_ms = None if empty is not None else committed_ms
+        self.first_byte_ms = (now_at - self.started_at) * 1000
+
+    def cancel(self) -> None:
+        """The client left."""
+        self.outcome = "cancelled"
+        self.status = 499 if self.first_byte_ms is None else 200
 
     def fail(self, error: ApiError) -> None:
         """The client is told `error`."""
@@ -124,7 +134,7 @@ class Exchange:
             first_byte_ms=self.first_byte_ms,
             total_ms=(now_at - self.started_at) * 1000,
             request=self.chat.raw,
-            answer=tap.blocks if tap is not None else self.answer,
+            answer=tap.kept_blocks() if tap is not None else self.answer,
             answer_bytes=tap.size if tap is not None else sum(map(len, self.answer)),
             answer_is_stream=self.answer_is_stream,
             reported=self.usage,

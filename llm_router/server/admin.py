@@ -10,7 +10,7 @@ from llm_router.config.edits import category_change, mapping_change, without_cat
 from llm_router.config.report import effective
 from llm_router.server.answers import json_answer
 from llm_router.server.bodies import expect_later, read_body
-from llm_router.server.chat import max_price_of
+from llm_router.server.chat import caller_in
 from llm_router.server.keys import ROUTER
 from llm_router.wire.chat import parse_chat, parse_object
 
@@ -94,7 +94,7 @@ async def explain(request: web.Request) -> web.StreamResponse:
     """POST /v1/explain: what would be chosen for this chat request, and why. Calls nobody."""
     router = request.app[ROUTER]
     chat = parse_chat(await read_body(request, router.snapshot.max_body_bytes))
-    return json_answer(router.explain(chat, max_price_of(request)))
+    return json_answer(router.explain(chat, caller_in(request)))
 
 
 async def _read_object(request: web.Request) -> dict[str, Any]:

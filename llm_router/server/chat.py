@@ -50,18 +50,23 @@ async def _chat(request: web.Request) -> web.StreamResponse:
         )
     snapshot = router.snapshot
     parsed = parse_chat(await read_body(request, snapshot.max_body_bytes))
-    caller = Caller(
+    caller = caller_in(request)
+    if request.headers.get("x-router-dry-run") == "1":
+        return json_answer(router.explain(parsed, caller))
+    client = HttpDownstream(request)
+    await router.answer(parsed, caller, client)
+    assert client.response is not None
+    return client.response
+
+
+def caller_in(request: web.Request) -> Caller:
+    """Who asks, and within which limits. Raises ApiError (400) for a limit that is no number."""
+    return Caller(
         request_id=request_id(request),
         client=client_of(request),
         session=request.headers.get("x-session-id", ""),
         max_price=max_price_of(request),
     )
-    if request.headers.get("x-router-dry-run") == "1":
-        return json_answer(router.explain(parsed, caller.max_price))
-    client = HttpDownstream(request)
-    await router.answer(parsed, caller, client)
-    assert client.response is not None
-    return client.response
 
 
 def max_price_of(request: web.Request) -> float | None:

@@ -1,0 +1,103 @@
+"""The live parts that answering a request needs; one set for the whole process, whatever the configuration in force."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from llm_router.accounting.pricing import ModelInfo
+from llm_router.accounting.pricing import cost as price_of
+from llm_router.config.values import Provider
+from llm_router.proxy.live import Live
+from llm_router.proxy.tap import TapBudget
+from llm_router.proxy.upstream import UpstreamClient
+from llm_router.routing.breaker import Block, Circuits
+from llm_router.routing.decision import Decision
+from llm_router.routing.latency import FirstTokens
+from llm_router.routing.plan import Candidate, Plan, World, make_plan, needs_of
+from llm_router.wire.chat import ChatRequest
+from llm_router.wire.providers.base import Target
+from llm_router.wire.usage import Usage
+
+
+class HedgeBudget:
+    """Caps the hedges of each category as a share of its requests."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, int] = {}
+        self._hedges: dict[str, int] = {}
+
+    def count(self, category: str) -> None:
+        """One more request that may be hedged."""
+        self._requests[category] = self._requests.get(category, 0) + 1
+
+    def take(self, category: str, share: float) -> bool:
+        """Whether one more hedge keeps within `share`; it is counted then."""
+        hedges = self._hedges.get(category, 0)
+        if hedges + 1 > max(1.0, share * self._requests.get(category, 0)):
+            return False
+        self._hedges[category] = hedges + 1
+        return True
+
+
+@dataclass(slots=True)
+class Parts:
+    """Shared by all requests. `clock` gives Unix time; `changed` is called after anything happened to the circuits."""
+
+    upstream: UpstreamClient
+    circuits: Circuits
+    clock: Callable[[], float]
+    changed: Callable[[], None]
+    taps: TapBudget = field(default_factory=TapBudget)
+    first_tokens: FirstTokens = field(default_factory=FirstTokens)
+    hedges: HedgeBudget = field(default_factory=HedgeBudget)
+    slots: dict[str, tuple[int, asyncio.Semaphore]] = field(default_factory=dict)
+
+    def slot(self, provider: Provider) -> asyncio.Semaphore | None:
+        """What bounds a provider's concurrent requests, where its configuration asks for that."""
+        limit = provider.max_concurrency
+        if limit is None:
+            return None
+        known = self.slots.get(provider.name)
+        if known is None or known[0] != limit:
+            known = self.slots[provider.name] = (limit, asyncio.Semaphore(limit))
+        return known[1]
+
+    def plan(self, chat: ChatRequest, decision: Decision, live: Live, max_price: float | None) -> Plan:
+        """The plan for a decided request, as things stand now."""
+        category = live.snapshot.categories.get(decision.category)
+        limits = [max_price, category.max_price if category else None, live.snapshot.max_price]
+        known_limits = [limit for limit in limits if limit is not None]
+        return make_plan(
+            chat,
+            decision.chain,
+            needs_of(chat),
+            self._world(live),
+            explicit=decision.explicit,
+            max_price=min(known_limits) if known_limits and not decision.explicit else None,
+            order=category.order if category else "chain",
+        )
+
+    def _world(self, live: Live) -> World:
+        def block(model: str, accounts: Sequence[str]) -> Block | None:
+            return self.circuits.block(model, accounts, self.clock())
+
+        def misfit(chat: ChatRequest, candidate: Candidate) -> tuple[str, str] | None:
+            target = Target(candidate.provider, candidate.upstream_model, None, candidate.info)
+            found = live.adapters[candidate.provider.name].misfit(chat, target)
+            return (found.field, found.reason) if found is not None else None
+
+        return World(
+            providers=live.snapshot.providers,
+            info=live.prices.info,
+            accounts=lambda provider: live.accounts[provider.name],
+            block=block,
+            misfit=misfit,
+            cost=_estimate,
+            first_token_s=self.first_tokens.typical,
+        )
+
+
+def _estimate(info: ModelInfo | None, tokens: int, output: int) -> float | None:
+    return price_of(info, Usage(fresh_input=tokens, output=output))
