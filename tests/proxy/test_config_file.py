@@ -172,6 +172,26 @@ async def test_a_change_on_disk_is_noticed_once(folder: Path) -> None:
     assert not config.changed()
 
 
+@pytest.mark.parametrize("how", ["reload", "edit"])
+async def test_what_nobody_took_over_still_counts_as_changed(folder: Path, how: str) -> None:
+    """Where the caller was cancelled before it got the snapshot, watching the file brings it about after all."""
+    path = put(folder / NAME, {})
+    config = open_file(folder)
+    config.load()
+    put(path, {"timeouts": {"idle": 70}})
+    work = asyncio.ensure_future(config.reload() if how == "reload" else config.edit(adds("c")))
+    await asyncio.sleep(0)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    deadline = time.monotonic() + 5
+    while how == "edit" and "c" not in path.read_text():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    assert config.changed()
+    assert (await config.reload()).timeouts.idle == 70
+
+
 async def test_a_file_that_appears_is_noticed(folder: Path) -> None:
     """A router that started without a file takes over the first one."""
     config = open_file(folder)

@@ -75,18 +75,33 @@ class ConfigFile:
 
     def load(self) -> Snapshot:
         """Reads everything anew. Raises ConfigError; the file is never touched."""
-        dotenv = self._dotenv()
-        path, _ = self._find(dotenv)
-        self._seen = storage.signature(path)
-        data = self._read(path)
-        snapshot = self._parse(path, data, dotenv)
-        self._loaded = path if data is not None else None
-        return snapshot
+        self._seen, result = self._attempt()
+        if isinstance(result, ConfigError):
+            raise result
+        return result
 
     async def reload(self) -> Snapshot:
         """As `load`, between two edits rather than in the middle of one."""
         async with self._lock:
-            return await asyncio.to_thread(self.load)
+            # Whoever is cancelled here has not taken the new state over: the file then still counts as changed.
+            self._seen, result = await asyncio.to_thread(self._attempt)
+        if isinstance(result, ConfigError):
+            raise result
+        return result
+
+    def _attempt(self) -> tuple[storage.Signature | None, Snapshot | ConfigError]:
+        """What a load gives, and the state of the file that it was made from."""
+        seen = None
+        try:
+            dotenv = self._dotenv()
+            path, _ = self._find(dotenv)
+            seen = storage.signature(path)
+            data = self._read(path)
+            snapshot = self._parse(path, data, dotenv)
+        except ConfigError as error:
+            return seen, error
+        self._loaded = path if data is not None else None
+        return seen, snapshot
 
     def changed(self) -> bool:
         """Whether the file was changed since it was last read (or tried); a file that has gone is not a change."""
@@ -101,9 +116,10 @@ class ConfigFile:
         (`config_not_saved`) where the file cannot be read or written. Then nothing has changed.
         """
         async with self._lock:
-            return await asyncio.to_thread(self._edit, change)
+            self._seen, snapshot = await asyncio.to_thread(self._edit, change)
+        return snapshot
 
-    def _edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Snapshot:
+    def _edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[storage.Signature | None, Snapshot]:
         dotenv = self._dotenv()
         path, _ = self._find(dotenv)
         with _as_not_saved(path):
@@ -117,9 +133,9 @@ class ConfigFile:
                 snapshot = self._check_result(path, after, dotenv)
                 if after != before:
                     storage.replace(path, after)
-                self._seen = storage.signature(path)
+                seen = storage.signature(path)
         self._loaded = path
-        return snapshot
+        return seen, snapshot
 
     def _check_result(self, path: Path, data: bytes, dotenv: DotEnv) -> Snapshot:
         if len(data) > MAX_BYTES:
