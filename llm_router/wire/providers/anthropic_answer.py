@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
+from llm_router.wire.chat import dump
 from llm_router.wire.providers.anthropic_request import JSON_TOOL
 from llm_router.wire.providers.base import Completion
 from llm_router.wire.providers.chunks import completion_body, function_call, message
@@ -66,7 +65,7 @@ def choice_extra(details: Any) -> dict[str, Any]:
 
 def arguments_text(given: Any) -> str:
     """The arguments of a tool call that came as an object."""
-    return orjson.dumps(given).decode() if isinstance(given, dict) and given else "{}"
+    return dump(given).decode() if isinstance(given, dict) and given else "{}"
 
 
 def completion(answer: Mapping[str, Any], *, created: int, json_tool: bool) -> Completion:

@@ -85,7 +85,8 @@ class AnthropicTranslator:
             except orjson.JSONDecodeError:
                 continue
             if isinstance(payload, dict):
-                handler = self._handlers.get(payload.get("type") or event.name.decode("latin-1"))
+                kind = payload.get("type")
+                handler = self._handlers.get(kind if isinstance(kind, str) else event.name.decode("latin-1"))
                 if handler is not None:
                     out.append(handler(payload))
         return b"".join(out)
@@ -105,6 +106,8 @@ class AnthropicTranslator:
         return self._writer.role()
 
     def _block_start(self, event: _Event) -> bytes:
+        if self._ended is not None:
+            return b""
         block = self._block = dict(_object(event.get("content_block")))
         self._fragments = False
         kind = block.get("type")
@@ -125,6 +128,8 @@ class AnthropicTranslator:
         return self._json_tool and self._block.get("name") == JSON_TOOL
 
     def _delta(self, event: _Event) -> bytes:
+        if self._ended is not None:
+            return b""
         delta = _object(event.get("delta"))
         kind = delta.get("type")
         if kind == "text_delta":

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from llm_router.errors import Failure, FailureKind
+from llm_router.wire.chat import dump
 from llm_router.wire.sse import data_event
 from llm_router.wire.usage import Usage, to_openai
 
@@ -78,7 +79,7 @@ class ChunkWriter:
 
     def call(self, index: int, call: Mapping[str, Any]) -> bytes:
         """The begin of a tool call, or all of it; `call` is the OpenAI-shaped object without its index."""
-        return self._head + b'"tool_calls":[' + orjson.dumps({"index": index, **call}) + b"]" + _TAIL
+        return self._head + b'"tool_calls":[' + dump({"index": index, **call}) + b"]" + _TAIL
 
     def arguments(self, index: int, fragment: str) -> bytes:
         """A further piece of a tool call's arguments."""
@@ -87,7 +88,7 @@ class ChunkWriter:
     def finish(self, reason: str, extra: Mapping[str, Any] | None = None) -> bytes:
         """The one terminal chunk; `extra` are further keys of its choice."""
         choice = {"index": 0, "delta": {}, "finish_reason": reason, **(extra or {})}
-        return self._bare + orjson.dumps(choice) + b"]}\n\n"
+        return self._bare + dump(choice) + b"]}\n\n"
 
     def usage(self, usage: Usage) -> bytes:
         """The chunk without choices that a client gets if it asked for usage."""
@@ -120,7 +121,7 @@ def completion_body(
     }
     if usage is not None:
         body["usage"] = to_openai(usage)
-    return orjson.dumps(body)
+    return dump(body)
 
 
 def message(

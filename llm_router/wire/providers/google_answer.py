@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import orjson
-
 from llm_router.errors import AttemptFailed, Failure, FailureKind
+from llm_router.wire.chat import dump
 from llm_router.wire.providers.base import Completion
 from llm_router.wire.providers.chunks import call_id, completion_body, function_call, message
 from llm_router.wire.providers.reasoning import google_details
@@ -90,7 +89,7 @@ def read_call(part: Mapping[str, Any], answer: str, index: int) -> tuple[dict[st
     call = part["functionCall"]
     id = call.get("id")
     id = id if isinstance(id, str) and id else call_id(answer, index)
-    made = function_call(id, str(call.get("name") or ""), orjson.dumps(call.get("args") or {}).decode())
+    made = function_call(id, str(call.get("name") or ""), dump(call.get("args") or {}).decode())
     signature = part.get("thoughtSignature")
     if not isinstance(signature, str) or not signature:
         return made, None

@@ -10,26 +10,31 @@ from typing import Any
 
 import orjson
 
+from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.chunks import call_id
 from llm_router.wire.providers.fields import OPENROUTER_FIELDS, effort
-from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, gemini_traits
+from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, compat_effort, gemini_traits
 from llm_router.wire.providers.reasoning import google_signatures
 from llm_router.wire.providers.tools import functions
-from llm_router.wire.sse import EventSplitter, data_event, iter_events, raw_events
+from llm_router.wire.sse import DONE, EventSplitter, data_event, iter_events, raw_events
 from llm_router.wire.usage import Usage
 
 # Known to be answered with 400 "Unknown name ...: Cannot find field". What is not known travels, as everywhere.
-REFUSED_FIELDS = frozenset({*OPENROUTER_FIELDS, "thinking", "max_new_tokens", "store", "prompt_cache_key"})
+REFUSED_FIELDS = frozenset(
+    {*OPENROUTER_FIELDS, "thinking", "max_new_tokens", "store", "metadata", "prompt_cache_key", "web_search_options"}
+)
+_SAMPLING_FIELDS = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty"})
 _MESSAGE_FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id")
 _CALL_FIELDS = ("id", "type", "function", "extra_content")
 _PART_FIELDS = frozenset({"type", "text", "image_url", "input_audio", "file"})
 _TOOL_FIELDS = ("name", "description", "parameters")
 
 
-def compat_body(chat: ChatRequest, model: str) -> dict[str, Any]:
+def compat_body(chat: ChatRequest, model: str, info: ModelInfo | None = None) -> dict[str, Any]:
     """The client's request with what Google refuses taken out, and with thought signatures where it wants them."""
-    body = {name: value for name, value in chat.body.items() if name not in REFUSED_FIELDS}
+    refused = REFUSED_FIELDS if info is None or info.sampling else REFUSED_FIELDS | _SAMPLING_FIELDS
+    body = {name: value for name, value in chat.body.items() if name not in refused}
     body["model"] = model
     body["messages"] = compat_messages(chat.messages, model)
     if chat.tools:
@@ -39,9 +44,10 @@ def compat_body(chat: ChatRequest, model: str) -> dict[str, Any]:
         ]
     if "max_completion_tokens" in body:
         body["max_tokens"] = body.pop("max_completion_tokens")
-    wanted = effort(chat.body)
-    if wanted is not None:
-        body["reasoning_effort"] = wanted.level
+    level = compat_effort(effort(chat.body), gemini_traits(model))
+    body.pop("reasoning_effort", None)
+    if level is not None:
+        body["reasoning_effort"] = level
     return body
 
 
@@ -106,9 +112,11 @@ class GoogleCompatTranslator:
         return self._repair(self._splitter.feed(data))
 
     def close(self) -> bytes:
-        """The upstream ended: gives what still waited for its blank line, as a whole event."""
-        rest = self._repair(self._splitter.rest())
-        return rest if not rest or rest.endswith(b"\n\n") else rest.rstrip(b"\r\n") + b"\n\n"
+        """The upstream ended: gives an event that lacks its blank line alone; half an event is dropped."""
+        rest = self._splitter.rest()
+        if not any(_is_whole(event.data) for event in iter_events(rest)):
+            return b""
+        return self._repair(rest.rstrip(b"\r\n") + b"\n\n")
 
     def _repair(self, whole: bytes) -> bytes:
         if b'"tool_calls"' not in whole:
@@ -137,6 +145,15 @@ class GoogleCompatTranslator:
                     ids = self._seen.setdefault(str(choice.get("index")), [])
                     changed = _number(call, ids, str(chunk.get("id"))) or changed
         return changed
+
+
+def _is_whole(data: bytes | None) -> bool:
+    if data == DONE:
+        return True
+    try:
+        return isinstance(orjson.loads(data or b""), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _number(call: dict[str, Any], ids: list[str], answer: str) -> bool:

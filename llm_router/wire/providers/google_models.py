@@ -55,3 +55,12 @@ def thinking_config(wanted: Effort | None, traits: GeminiTraits) -> dict[str, An
         return {"thinkingBudget": least if traits.tier == "pro" else 0}
     budget = wanted.tokens if wanted.tokens is not None else _BUDGETS.get(wanted.level, least)
     return {"includeThoughts": True, "thinkingBudget": max(budget, least)}
+
+
+def compat_effort(wanted: Effort | None, traits: GeminiTraits) -> str | None:
+    """`reasoning_effort` in the words of the compatibility endpoint; None where nothing is to be sent."""
+    if wanted is None or traits.levels is None:
+        return None
+    if wanted.level == "none" and (traits.levels or traits.tier == "pro"):
+        return "low" if traits.tier == "pro" else "minimal"
+    return "high" if wanted.level in ("xhigh", "max") else wanted.level

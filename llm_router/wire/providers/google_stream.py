@@ -32,8 +32,8 @@ class GeminiTranslator:
     """
 
     __slots__ = (
-        "_calls", "_created", "_details", "_ended", "_finish", "_model", "_said", "_splitter", "_wants_usage",
-        "_writer", "usage",
+        "_calls", "_created", "_details", "_ended", "_model", "_reason", "_refusal", "_said", "_splitter",
+        "_wants_usage", "_writer", "usage",
     )  # fmt: skip
 
     def __init__(self, model: str, created: int, *, wants_usage: bool) -> None:
@@ -46,7 +46,8 @@ class GeminiTranslator:
         self._calls = 0
         self._details: list[dict[str, Any]] = []
         self._said = False
-        self._finish: bytes = b""
+        self._reason = ""  # Google's finish reason, once there is one
+        self._refusal: str | None = None
         self._ended = False
 
     def __repr__(self) -> str:
@@ -59,14 +60,18 @@ class GeminiTranslator:
     def close(self) -> bytes:
         """The upstream ended: gives finish, usage and `[DONE]` if the answer had come to its end."""
         out = self._translate(self._splitter.rest())
-        if self._ended or not self._finish or self._writer is None:
+        writer = self._writer
+        if self._ended or not self._reason or writer is None:
             return out
         self._ended = True
         if self._details:
-            out += self._writer.details(self._details)
-        out += self._finish
+            out += writer.details(self._details)
+        finish = finish_reason(self._reason, called=self._calls > 0)
+        if self._refusal is not None:
+            finish, out = "content_filter", out + writer.refusal(self._refusal)
+        out += writer.finish(finish, choice_extra(self._reason))
         if self._wants_usage and self.usage is not None:
-            out += self._writer.usage(self.usage)
+            out += writer.usage(self.usage)
         return out + DONE_EVENT
 
     def _translate(self, whole: bytes) -> bytes:
@@ -108,10 +113,14 @@ class GeminiTranslator:
                 out += self._call(writer, value)
         blocked = block_reason(answer)
         if blocked is not None:
-            self._finish = writer.refusal(blocked[1]) + writer.finish("content_filter", choice_extra(blocked[0]))
+            self._reason, self._refusal = blocked
+            return out
         reason = candidate.get("finishReason")
         if isinstance(reason, str) and reason:
-            out += self._finished(writer, reason, candidate)
+            self._reason = reason
+            if reason in BROKEN and not self._said:
+                self._ended = True
+                out += error_event(broken_message(reason, candidate), "upstream_error", reason.lower())
         return out
 
     def _call(self, writer: ChunkWriter, part: Mapping[str, Any]) -> bytes:
@@ -120,13 +129,6 @@ class GeminiTranslator:
             self._details.append(signed)
         self._calls += 1
         return writer.call(self._calls - 1, call)
-
-    def _finished(self, writer: ChunkWriter, reason: str, candidate: Mapping[str, Any]) -> bytes:
-        if reason in BROKEN and not self._said:
-            self._ended = True
-            return error_event(broken_message(reason, candidate), "upstream_error", reason.lower())
-        self._finish = writer.finish(finish_reason(reason, called=self._calls > 0), choice_extra(reason))
-        return b""
 
 
 def _payloads(raw: bytes) -> Iterator[Any]:

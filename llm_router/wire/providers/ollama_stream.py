@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from llm_router.wire.chat import dump
 from llm_router.wire.providers.base import Completion
 from llm_router.wire.providers.chunks import (
     ChunkWriter,
@@ -58,7 +59,7 @@ def read_calls(said: Mapping[str, Any], answer: str, start: int) -> list[dict[st
         if not isinstance(function, dict):
             continue
         arguments = function.get("arguments")
-        text = arguments if isinstance(arguments, str) else orjson.dumps(arguments or {}).decode()
+        text = arguments if isinstance(arguments, str) else dump(arguments or {}).decode()
         id = raw.get("id")
         id = id if isinstance(id, str) and id else call_id(answer, start + len(calls))
         calls.append(function_call(id, str(function.get("name") or ""), text))

@@ -48,7 +48,7 @@ class OpenAIShaped:
 
     def _body(self, chat: ChatRequest, target: Target) -> bytes:
         if self._kind == "google":
-            return dump(compat_body(chat, target.model))
+            return dump(compat_body(chat, target.model, target.info))
         changes = self._adapt(chat, target)
         if "models" in chat.body and chat.is_routed:
             changes["models"] = REMOVED  # it was the chain, in our ids
