@@ -26,7 +26,7 @@ def run(arguments: Namespace) -> int:
     if arguments.live:
         from llm_router.commands.live import ask_all
 
-        return ask_all(snapshot)
+        return ask_all(snapshot, prices)
     return EXIT_OK
 
 

@@ -1,0 +1,97 @@
+"""`llm-router explain`: what would be chosen, and why, without calling anyone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llm_router import __version__
+from llm_router.accounting.ledger import Bookkeeper
+from llm_router.accounting.metrics import Metrics
+from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from llm_router.commands.common import DATA, complain, dollars, print_table
+from llm_router.errors import ApiError, ConfigError
+from llm_router.proxy.config_file import ConfigFile
+from llm_router.proxy.dispatch import Router
+from llm_router.proxy.exchange import Caller
+from llm_router.proxy.state import CircuitFile
+from llm_router.proxy.upstream import UpstreamClient
+from llm_router.routing.classify import Brain
+from llm_router.wire.chat import parse_chat
+
+
+def run(arguments: Namespace) -> int:
+    """Prints category, evidence, candidates and what is skipped."""
+    if (arguments.text is None) == (arguments.request is None):
+        complain("explain: give either a text or --request FILE")
+        return EXIT_USAGE
+    try:
+        found = asyncio.run(explain(_request(arguments), arguments.config))
+    except OSError as error:
+        complain(f"{arguments.request}: {error.strerror or error}")
+        return EXIT_FAILED
+    except ConfigError as error:
+        complain(str(error))
+        return EXIT_CONFIG
+    except ApiError as error:
+        complain(error.message)
+        return EXIT_FAILED
+    if arguments.format == "json":
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        _print(found)
+    return EXIT_OK
+
+
+async def explain(raw: bytes, config: str | None) -> dict[str, Any]:
+    """What a router with this configuration, and with the circuits as they were last saved, would do."""
+    config_file = ConfigFile(os.environ, {"config": config})
+    snapshot = config_file.load()
+    router = Router(
+        snapshot,
+        shipped_prices=(DATA / "prices.json").read_bytes(),
+        brain=Brain.load((DATA / "classifier.bin").read_bytes()),
+        upstream=UpstreamClient(),
+        bookkeeper=Bookkeeper(None),
+        metrics=Metrics(__version__),
+        config_file=config_file,
+        circuit_file=CircuitFile(snapshot.state_dir),
+    )
+    return router.explain(parse_chat(raw), Caller("explain"))
+
+
+def _request(arguments: Namespace) -> bytes:
+    if arguments.text is not None:
+        return json.dumps({"model": "router", "messages": [{"role": "user", "content": arguments.text}]}).encode()
+    return sys.stdin.buffer.read() if arguments.request == "-" else Path(arguments.request).read_bytes()
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    print(f"Category    {found['category']} (mode {found['mode']}, confidence {found['confidence']:.0%})")
+    if found["scores"]:
+        ranked = sorted(found["scores"].items(), key=lambda entry: -entry[1])
+        print("Scores      " + ", ".join(f"{name} {score:.2f}" for name, score in ranked))
+    for index, reason in enumerate(found["evidence"]):
+        print(f"{'Because' if index == 0 else '':<12}{reason}")
+    print("\nCandidates, in this order")
+    print_table(
+        [
+            (index + 1, entry["model"], _tokens(entry["estimated_tokens"]), dollars(entry["estimated_cost_usd"]))
+            for index, entry in enumerate(found["candidates"])
+        ],
+        ("", "model", "tokens", "about USD"),
+        right=(0, 2, 3),
+    )
+    if found["skipped"]:
+        print("\nSkipped")
+        print_table([(entry["model"], entry["reason"]) for entry in found["skipped"]], ("model", "reason"))
+
+
+def _tokens(count: int | None) -> str:
+    return "?" if count is None else f"{count:,}"

@@ -1,0 +1,163 @@
+"""`llm-router check --live`: asks every model that could be asked for a short answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import orjson
+
+from llm_router.accounting.pricing import PriceTable
+from llm_router.commands import EXIT_FAILED, EXIT_OK
+from llm_router.commands.common import print_table
+from llm_router.config.timeouts import effective_timeouts
+from llm_router.config.values import Snapshot, split_model
+from llm_router.errors import AttemptFailed, Failure, FailureKind
+from llm_router.proxy.gate import judge_completion
+from llm_router.proxy.upstream import UpstreamClient, UpstreamError
+from llm_router.wire.chat import ChatRequest, parse_chat
+from llm_router.wire.masking import Masker
+from llm_router.wire.providers.base import Adapter, Target
+from llm_router.wire.providers.registry import adapter_for
+
+_QUESTION = "Answer with the single word: pong"
+_MOST_OUTPUT_TOKENS = 64
+_AT_ONCE = 8
+_MOST_BYTES = 2**22
+_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one model answered; `problem` is None for an answer that was one.
+
+    `optional` marks a last resort that the user never named: its silence is no fault.
+    """
+
+    model: str
+    ms: float
+    answer: str = ""
+    problem: str | None = None
+    optional: bool = False
+
+    @property
+    def result(self) -> str:
+        """In words."""
+        if self.problem is None:
+            return "ok"
+        return f"{self.problem} (optional)" if self.optional else self.problem
+
+
+def ask_all(snapshot: Snapshot, prices: PriceTable) -> int:
+    """Asks, prints a table, and fails if one of the models failed."""
+    models = list(askable(snapshot))
+    print(f"\nAsking {len(models)} models for a short answer ...")
+    outcomes = asyncio.run(_ask_all(snapshot, prices, models))
+    rows = [(each.model, each.result, f"{each.ms:,.0f}", each.answer) for each in outcomes]
+    print_table(rows, ("model", "result", "ms", "answer"), right=(2,))
+    return EXIT_FAILED if any(each.problem and not each.optional for each in outcomes) else EXIT_OK
+
+
+def askable(snapshot: Snapshot) -> Iterable[str]:
+    """The models of all chains, and of the classifier where the mode asks one, whose provider is configured."""
+    models = [model for category in snapshot.categories.values() for model in category.models]
+    if snapshot.routing_mode in ("ollama", "hybrid"):
+        models.append(snapshot.classifier.ollama_model)
+    if snapshot.routing_mode in ("api", "hybrid"):
+        models.append(snapshot.classifier.api_model)
+    return (model for model in dict.fromkeys(models) if snapshot.providers[split_model(model)[0]].configured)
+
+
+def _is_optional(snapshot: Snapshot, model: str) -> bool:
+    """Whether it is an Ollama model that only the default chains name, on an Ollama that nobody spoke of."""
+    named = any(
+        model in category.models and snapshot.sources[f"model_mappings.{category.name}"] == "file"
+        for category in snapshot.categories.values()
+    )
+    return model.startswith("ollama/") and not named and snapshot.sources["providers.ollama.base_url"] == "default"
+
+
+async def _ask_all(snapshot: Snapshot, prices: PriceTable, models: Iterable[str]) -> list[Outcome]:
+    client = UpstreamClient(environ=os.environ)
+    mask = Masker(key.value for provider in snapshot.providers.values() for key in provider.keys)
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(model: str) -> Outcome:
+        async with gate:
+            started = time.monotonic()
+            answer, problem = "", None
+            try:
+                answer = await _ask(snapshot, prices, client, model)
+            except AttemptFailed as error:
+                problem = _one_line(f"{error.failure.kind}: {mask(error.failure.message)}", 2 * _SHOWN)
+            ms = (time.monotonic() - started) * 1000
+            return Outcome(model, ms, _one_line(answer, _SHOWN), problem, _is_optional(snapshot, model))
+
+    try:
+        return await asyncio.gather(*(ask(model) for model in models))
+    finally:
+        await client.close()
+
+
+async def _ask(snapshot: Snapshot, prices: PriceTable, client: UpstreamClient, model: str) -> str:
+    name, upstream_model = split_model(model)
+    provider = snapshot.providers[name]
+    info = prices.info(model)
+    key = provider.keys[0].value if provider.keys else None
+    target = Target(provider, upstream_model, key, info)
+    limits = effective_timeouts(
+        snapshot,
+        provider,
+        None,
+        upstream_model,
+        stream=True,  # an answer this short should begin as soon as a stream would
+        reasoning=bool(info and info.reasoning),
+        effort=False,
+    )
+    seconds = limits.first_byte or 0.0
+    try:
+        async with asyncio.timeout(seconds):
+            return await _exchange(
+                client, adapter_for(provider, time.time), _question(model), target, limits.connect or 0.0
+            )
+    except TimeoutError:
+        failure = Failure(FailureKind.FIRST_BYTE_TIMEOUT, f"no answer within {seconds:g} seconds")
+        raise AttemptFailed(failure) from None
+    except UpstreamError as error:
+        raise AttemptFailed(Failure(FailureKind.CONNECT_ERROR, str(error))) from None
+
+
+async def _exchange(
+    client: UpstreamClient, adapter: Adapter, chat: ChatRequest, target: Target, connect_timeout: float
+) -> str:
+    response = await client.send(adapter.call(chat, target), connect_timeout=connect_timeout)
+    try:
+        body = await response.read(_MOST_BYTES)
+    finally:
+        response.close()
+    if not 200 <= response.status < 300:
+        raise AttemptFailed(adapter.failure(response.status, response.headers, body, time.time()))
+    parsed = orjson.loads(adapter.completion(chat, target, body).body)
+    verdict = judge_completion(parsed)
+    if verdict.failure is not None:
+        raise AttemptFailed(verdict.failure)
+    message = parsed["choices"][0].get("message") or {}
+    return str(message.get("content") or "(thought, and said nothing)")
+
+
+def _question(model: str) -> ChatRequest:
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": _QUESTION}],
+        "max_completion_tokens": _MOST_OUTPUT_TOKENS,
+    }
+    return parse_chat(json.dumps(body).encode())
+
+
+def _one_line(text: str, most: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 3] + "..."
