@@ -1,17 +1,36 @@
-"""Prompts written for this project, as rows to learn from."""
+"""Prompts written for this project, as rows to learn from.
+
+`seeds/*.txt` were written by hand: "# label language" begins a part, then one prompt a line, "\\n" is a line break.
+`compose.py` puts hand-written frames and fillers together, `pastes.py` makes logs, traces, diffs and the like.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-DATA = Path(__file__).parent / "data"
+from training import compose, pastes
+
+SEEDS = Path(__file__).parent / "seeds"
 
 
 def rows() -> Iterator[tuple[str, str, str, float]]:
-    """Text, label, family and weight of every prompt."""
-    for path in sorted(DATA.glob("*.jsonl")):
+    """Text, label, family (what is left out together when judging) and weight of every prompt."""
+    yield from seeds()
+    for text, label, family in compose.rows():
+        yield text, label, family, 0.5
+    for text, label, family in pastes.rows():
+        yield text, label, family, 0.5
+
+
+def seeds() -> Iterator[tuple[str, str, str, float]]:
+    """The hand-written prompts."""
+    for path in sorted(SEEDS.glob("*.txt")):
+        label = language = ""
+        count = 0
         for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            yield row["text"], row["label"], row.get("family", path.stem), row.get("weight", 1.0)
+            if line.startswith("# "):
+                label, language = line[2:].split()[:2]
+            elif line.strip():
+                count += 1
+                yield line.replace("\\n", "\n"), label, f"seeds-{label}-{language}-{count // 60}", 1.0

@@ -98,7 +98,7 @@ class Brain:
         names = list(scores)
         probabilities = dict(zip(names, softmax(list(scores.values()), 1.0), strict=True))
         best = max(names, key=probabilities.__getitem__)
-        evidence = self._evidence(best, features, hits, roster, share)
+        evidence = self._evidence(best, logits, features, hits, roster, share)
         return Classification(best, probabilities[best], "local", probabilities, evidence)
 
     def _threaded(self, texts: Sequence[str], features: Features) -> tuple[list[float], float]:
@@ -125,14 +125,21 @@ class Brain:
         return scores
 
     def _evidence(
-        self, best: str, features: Features, hits: Sequence[Hit], roster: Roster, share: float
+        self,
+        best: str,
+        logits: Sequence[float],
+        features: Features,
+        hits: Sequence[Hit],
+        roster: Roster,
+        share: float,
     ) -> tuple[str, ...]:
         reasons = [f"keyword '{hit.keyword}' (yours)" for hit in hits if hit.category == best]
         if share >= 0.5:
             reasons.append("a short follow-up to earlier words")
         trained = roster.profiles.trained.get(best, best)
         if trained in self.model.classes:
-            reasons.extend(in_words(self.model, features, trained))
+            others = [(score, name) for name, score in zip(self.model.classes, logits, strict=True) if name != trained]
+            reasons.extend(in_words(self.model, features, trained, max(others)[1]))
         else:
             reasons.extend(roster.profiles.reasons(best, features))
         return tuple(dict.fromkeys(reasons))[:6]

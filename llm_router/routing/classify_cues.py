@@ -1,137 +1,147 @@
-"""Structure of a text as evidence: fences, traces, diffs, formulas, questions, lengths; each the name of a feature."""
+"""Structure of a text as evidence: fences, traces, diffs, formulas, questions, lengths; each the name of a feature.
+
+Built to be cheap: strings that must occur are looked for first, line by line patterns are tried at line starts only.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-# name -> (what it is called in evidence, characters of which one must occur or "" for always, pattern)
-_TABLE: dict[str, tuple[str, str, str]] = {
-    "fence": ("a fenced code block", "`~", r"```|^~~~"),
-    "tick": ("inline code", "`", r"(?<!`)`[^`\n]{1,80}`(?!`)"),
+_LINES = 40  # lines whose beginnings are looked at
+
+# Cues that some fixed strings give away: name -> (what it is called in evidence, the strings).
+_STRINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "fence": ("a fenced code block", ("```", "~~~")),
     "trace": (
         "a stack trace",
-        "\n:(",
-        r"Traceback \(most recent|^\s+File \"[^\"\n]+\", line \d|^\s+at [\w$.<>/]+ ?\([^)\n]*\)|^panic: "
-        r"|goroutine \d+ \["
-        r"|^Caused by: |thread '[^']+' panicked|^\s*\^~*\s*$",
+        ("Traceback (most recent", "Caused by: ", "panic: ", "goroutine ", " panicked at", "\n    at ", "\n\tat ", 'File "'),
     ),
     "exception": (
         "an error name",
-        "EenF",
-        r"\b[A-Za-z.]{0,60}(?:Error|Exception|Fault|Warning)\b\s*[:(\[]|\b[A-Z][a-z]+(?:[A-Z][a-z]+)*(?:Error"
-        r"|Exception)\b"
-        r"|\bE[A-Z]{5,}\b|\berror(?:\[\w+\])?:|\bSIG[A-Z]{3,5}\b|Segmentation fault|exit (?:code|status) \d",
+        ("Error:", "Exception", "Error]", "Error(", "error:", "error[", "ERROR:", "Segmentation fault", "exit code",
+         "exit status", "SIGSEGV", "SIGKILL", "ENOENT", "ECONN", "EADDR", "errno"),
     ),
-    "diff": ("a diff", "-+@", r"^@@ -\d|^diff --git |^(?:\+\+\+|---) [ab]/|^<{7} |^>{7} "),
-    "log": (
-        "log lines",
-        ":0123456789",
-        r"^\W{0,3}(?:\w+ )?(?:\d{4}[-/.]\d\d[-/.]\d\d|\d{8}|[A-Z][a-z]{2} +\d{1,2}"
-        r"|\d\d/\d\d/\d\d)[T :-]+\d\d[:.]?\d\d[:.]?\d\d"
-        r"|^\[?\d\d[:.]\d\d[:.]\d\d|\b(?:INFO|WARN|WARNING|ERROR|DEBUG|FATAL|TRACE|notice)\]?[:\s]+\S"
-        r"|\b\w+\[\d{2,6}\]: ",
-    ),
-    "shell": ("a shell command", "$#>-|/", r"^\s*(?:[$>]|[\w.-]+@[\w.-]+[:~ ][^\n$#]*[$#]) \w"
-        r"|\s--?[a-z][\w-]+(?:[ =]|$)|\s\|\s\w+"),
+    "diff": ("a diff", ("\n@@ -", "diff --git ", "\n+++ ", "<<<<<<< ", ">>>>>>> ")),
+    "loglevel": ("log levels", ("INFO", "WARN", "ERROR", "DEBUG", "FATAL", "[error]", "[notice]", "level=")),
     "sql": (
         "SQL",
-        "SsCcIiUuDdAa",
-        r"\b(?:SELECT|INSERT INTO|CREATE (?:TABLE|INDEX|VIEW)|ALTER TABLE|DELETE FROM|UPDATE \w+ SET|INNER JOIN"
-        r"|LEFT JOIN|GROUP BY)\b"
-        r"|\bselect\b[^\n]{1,200}\bfrom\b \w",
+        ("SELECT ", "INSERT INTO", "CREATE TABLE", "ALTER TABLE", "DELETE FROM", "INNER JOIN", "LEFT JOIN", "GROUP BY",
+         "select * ", "ORDER BY"),
     ),
-    "html": ("markup", "<", r"</?[a-z][\w-]*(?: [^<>\n]*)?/?>"),
-    "def": (
+    "markup": ("markup", ("</", "/>", "<div", "<p>", "<a ", "<html", "<?php", "<script", "<br")),
+    "declares": (
         "a definition in code",
-        "",
-        r"^\s*(?:export |public |private |protected |static |async |final |abstract )*(?:def|function|class|fn"
-        r"|func|interface|struct"
-        r"|enum|impl|trait|module|namespace|sub|proc)\s+\w+\s*[({:<\[]|^\s*(?:import|from|using|package|require"
-        r"|include|use)\s+[\w.{*\"'<:]+.*"
-        r"(?:;|import)|#include\s*[<\"]|\b(?:const|let|var|int|float|double|char|bool|auto|string"
-        r"|String)\s+\w+\s*=|\bpublic static void\b|\blambda \w+:",
+        ("#include", "public static", "public class", "def ", "const ", "std::", "console.log", "System.out", "printf(",
+         "print(", "func ", "fn ", "var ", "int main", "return ", "lambda ", "import ", "=> {", "() {", "){", ") {",
+         "self.", "this.", "!= null", "nullptr", "elif ", "endif", "#!/"),
     ),
-    "semi": ("statements that end in semicolons", ";{}", r"[;{}]\s*$"),
-    "op": ("operators of code", "=&|-:!+", r"[=!]==?(?=\s?[\w\"'])|&&|\|\||=>|->|::|\+=|\+\+|:="),
-    "call": ("a call", "(", r"\b[A-Za-z_]\w*(?:\.\w+)*\([^)\n]{0,60}\)"),
-    "attr": ("an attribute access", "._", r"\b[a-z_]\w+\.[a-z_]\w+\b(?:\(|\.|\[)|\b[a-z]+_[a-z_]+\b"),
-    "camel": ("a camelCase name", "", r"\b[a-z]+[A-Z][a-z]+\w*\b|\b[A-Z][a-z]+[A-Z][a-z]+[A-Z]?\w*\b"),
+    "operator": ("operators of code", ("==", "!=", "&&", "||", "=>", "->", "::", "+=", "++", ":=", "<=", ">=", "//")),
+    "empty call": ("a call", ("()", "();", "(self", "({", "['", '["', "[0]", "[i]")),
+    "url": ("a link", ("http://", "https://", "localhost:", "127.0.0.1")),
+    "io": ("input and output of a program", ("nput:", "utput:", "Input", "Output", "assert ", "stdin", "stdout")),
+    "latex": (
+        "a LaTeX formula",
+        ("\\frac", "\\sqrt", "\\begin{", "\\sum", "\\int", "\\left", "\\cdot", "\\times", "\\math", "\\text", "\\(", "\\[",
+         "\\angle", "\\overrightarrow", "\\alpha", "\\theta", "\\pi", "\\le", "\\ge", "\\in ", "$$", "\\log", "\\sin", "\\cos"),
+    ),
+    "choice": ("answers to choose from", ("A) ", "(A)", "(a)", "\nA. ", "\nA:", "A、", "A．", "Options:", "a) ")),
+    "ifthen": ("an if-then", (" then ", "If and only", "if and only", "implies")),
+}  # fmt: skip
+# Cues that need a pattern: name -> (what it is called, characters of which one must occur or "", the pattern).
+_PATTERNS: dict[str, tuple[str, str, str]] = {
+    "tick": ("inline code", "`", r"`[^`\n]{1,80}`"),
+    "flag": ("a shell command", "-|", r" --?[a-z][\w-]+|\| \w"),
+    "call": ("a call", "(", r"\w\([^)\n]{0,60}\)"),
+    "snake": ("names with underscores", "_", r"[a-z0-9]_[a-z]"),
+    "camel": ("a camelCase name", "", r"[a-z][A-Z][a-z]"),
+    "attribute": ("an attribute access", ".", r"[a-z_]\.[a-z_]\w*[(.\[]|\w\.[a-z]\w*\("),
     "file": (
         "a file name",
-        "./",
-        r"\b[\w-]+\.(?:py|js|ts|tsx|jsx|java|cpp|cc|hpp|c|h|cs|go|rs|rb|php|sh|sql|html|css|scss|json|ya?ml"
-        r"|toml|xml|md|txt|csv|ini|cfg"
-        r"|conf|log|env|lock|ipynb|vue|svelte|kt|swift|scala|gradle|tf|dockerfile|exe|dll|so|jar)\b|(?:^"
-        r"|\s)(?:~|\.{1,2})?/(?:[\w.-]+/)+[\w.-]*",
+        ".",
+        r"\.(?:py|js|ts|tsx|jsx|java|cpp|cc|hpp|c|h|cs|go|rs|rb|php|sh|sql|html|css|scss|json|ya?ml|toml|xml|md|txt|csv"
+        r"|ini|cfg|conf|log|env|lock|ipynb|vue|svelte|kt|swift|scala|gradle|tf|exe|dll|so|jar)\b",
     ),
-    "url": ("a link", ":", r"https?://"),
-    "json": ("JSON", "{[", r"[{\[,]\s*\"[^\"\n]{1,60}\"\s*[:,\]]|^\s*[{\[]\s*$"),
-    "yaml": ("configuration lines", ":=", r"(?:^[ \t]*-?\s*[\w.-]+:[ \t]+\S[^\n]{0,80}\n){2}|^\[[\w. -]+\]\s*$"
-        r"|^\w+\s?=\s?\S+$"),
-    "indent": ("indented lines", "\n", r"\n(?: {4}|\t)\S"),
-    "hex": ("hexadecimal values", "x#-", r"\b0x[0-9a-fA-F]+\b|\b[0-9a-f]{8}-[0-9a-f]{4}-|#[0-9a-fA-F]{6}\b"
-        r"|\b(?=[a-f]*\d)[0-9a-f]{12,40}\b"),
-    "array": ("a list of values", "[", r"\[\s*-?(?:\d+|['\"]\w+['\"])\s*(?:,\s*-?(?:[\w.]+"
-        r"|['\"][^'\"\n]*['\"])\s*)+\]"),
-    "io": ("input and output of a program", ":=", r"\b(?:[Ii]nput|[Oo]utput|[Ee]xample \d?|assert|stdin"
-        r"|stdout)\s*[:=(]|\bassert\b"),
-    "latex": ("a LaTeX formula", "$\\", r"\$[^$\n]{1,200}\$|\\(?:frac|sqrt|begin|sum|int|left|cdot|times"
-        r"|mathbb?|mathrm|text|overrightarrow|angle|leq?|geq?|alpha|theta|pi|in|[(\[])\b"),
-    "symbol": ("mathematical symbols", "", r"[∑∫√≤≥≠±×÷π∞∈∉∀∃→⇒⇔∧∨¬∪∩⊂⊆∠△⊥∥²³°≡≈]"),
-    "arith": ("arithmetic", "+-*/×÷^=", r"\d\s*[-+*/×÷^]\s*[\d(]|\)\s*[-+*/]\s*\("),
-    "equation": ("an equation", "=<>", r"\b[a-zA-Z]\w?\s*\(?[a-z]?\)?\s*[=<>]\s*-?[\d\w(\\√|]|\d[a-z]\s*[-+=]"
-        r"|[xyzn]\s?\^?\d\s*[-+=]"),
+    "path": ("a path", "/", r"(?:[ \"'(=`]|^)(?:~|\.{1,2})?/[\w.-]+/[\w.-]*"),
+    "hex": ("hexadecimal values", "x#", r"\b0x[0-9a-fA-F]+|#[0-9a-fA-F]{6}\b"),
+    "array": ("a list of values", "[", r"\[\s*(?:-?\d+|['\"]\w+['\"]|\[)\s*[,\[]"),
+    "keyvalue": ("configuration or data", '"=:', r"\"[\w -]{1,40}\"\s*:|^\w+\s?=\s?\S+$|^[ \t]*-?\s*[\w.-]+: ?\S[^\n]{0,80}\n[ \t]*-?\s*[\w.-]+:"),
+    "semicolon": ("statements that end in semicolons", ";{}", r"[;{}]\s*$"),
+    "dollars": ("a formula between dollar signs", "$", r"\$[^$\n]{1,200}[\\^_=+<>{|][^$\n]{0,200}\$|\$[a-zA-Z]\$"),
+    "symbol": ("mathematical symbols", "∑∫√≤≥≠±×÷π∞∈∉∀∃→⇒⇔∧∨¬∪∩⊂⊆∠△⊥∥²³°≡≈", r""),
+    "arithmetic": ("arithmetic", "+-*/×÷^", r"\d\s*[-+*/×÷^]\s*[\d(]|\)\s*[-+*/]\s*\("),
+    "equation": ("an equation", "=<>", r"\b[a-zA-Z]\w?\s*[=<>]\s*-?[\d(\\√|]|\d[a-z]\s*[-+=]|[a-z]\([a-z]\)\s*=|[xyzn]\s?\^?\d\s*[-+=]"),
     "percent": ("percentages", "%％", r"\d\s?[%％]"),
     "money": ("amounts of money", "$€£¥₹", r"[$€£¥₹]\s?\d|\d\s?[€£¥₹]"),
-    "fraction": ("fractions", "/", r"(?<![\d/])\d{1,3}/\d{1,3}(?![\d/])"),
-    "options": ("answers to choose from", "", r"(?:^|[\s\n(])A[.):、．]\s?\S[^\n]{0,200}?[\s\n(]B[.):、．]\s?\S"
-        r"|\([aA]\).{1,200}\([bB]\)|Options:"),
+    "fraction": ("fractions", "/", r"\b\d{1,3}/\d{1,3}\b"),
     "blank": ("a blank to fill", "_(（", r"_{2,}|\(\s{1,6}\)|（\s*）"),
-    "logicform": ("logical form", "", r"\b[Ii]f\b[^.\n]{3,80}\bthen\b|\b[Aa]ll \w+ are\b|\b[Ss]ome \w+ are\b"
-        r"|\b[Nn]o \w+ are\b"),
     "quoted": ("quoted text", "\"“«「『", r"[\"“«「『][^\"”»」』\n]{20,}[\"”»」』]"),
     "colonend": ("ends in a colon", ":：", r"[:：]\s*\Z"),
-    "equalsend": ("ends in an equals sign", "=?", r"=\s*\??\s*\Z"),
+    "equalsend": ("ends in an equals sign", "=", r"=\s*[?？]?\s*\Z"),
     "questionend": ("ends in a question", "?？؟", r"[?？؟]\s*\Z"),
-    "manyq": ("several questions", "?？؟", r"[?？؟].+[?？؟]"),
-    "exclaim": ("an exclamation", "!！", r"[!！]"),
+    "questions": ("several questions", "?？؟", r"[?？؟][^?？؟]+[?？؟]"),
+    "exclaim": ("an exclamation", "!！", r""),
     "emoji": ("emoji", "", r"[\U0001f300-\U0001faff❤☺]"),
-    "bullets": ("a list", "\n", r"(?:^\s*(?:[-*•]|\d+[.)])\s+\S[^\n]*\n?){2}"),
-    "dialogue": ("a dialogue", ":：", r"(?:^[A-Z一-鿿][\w ]{0,20}[:：]\s?\S[^\n]*\n+){2}"),
-    "firstperson": ("speaks of oneself", "", r"\b(?:I|I'm|I've|my|me)\b"),
-    "shout": ("words in capitals", "", r"\b[A-Z]{4,}\b"),
+    "self": ("speaks of oneself", "I", r"\bI(?:'m|'ve|'d|'ll)?\b"),
+    "capitals": ("words in capitals", "", r"[A-Z]{4}"),
 }  # fmt: skip
-DESCRIPTIONS: dict[str, str] = {name: row[0] for name, row in _TABLE.items()}
-_CUES = tuple(
-    (name, frozenset(chars), re.compile(pattern, re.MULTILINE)) for name, (_, chars, pattern) in _TABLE.items()
+# Beginnings of lines: name -> (what it is called, the pattern, lines that must begin so).
+_STARTS: dict[str, tuple[str, str, int]] = {
+    "logline": (
+        "log lines",
+        r"\W{0,3}(?:\w+ )?(?:\d{4}[-/.]\d\d[-/.]\d\d|\d{8}|[A-Z][a-z]{2} +\d{1,2}|\d\d/\d\d/\d\d)[T :.-]+\d\d[:.]?\d\d"
+        r"|\[?\d\d[:.]\d\d[:.]\d\d|(?:- )?\d{9,} |\[\w+ \w+ +\d+ \d\d:\d\d|\w+ \d+ \d+ |<\d+>",
+        1,
+    ),
+    "prompt": ("a shell prompt", r"(?:[$>#] |[\w.-]+@[\w.-]+[:~ ][^\n$#]{0,60}[$#] |PS [A-Z]:|>>> )\S", 1),
+    "hunk": ("changed lines", r"[-+]\S?\s{2,}|[-+]\w", 3),
+    "codeline": (
+        "lines of code",
+        r"(?:def|class|function|import|from|for|while|if|else|elif|return|public|private|static|const|let|var|int|void|fn|func"
+        r"|using|namespace|package|struct|try|except|catch|end|begin|SELECT|FROM|WHERE|#include|print|@\w+|\}|\{|//|/\*)\b.*"
+        r"[:;({})=]|[}\])];?,?$|\w+(?:\.\w+)*\(.*\)[;:]?$|\w+(?:\[\w+\])? ?[-+*]?= ?\S",
+        2,
+    ),
+    "bullet": ("a list", r"(?:[-*•]|\d+[.)、])\s+\S", 2),
+    "speaker": ("a dialogue", r"[A-Z一-鿿][\w ]{0,20}[:：]\s?\S", 2),
+    "option": ("answers to choose from", r"\(?[A-Ea-e][).:、．]\s?\S", 2),
+    "table": ("a table", r"\|.*\||.*\t.*\t", 2),
+}  # fmt: skip
+DESCRIPTIONS: dict[str, str] = {
+    name: str(row[0]) for table in (_STRINGS, _PATTERNS, _STARTS) for name, row in table.items()
+}
+_FIXED = tuple((name, strings) for name, (_, strings) in _STRINGS.items())
+_SEARCHED = tuple(
+    (name, frozenset(chars), re.compile(pattern, re.MULTILINE).search) for name, (_, chars, pattern) in _PATTERNS.items()
 )
+_BEGUN = tuple((name, re.compile(pattern).match, least) for name, (_, pattern, least) in _STARTS.items())
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_DIGITS = frozenset("0123456789")
+_QUESTION = frozenset("?？؟")
+_COUNTS = (1, 2, 3, 5, 8)
 _LENGTHS = (3, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-def cues(text: str) -> Iterator[str]:
+def cues(text: str) -> list[str]:
     """Names of the structure features that a (bounded) text shows."""
     chars = set(text)
-    for name, needed, pattern in _CUES:
-        if (not needed or not needed.isdisjoint(chars)) and pattern.search(text):
-            yield name
-    numbers = len(_NUMBER.findall(text)) if not chars.isdisjoint("0123456789") else 0
-    for least in (1, 2, 3, 5, 8):
-        if numbers >= least:
-            yield f"numbers{least}"
-    if numbers and numbers * 40 > len(text):
-        yield "numbersdense"
-    if numbers >= 2 and not chars.isdisjoint("?？؟"):
-        yield "numbersasked"
-    lines = text.count("\n")
-    for least in (1, 3, 8):
-        if lines >= least:
-            yield f"lines{least}"
+    shown = [name for name, strings in _FIXED if any([string in text for string in strings])]
+    shown += [name for name, needed, search in _SEARCHED if (not needed or not needed.isdisjoint(chars)) and search(text)]
+    lines = text.split("\n")
+    first = lines[:_LINES] if len(lines) > 1 else []
+    for name, match, least in _BEGUN if first else _BEGUN[:2]:
+        if sum([1 for line in first or lines if match(line.lstrip())]) >= least:
+            shown.append(name)
+    if not chars.isdisjoint(_DIGITS):
+        numbers = len(_NUMBER.findall(text))
+        shown += [f"numbers{least}" for least in _COUNTS if numbers >= least]
+        if numbers * 40 > len(text):
+            shown.append("numbersdense")
+        if numbers >= 2 and not chars.isdisjoint(_QUESTION):
+            shown.append("numbersasked")
+    shown += [f"lines{least}" for least in (2, 4, 9) if len(lines) >= least]
     size = len(text)
-    for least in _LENGTHS:
-        if size >= least:
-            yield f"chars{least}"
+    shown += [f"chars{least}" for least in _LENGTHS if size >= least]
+    return shown
 
 
 def describe(name: str) -> str:

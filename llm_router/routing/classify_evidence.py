@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import nlargest
+
 from llm_router.routing.classify_cues import describe
 from llm_router.routing.classify_features import PAIRED_CUES, Features
 from llm_router.routing.classify_model import Model
@@ -9,22 +11,11 @@ from llm_router.routing.classify_model import Model
 _MOST = 5
 
 
-def in_words(model: Model, features: Features, winner: str) -> list[str]:
-    """The features that weighed most for the winner against the mean of the others."""
-    column = model.classes.index(winner)
-    weighed: list[tuple[float, str]] = []
-    for name, shares in model.weights(features):
-        others = (sum(shares) - shares[column]) / (len(shares) - 1)
-        weighed.append((shares[column] - others, name))
-    weighed.sort(reverse=True)
-    reasons: list[str] = []
-    for weight, name in weighed:
-        if weight < 0.02 or len(reasons) == _MOST:
-            break
-        said = _say(name, model)
-        if said not in reasons:
-            reasons.append(said)
-    return reasons
+def in_words(model: Model, features: Features, winner: str, second: str) -> list[str]:
+    """The features that weighed most for the winner against the class that came second."""
+    weighed = nlargest(_MOST + 4, model.margins(features, winner, second))
+    said = [_say(name, model) for weight, name in weighed if weight > 0]
+    return list(dict.fromkeys(said))[:_MOST]
 
 
 def _say(name: str, model: Model) -> str:

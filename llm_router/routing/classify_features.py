@@ -14,7 +14,7 @@ from llm_router.routing.classify_cues import cues
 
 HEAD = 1_200
 TAIL = 400
-_STRUCTURE = 800  # characters of the head, and as many as TAIL of the end, that are searched for structure
+_STRUCTURE = 700  # characters of the head, and as many as TAIL of the end, that are searched for structure
 _OPENING = 8  # tokens (or characters, where words are not spaced) that count as the beginning of a text
 _PAIRED = 16  # word groups whose pairs are looked at
 
@@ -26,7 +26,9 @@ _FIRST_UNSPACED = "\u0e00"
 
 Lexicon = Mapping[str, tuple[int, ...]]
 # Cues that are paired with word groups as if they were one.
-PAIRED_CUES = ("numbers2", "numbers5", "questionend", "fence", "def", "latex", "options", "numbersdense", "colonend")
+PAIRED_CUES = (
+    "numbers2", "numbers5", "questionend", "fence", "declares", "latex", "choice", "numbersdense", "colonend", "call"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def extract(text: str, lexicon: Lexicon) -> Features:
         opening.update(hit)
     if found:
         grams.update(("^" + found[0], "^" + " ".join(found[:2]), "^" + " ".join(found[:3]), found[-1] + "$"))
-    shown = list(cues(text if len(text) <= _STRUCTURE + TAIL else f"{text[:_STRUCTURE]}\n{text[-TAIL:]}"))
+    shown = cues(text if len(text) <= _STRUCTURE + TAIL else f"{text[:_STRUCTURE]}\n{text[-TAIL:]}")
     return Features(grams, shown, groups, opening)
 
 

@@ -53,15 +53,19 @@ class Model:
             scores.append(bias + share * sum(map(weight, grams)) + self.step * sum(map(weight, dense)))
         return scores
 
-    def weights(self, features: Features) -> list[tuple[str, list[float]]]:
-        """Each known feature with what it adds to the classes' scores."""
+    def margins(self, features: Features, winner: str, second: str) -> list[tuple[float, str]]:
+        """What each known feature adds to the winner's score over the second's, by feature."""
+        get = self.rows.get
         share = 1 / math.sqrt(len(features.grams) + 1)
-        named = [(name, share) for name in features.grams] + [(name, 1.0) for name in dense_names(features)]
-        return [
-            (name, [0.0, *(self.step * factor * column[row] for column in self.columns)])
-            for name, factor in named
-            if (row := self.rows.get(name)) is not None
-        ]
+        known = [(row, name, share) for name in features.grams if (row := get(name)) is not None]
+        known += [(row, name, 1.0) for name in self._dense(features) if (row := get(name)) is not None]
+        plus, minus = self._column_of(winner), self._column_of(second)
+        return [((plus[row] if plus else 0) * f - (minus[row] if minus else 0) * f, name) for row, name, f in known]
+
+    def _column_of(self, name: str) -> array[int] | None:
+        """A class's weights; None for the reference class."""
+        index = self.classes.index(name)
+        return self.columns[index - 1] if index else None
 
     def rarity(self, gram: str) -> float:
         """How rare a gram is, from 0 (everywhere) to 1 (unseen)."""
