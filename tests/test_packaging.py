@@ -22,6 +22,13 @@ SETUP.read(ROOT / "setup.cfg")
 # What reads files, the clock, the environment or the terminal without an import that the import rules would see.
 _IMPURE_CALLS = {"open", "input", "print", "exec", "eval", "datetime.now", "datetime.utcnow", "datetime.today"}
 
+_DISTRIBUTIONS = {
+    "dotenv": "python-dotenv",
+    "prometheus_client": "prometheus-client",
+    "pytest_asyncio": "pytest-aiohttp",
+    "tiktoken_ext": "tiktoken",
+}
+
 
 def modules() -> list[str]:
     """The dotted names of all modules that hold code."""
@@ -76,19 +83,35 @@ def test_version_is_written_once() -> None:
     assert metadata.version("llm-router") == llm_router.__version__
 
 
+def _names(requirements: str) -> set[str]:
+    return {re.split(r"[\s<>=;!]", line)[0] for line in requirements.split("\n") if line and not line.startswith("#")}
+
+
 def test_packages_that_are_imported_are_required() -> None:
     """Every third-party package that the router imports is a runtime requirement of its own."""
-    required = {re.split(r"[\s<>=;!]", line)[0] for line in SETUP["options"]["install_requires"].split("\n") if line}
-    known = {"dotenv": "python-dotenv", "prometheus_client": "prometheus-client"}
+    required = _names(SETUP["options"]["install_requires"])
     # multidict and yarl are part of aiohttp's own interface
     granted = {"llm_router", "multidict", "yarl"} | sys.stdlib_module_names
     imported = {name for module in modules() for name in imports(module)}
-    assert {known.get(name, name) for name in imported - granted} <= required
+    assert {_DISTRIBUTIONS.get(name, name) for name in imported - granted} <= required
+
+
+def test_packages_that_the_tests_import_are_named() -> None:
+    """`pip install -e .[test]` brings whatever the tests import."""
+    extras = _names(SETUP["options"]["install_requires"]) | _names(SETUP["options.extras_require"]["test"])
+    own = {"llm_router", "tests", "training", "bench"}
+    # what the named ones bring along as part of their own interface
+    granted = {"multidict", "yarl", "pydantic", "httpx", "google"} | sys.stdlib_module_names
+    imported = {name for path in (ROOT / "tests").rglob("*.py") for name in _imports(path)}
+    assert {_DISTRIBUTIONS.get(name, name) for name in imported - own - granted} <= extras
 
 
 def imports(module: str) -> Iterator[str]:
     """The top-level names that a module imports."""
-    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    return _imports(ROOT.joinpath(*module.split(".")).with_suffix(".py"))
+
+
+def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
