@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
@@ -48,7 +49,7 @@ class BodySilent(Exception):
 class Connection(web.RequestHandler):
     """One client's connection; says when it has been waited for too long, and answers bad HTTP in JSON."""
 
-    __slots__ = ("_head_bytes", "_head_since", "_held", "_last_data")
+    __slots__ = ("_head_bytes", "_head_since", "_held", "_last_data", "_refused_at")
 
     _manager: Server | None
 
@@ -56,11 +57,14 @@ class Connection(web.RequestHandler):
         # a fresh connection owes us a head at once; an idle one does not, aiohttp's keep-alive clock ends it
         self._head_since = self._last_data = self._loop.time()
         self._head_bytes = self._held = 0
+        self._refused_at = 0.0
         super().connection_made(transport)
         if self._manager is not None and not self._manager.has_room():
             self.refuse(503, "This router has too many connections open; try again later", "too_many_connections")
 
     def data_received(self, data: bytes) -> None:
+        if self._refused_at:
+            return
         self._last_data = self._loop.time()
         super().data_received(data)
         waiter = self._waiter
@@ -108,7 +112,10 @@ class Connection(web.RequestHandler):
 
     def check_clocks(self, now: float, limit: float) -> None:
         """Ends a head that has not come, or a body that has gone silent, `limit` seconds ago."""
-        if self._head_since:
+        if self._refused_at:
+            if now - self._refused_at > LINGER_S and self.transport is not None:
+                self.transport.abort()
+        elif self._head_since:
             if now - self._head_since > limit:
                 if self._head_bytes:
                     self.refuse(408, f"No whole request head came within {limit:g} s", "request_timeout")
@@ -120,11 +127,20 @@ class Connection(web.RequestHandler):
                 body.set_exception(BodySilent())
 
     def refuse(self, status: int, message: str, code: str) -> None:
-        """Answers outside any request, and closes."""
+        """Answers outside any request and takes no other.
+
+        What the client still sends is read and dropped for a while: closing at once would reset the connection, and
+        the client would never see the answer.
+        """
         error = ApiError(status, message, "invalid_request_error" if status < 500 else "server_error", code)
-        if self.transport is not None:
-            self.transport.write(_plain_answer(error))
+        transport = self.transport
+        self._refused_at = self._loop.time()
+        if transport is not None and not transport.is_closing():
+            transport.write(_plain_answer(error))
+            transport.write_eof()
+        self.transport = None  # aiohttp closes what it can reach
         self.force_close()
+        self.transport = transport
 
     @property
     def idle(self) -> bool:
@@ -152,23 +168,26 @@ class Connection(web.RequestHandler):
         """For what aiohttp refuses before there is a request: bad HTTP, mostly."""
         if isinstance(exc, HttpProcessingError):
             logger.debug("malformed request from %s: %r", request.remote, exc)
-            return error_answer(_describe(exc))
-        logger.error("unexpected error in the server", exc_info=exc)
-        if request.writer.output_size > 0:
-            raise ConnectionResetError("the answer had begun")
-        return error_answer(ApiError(500, "Internal error", "server_error", "internal", headers=CLOSE))
+            self.refuse(*_describe(exc))
+            raise ConnectionResetError("refused")
+        if not isinstance(exc, ConnectionError):
+            logger.error("unexpected error in the server", exc_info=exc)
+            if request.writer.output_size == 0:
+                return error_answer(ApiError(500, "Internal error", "server_error", "internal", headers=CLOSE))
+        raise ConnectionResetError("the answer had begun, or there is nobody to read it")
 
 
-def _describe(error: HttpProcessingError) -> ApiError:
+def _describe(error: HttpProcessingError) -> tuple[int, str, str]:
+    """Status, message and code for bad HTTP. The parser's own words quote what was sent, and are left out."""
     if isinstance(error, LineTooLong) or "Too many headers" in error.message:
-        message = f"The request has too long a line or too many headers ({MAX_FIELDS} at most)"
-        return ApiError(431, message, code="headers_too_large", headers=CLOSE)
-    return ApiError(400, "The request is not valid HTTP/1.1", code="bad_http", headers=CLOSE)
+        return 431, f"The request has too long a line or too many headers ({MAX_FIELDS} at most)", "headers_too_large"
+    return 400, "The request is not valid HTTP", "bad_http"
 
 
 def _plain_answer(error: ApiError) -> bytes:
     body = orjson.dumps(error.payload(), option=orjson.OPT_APPEND_NEWLINE)
-    head = f"HTTP/1.1 {error.status} Refused\r\nServer: {SERVER_NAME}\r\nContent-Type: application/json\r\n"
+    phrase = HTTPStatus(error.status).phrase
+    head = f"HTTP/1.1 {error.status} {phrase}\r\nServer: {SERVER_NAME}\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 

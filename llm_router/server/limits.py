@@ -31,12 +31,12 @@ def framing_problem(request: web.BaseRequest) -> ApiError | None:
     version = request.version
     problem, status = None, 400
     if version is not HttpVersion11 and version != HttpVersion10:
-        problem = "Only HTTP/1.1 and HTTP/1.0 are spoken here"
+        problem = "Only HTTP 1.1 and 1.0 are spoken here"
     elif request.method == hdrs.METH_CONNECT:
         problem = "This is no forward proxy"
     elif (coding := headers.get(hdrs.TRANSFER_ENCODING)) is not None:
         if version is not HttpVersion11 or coding.strip().lower() != "chunked":
-            problem = "The only Transfer-Encoding is 'chunked', in HTTP/1.1"
+            problem = "The only Transfer-Encoding is 'chunked', from HTTP 1.1 on"
     elif len(headers.get(hdrs.CONTENT_LENGTH, "")) > _MOST_LENGTH_DIGITS:
         problem = "The Content-Length is absurd"
     if (expected := headers.get(hdrs.EXPECT)) is not None and expected.lower() != "100-continue":
