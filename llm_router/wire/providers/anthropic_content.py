@@ -100,7 +100,9 @@ def _message(turn: Turn, *, thinking: bool) -> dict[str, Any]:
     content: list[Block] = [_result(result) for result in turn.results]
     if thinking:
         content += [dict(signed) for signed in turn.thinking]
-    content += blocks(turn.parts)
+    # Of an assistant's turn the provider takes only text back.
+    said = turn.parts if turn.role == "user" else [part for part in turn.parts if text_of(part) is not None]
+    content += blocks(said)
     content += [
         {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)} for call in turn.calls
     ]

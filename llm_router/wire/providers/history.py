@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import orjson
 
-from llm_router.wire.providers.parts import content_parts, plain_text
+from llm_router.wire.providers.parts import content_parts, plain_text, text_of
 from llm_router.wire.providers.reasoning import extra_signature, google_signatures, reasoning_text, thinking_blocks
 
 Part = Mapping[str, Any]
@@ -60,7 +60,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`system` are the parts of all system and developer messages, in order."""
+    """`system` are the text parts of all system and developer messages, in order."""
 
     system: tuple[Part, ...]
     turns: tuple[Turn, ...]
@@ -101,7 +101,7 @@ class _Reader:
         for message in messages:
             role = message.get("role")
             if role in ("system", "developer"):
-                self.system += _message_parts(message)
+                self.instruct(_message_parts(message))
             elif role == "assistant":
                 self.assistant(message)
             elif role in ("tool", "function"):
@@ -113,6 +113,14 @@ class _Reader:
         if not self.turns or self.turns[0].role == "assistant":
             self.turns.insert(0, Turn("user", (_FILLER,)))
         return Conversation(tuple(self.system), tuple(self.turns))
+
+    def instruct(self, parts: list[Part]) -> None:
+        self.system += [part for part in parts if text_of(part) is not None]
+        shown = [part for part in parts if text_of(part) is None]
+        if shown:
+            # System prompts are text alone; what is to be looked at goes to the person's turn.
+            self.collecting = True
+            self.words += shown
 
     def assistant(self, message: Mapping[str, Any]) -> None:
         self.close_user()
