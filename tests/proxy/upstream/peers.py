@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import struct
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from llm_router.proxy.upstream import UpstreamError, UpstreamResponse
 from llm_router.wire.providers.base import UpstreamCall
@@ -106,7 +107,9 @@ class Server:
     def url(self, path: str = "/v1/chat/completions", host: str | None = None) -> str:
         return f"http{'s' * self._secure}://{host or self.host}:{self.port}{path}"
 
-    def call(self, body: bytes = b"{}", headers: Mapping[str, str] | None = None, host: str | None = None) -> UpstreamCall:
+    def call(
+        self, body: bytes = b"{}", headers: Mapping[str, str] | None = None, host: str | None = None
+    ) -> UpstreamCall:
         return UpstreamCall(self.url(host=host), headers or {}, body)
 
     @property
@@ -176,5 +179,34 @@ async def collect(response: UpstreamResponse) -> bytes:
 async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
     """Waits for something that the other side of a socket has to notice."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition may be anything
             await asyncio.sleep(0.002)
+
+
+@contextlib.contextmanager
+def silent_port(host: str = "127.0.0.1") -> Iterator[int]:
+    """A port where connecting neither succeeds nor fails: its queue is full, and Linux drops what comes then."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        listener.bind((host, 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname()[:2])
+        yield listener.getsockname()[1]
+
+
+def sockets_of_this_process() -> int:
+    """How many sockets are open."""
+    return sum(link.startswith("socket:") for link in _descriptors())
+
+
+def _descriptors() -> Iterator[str]:
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            yield os.readlink(f"/proc/self/fd/{name}")
+
+
+Serve = Callable[..., Awaitable[Server]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 
 import pytest
 from hypothesis import given
@@ -121,7 +122,7 @@ def test_split_anywhere(chunks: list[bytes], cuts: list[int], trailer: bool) -> 
     data = CHUNKED + framed + b"0\r\n" + (b"X-T: 1\r\n" if trailer else b"") + b"\r\n"
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     reader = ResponseReader()
-    body = feed(reader, [data[a:b] for a, b in zip(edges, edges[1:], strict=False)])
+    body = feed(reader, [data[a:b] for a, b in itertools.pairwise(edges)])
     assert body == b"".join(chunks)
     assert (reader.done, reader.error, reader.reusable) == (True, None, True)
 
@@ -231,7 +232,9 @@ def test_head_beyond_256_kb_is_refused(line: bytes, step: int) -> None:
     assert isinstance(reader.error, ProtocolError)
 
 
-@pytest.mark.parametrize("tail", [b"0\r\nX: " + b"a" * 300_000, b"0\r\n" + b"X: a\r\n" * 50_000, b"5;" + b"x" * 300_000])
+@pytest.mark.parametrize(
+    "tail", [b"0\r\nX: " + b"a" * 300_000, b"0\r\n" + b"X: a\r\n" * 50_000, b"5;" + b"x" * 300_000]
+)
 def test_framing_without_content_is_bounded(tail: bytes) -> None:
     """Trailers and chunk extensions carry nothing for us and may not go on for ever."""
     reader = ResponseReader()
@@ -274,8 +277,10 @@ def test_closed_reader_is_freed_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("timeout=5", 4.0), ("max=100, timeout=60", 59.0), ('timeout="5"', 4.0), ("Timeout = 0", 0.0)]
-    + [("", None), ("max=5", None), ("timeout=x", None), ("xtimeout=5", None)],
+    [
+        *(("timeout=5", 4.0), ("max=100, timeout=60", 59.0), ('timeout="5"', 4.0), ("Timeout = 0", 0.0)),
+        *(("", None), ("max=5", None), ("timeout=x", None), ("xtimeout=5", None)),
+    ],
 )
 def test_keep_alive_header(value: str, seconds: float | None) -> None:
     """What a server says about its patience is read, less a margin for the way."""

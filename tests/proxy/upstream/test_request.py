@@ -18,7 +18,9 @@ def test_head_to_the_byte() -> None:
     """The head is what providers' front ends expect, and asks for an uncompressed answer."""
     assert head("https://api.test/v1/chat/completions", {"Authorization": "Bearer k", "X-Title": "t"}) == (
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer k\r\nX-Title: t\r\n"
-        b"User-Agent: llm-router/" + __version__.encode() + b"\r\nAccept-Encoding: identity\r\nContent-Length: 2\r\n\r\n"
+        b"User-Agent: llm-router/"
+        + __version__.encode()
+        + b"\r\nAccept-Encoding: identity\r\nContent-Length: 2\r\n\r\n"
     )
 
 
@@ -43,8 +45,11 @@ def test_urls(url: str, origin: Origin, path: str, authority: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "h/v1", "ftp://h/", "http://", "http:///v1", "http://h:99999/", "http://h:x/", "http://[::1/", "//h/v1"]
-    + ["http://h/a b", "http://h/a\r\nX: 1", "http://h/a\nb", "http://h/\tb", "http://h/\x00", "http://h/ü", "http://h\n/"],
+    [
+        *("", "h/v1", "ftp://h/", "http://", "http:///v1", "http://h:99999/", "http://h:x/", "http://[::1/", "//h/v1"),
+        *("http://h/a b", "http://h/a\r\nX: 1", "http://h/a\nb", "http://h/\tb", "http://h/\x00", "http://h\n/"),
+        "http://h/ü",
+    ],
 )
 def test_unusable_urls_are_refused(url: str) -> None:
     """A URL that could smuggle a line, or that names no host, is refused before anything is sent."""
@@ -107,6 +112,4 @@ def test_text_beyond_ascii_is_utf8() -> None:
 def test_absolute_form() -> None:
     """A forward proxy is told the whole address."""
     endpoint = parse_url("http://h:8080/v1?a")
-    assert request_line("POST", endpoint, absolute=True) == (
-        "POST http://h:8080/v1?a HTTP/1.1\r\nHost: h:8080\r\n"
-    )
+    assert request_line("POST", endpoint, absolute=True) == ("POST http://h:8080/v1?a HTTP/1.1\r\nHost: h:8080\r\n")
