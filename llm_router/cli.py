@@ -68,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"llm-router {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     add = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    for add_command in (_add_serve, _add_check, _add_explain, _add_usage, _add_init):
+    for add_command in (_add_serve, _add_check, _add_explain, _add_usage, _add_init, _add_evaluate):
         _add_config(add_command(add))
     return parser
 
@@ -165,3 +165,16 @@ def _add_init(add: AddCommand) -> argparse.ArgumentParser:
         "default into the working directory. A file that exists is never overwritten: it is checked instead, and\n"
         "what the router makes of it is shown. Files of the project that this one grew from are read as they are.",
     )
+
+
+def _add_evaluate(add: AddCommand) -> argparse.ArgumentParser:
+    parser = add(
+        "evaluate",
+        help="score the routing on your own labelled requests",
+        description="Classifies every row of a JSONL file with the configuration in force and compares. A row is\n"
+        '{"label": "code", "text": "..."} or {"label": "code", "request": {a chat request}}; "accept" may list\n'
+        "further labels that are right as well. Nothing leaves this machine.",
+    )
+    parser.add_argument("file", metavar="FILE", help="labelled rows, one JSON object a line; - reads standard input")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print (default text)")
+    return parser

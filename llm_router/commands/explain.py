@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm_router import __version__
-from llm_router.accounting.ledger import Bookkeeper
-from llm_router.accounting.metrics import Metrics
 from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_USAGE
-from llm_router.commands.common import DATA, complain, dollars, print_table
+from llm_router.commands.common import complain, dollars, print_table
+from llm_router.commands.offline import offline_router
 from llm_router.errors import ApiError, ConfigError
-from llm_router.proxy.config_file import ConfigFile
-from llm_router.proxy.dispatch import Router
 from llm_router.proxy.exchange import Caller
-from llm_router.proxy.state import CircuitFile
-from llm_router.proxy.upstream import UpstreamClient
-from llm_router.routing.classify import Brain
 from llm_router.wire.chat import parse_chat
 
 
@@ -50,20 +42,8 @@ def run(arguments: Namespace) -> int:
 
 
 async def explain(raw: bytes, config: str | None) -> dict[str, Any]:
-    """What a router with this configuration, and with the circuits as they were last saved, would do."""
-    config_file = ConfigFile(os.environ, {"config": config})
-    snapshot = config_file.load()
-    router = Router(
-        snapshot,
-        shipped_prices=(DATA / "prices.json").read_bytes(),
-        brain=Brain.load((DATA / "classifier.bin").read_bytes()),
-        upstream=UpstreamClient(),
-        bookkeeper=Bookkeeper(None),
-        metrics=Metrics(__version__),
-        config_file=config_file,
-        circuit_file=CircuitFile(snapshot.state_dir),
-    )
-    return router.explain(parse_chat(raw), Caller("explain"))
+    """What a router with this configuration would do with the body of a chat request."""
+    return offline_router(config).explain(parse_chat(raw), Caller("explain"))
 
 
 def _request(arguments: Namespace) -> bytes:

@@ -1,0 +1,175 @@
+"""`llm-router evaluate`: how well the running configuration sorts the user's own labelled requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from argparse import Namespace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
+from llm_router.commands.common import complain, dollars, print_table
+from llm_router.commands.offline import offline_router
+from llm_router.errors import ApiError, ConfigError
+from llm_router.proxy.exchange import Caller
+from llm_router.wire.chat import parse_chat
+
+_EXAMPLE = '{"label": "code", "text": "why does this loop never end?"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A labelled request: the body of a chat request, the right category, and others that are right as well."""
+
+    label: str
+    accept: frozenset[str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a row. `cost` is the estimate in USD for the first candidate, None where it is unknown."""
+
+    label: str
+    found: str
+    right: bool
+    cost: float | None
+
+
+class BadRow(Exception):
+    """A line that is no labelled request; the text says which and why."""
+
+
+def run(arguments: Namespace) -> int:
+    """Prints accuracy, confusion matrix, and cost by category."""
+    name = arguments.file
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        rows = list(read_rows(text.splitlines()))
+        verdicts = asyncio.run(_judge_all(rows, arguments.config))
+    except OSError as error:
+        complain(f"{name}: {error.strerror or error}")
+    except (BadRow, UnicodeDecodeError) as error:
+        complain(f"{name}: {error}")
+    except ConfigError as error:
+        complain(str(error))
+        return EXIT_CONFIG
+    else:
+        if verdicts:
+            _print(summary(verdicts), arguments.format)
+            return EXIT_OK
+        complain(f"{name}: holds no rows; a row looks like {_EXAMPLE}")
+    return EXIT_FAILED
+
+
+def read_rows(lines: Iterable[str]) -> Iterator[Row]:
+    """The rows of a JSONL file; blank lines are passed over. Raises BadRow."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield _read_row(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise BadRow(f"line {number}: {error}") from None
+
+
+def _read_row(row: Any) -> Row:
+    if not isinstance(row, dict) or not isinstance(row.get("label"), str):
+        raise ValueError('must be an object with a "label"')
+    accept = row.get("accept") or []
+    if not isinstance(accept, list) or not all(isinstance(label, str) for label in accept):
+        raise ValueError('"accept" must be a list of labels')
+    request = row.get("request")
+    if request is None and isinstance(row.get("text"), str):
+        request = {"messages": [{"role": "user", "content": row["text"]}]}
+    if not isinstance(request, dict):
+        raise ValueError('has neither a "text" nor a "request"')
+    return Row(row["label"], frozenset(accept), json.dumps({**request, "model": "router"}).encode())
+
+
+async def _judge_all(rows: Sequence[Row], config: str | None) -> list[Verdict]:
+    router = offline_router(config)
+    verdicts = []
+    for number, row in enumerate(rows, 1):
+        try:
+            found = router.explain(parse_chat(row.body), Caller("evaluate"))
+        except ApiError as error:
+            raise BadRow(f"row {number}: {error.message}") from None
+        first = next(iter(found["candidates"]), None)
+        category = found["category"]
+        right = category == row.label or category in row.accept
+        verdicts.append(Verdict(row.label, category, right, first["estimated_cost_usd"] if first else None))
+    return verdicts
+
+
+def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Accuracy as shares, the confusion matrix as counts by label and category, and estimated USD by category."""
+    confusion: dict[str, Counter[str]] = defaultdict(Counter)
+    costs: dict[str, list[float]] = defaultdict(list)
+    for verdict in verdicts:
+        confusion[verdict.label][verdict.found] += 1
+        costs[verdict.found].append(verdict.cost or 0.0)
+    labels = sorted(confusion)
+    return {
+        "rows": len(verdicts),
+        "accuracy": sum(verdict.right for verdict in verdicts) / len(verdicts),
+        "by_label": {label: _scores(label, verdicts, confusion) for label in labels},
+        "confusion": {label: dict(confusion[label]) for label in labels},
+        "cost": {
+            category: {"requests": len(known), "estimated_cost_usd": sum(known)}
+            for category, known in sorted(costs.items())
+        },
+        "without_price": sum(verdict.cost is None for verdict in verdicts),
+    }
+
+
+def _scores(label: str, verdicts: Sequence[Verdict], confusion: dict[str, Counter[str]]) -> dict[str, float | int]:
+    """Recall counts what `accept` allows as found; precision is over all rows that were given this category."""
+    own = [verdict for verdict in verdicts if verdict.label == label]
+    given = [verdict for verdict in verdicts if verdict.found == label]
+    recall = sum(verdict.right for verdict in own) / len(own)
+    precision = sum(verdict.right for verdict in given) / len(given) if given else 0.0
+    both = precision + recall
+    f1 = 2 * precision * recall / both if both else 0.0
+    return {"rows": len(own), "precision": precision, "recall": recall, "f1": f1}
+
+
+def _print(found: dict[str, Any], style: str) -> None:
+    if style == "json":
+        print(json.dumps(found, indent=2))
+        return
+    print(f"{found['rows']:,} rows, {found['accuracy']:.1%} right\n")
+    print_table(
+        [
+            (label, f"{each['rows']:,}", *(f"{each[name]:.1%}" for name in ("precision", "recall", "f1")))
+            for label, each in found["by_label"].items()
+        ],
+        ("label", "rows", "precision", "recall", "F1"),
+        right=range(1, 5),
+    )
+    categories = sorted({category for row in found["confusion"].values() for category in row})
+    print("\nConfusion (rows: your labels, columns: what the router found)")
+    print_table(
+        [
+            (label, *(f"{row.get(category, 0):,}" for category in categories))
+            for label, row in found["confusion"].items()
+        ],
+        ("label", *categories),
+        right=range(1, len(categories) + 1),
+    )
+    print("\nEstimated cost with the first candidate of each")
+    print_table(
+        [
+            (category, f"{each['requests']:,}", dollars(each["estimated_cost_usd"]))
+            for category, each in found["cost"].items()
+        ],
+        ("category", "requests", "about USD"),
+        right=(1, 2),
+    )
+    if found["without_price"]:
+        print(f"\n{found['without_price']:,} rows have no known price and are missing from the cost.")

@@ -1,0 +1,34 @@
+"""A router that decides and plans as the served one would, and calls nobody."""
+
+from __future__ import annotations
+
+import os
+
+from llm_router import __version__
+from llm_router.accounting.ledger import Bookkeeper
+from llm_router.accounting.metrics import Metrics
+from llm_router.commands.common import DATA
+from llm_router.proxy.config_file import ConfigFile
+from llm_router.proxy.dispatch import Router
+from llm_router.proxy.state import CircuitFile
+from llm_router.proxy.upstream import UpstreamClient
+from llm_router.routing.classify import Brain
+
+
+def offline_router(config: str | None) -> Router:
+    """With the configuration in force and the circuits as they were last saved; no ledger. Raises ConfigError.
+
+    Make it inside a running event loop.
+    """
+    config_file = ConfigFile(os.environ, {"config": config})
+    snapshot = config_file.load()
+    return Router(
+        snapshot,
+        shipped_prices=(DATA / "prices.json").read_bytes(),
+        brain=Brain.load((DATA / "classifier.bin").read_bytes()),
+        upstream=UpstreamClient(),
+        bookkeeper=Bookkeeper(None),
+        metrics=Metrics(__version__),
+        config_file=config_file,
+        circuit_file=CircuitFile(snapshot.state_dir),
+    )

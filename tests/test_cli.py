@@ -1,0 +1,421 @@
+"""The command line: what each command prints, which exit code it gives, and that no secret is shown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_router import __version__
+from llm_router.accounting.pricing import PriceTable
+from llm_router.cli import main, make_parser
+from llm_router.commands import live, serve, usage
+from llm_router.commands.common import DATA, dollars
+from llm_router.config.loading import load
+from tests.support.upstream import Upstream, plain, reply
+
+KEY = "sk-proj-0123456789abcdefghij"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in an empty folder with nothing but the given variables; gives code, output, errors."""
+    for name in os.environ:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(*argv: str, **environ: str) -> tuple[int, str, str]:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        try:
+            code = main(argv)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+# --- parsing ----------------------------------------------------------------------------------------------------------
+
+
+def test_help_and_version_are_quick_and_light() -> None:
+    """`--version` and `--help` import nothing heavy."""
+    script = (
+        "import sys\nfrom llm_router.cli import main\n"
+        "try:\n main([sys.argv[1]])\nexcept SystemExit as stop:\n assert not stop.code\n"
+        "heavy = {'aiohttp', 'tiktoken', 'orjson', 'prometheus_client', 'tabulate', 'asyncio', 'sqlite3'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    for flag in ("--version", "--help"):
+        done = subprocess.run([sys.executable, "-c", script, flag], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        assert __version__ in done.stdout or "first steps" in done.stdout
+
+
+def test_python_dash_m_is_the_same_program() -> None:
+    """`python -m llm_router` has the same name and version."""
+    done = subprocess.run([sys.executable, "-m", "llm_router", "--version"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, f"llm-router {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "flags"),
+    [
+        ([], {}),
+        (["serve"], {}),
+        (["--port", "4000"], {"port": "4000"}),
+        (["serve", "--host", "::1", "--config", "x.json"], {"host": "::1", "config": "x.json"}),
+        (["--demo", "--log-format", "json"], {"demo": True, "log_format": "json"}),
+        (["--allow-unauthenticated", "--log-level", "debug"], {"allow_unauthenticated": True, "log_level": "debug"}),
+    ],
+)
+def test_without_a_command_it_serves(
+    run: Run, monkeypatch: pytest.MonkeyPatch, argv: list[str], flags: dict[str, Any]
+) -> None:
+    """Serve's options stand with or without the word; what is not given is not set."""
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr("llm_router.server.app.run", lambda given: seen.append(given) or 69)
+    assert run(*argv)[0] == 69
+    nothing = dict.fromkeys(serve._FLAGS, None)
+    assert seen == [{**nothing, "demo": False, **flags}]
+
+
+@pytest.mark.parametrize("argv", [["nosuch"], ["serve", "--prot", "1"], ["usage", "--by", "moon"], ["check", "extra"]])
+def test_a_command_line_that_is_not_understood(run: Run, argv: list[str]) -> None:
+    """It ends with 2 and a message that names what was wrong."""
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "")
+    assert argv[-1].split("=")[0] in err or argv[-2] in err
+
+
+def test_no_option_takes_a_secret() -> None:
+    """Keys never come by the command line, where every user of the machine can read them."""
+    commands = next(action for action in make_parser()._actions if action.dest == "command")
+    options = [option for parser in commands.choices.values() for option in parser._option_string_actions]
+    assert options
+    assert not [option for option in options if "key" in option or "token" in option or "secret" in option]
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+def test_check_shows_settings_sources_chains_and_no_secret(run: Run) -> None:
+    """Every setting with value and source, providers, chains with prices, models without a price; keys masked."""
+    Path("router_config.json").write_text(
+        json.dumps({"model_mappings": {"code": ["openai/gpt-4o", "openai/nosuch-9", "anthropic/claude-opus-5-5"]}})
+    )
+    code, out, err = run("check", OPENAI_API_KEY=KEY, ROUTER_PORT="4000", ROUTER_API_KEY="client-key-0123456789")
+    assert (code, err) == (0, "")
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert "4000" in rows["server.port"]
+    assert "environment" in rows["server.port"]
+    assert "ROUTER_PORT" in rows["server.port"]
+    assert "****ghij" in rows["providers.openai.api_key_env"]
+    assert KEY not in out
+    assert "client-key" not in out
+    assert "2.50" in next(line for line in out.splitlines() if "openai/gpt-4o " in line)
+    assert "skipped: ANTHROPIC_API_KEY is not set" in out
+    assert "Models without a price" in out
+    assert "  openai/nosuch-9" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "environ", "words"),
+    [
+        ('{"keywords": ', {}, "router_config.json, line 1 column"),
+        ('{"keyword": {}}', {}, 'router_config.json: keyword: unknown key; did you mean "keywords"?'),
+        ("{}", {"ROUTER_PORT": "http"}, "ROUTER_PORT: must be a whole number"),
+    ],
+)
+def test_check_of_a_bad_configuration(run: Run, content: str, environ: dict[str, str], words: str) -> None:
+    """It ends with 78 and one line that names the place."""
+    Path("router_config.json").write_text(content)
+    code, out, err = run("check", **environ)
+    assert (code, out) == (78, "")
+    assert err.startswith("llm-router: ")
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_check_tells_what_looks_wrong(run: Run) -> None:
+    """A key in quotation marks is valid and told."""
+    code, out, _ = run("check", OPENAI_API_KEY=f"'{KEY}'")
+    assert code == 0
+    assert "OPENAI_API_KEY begins or ends with a quotation mark" in out
+
+
+async def test_check_live_asks_each_model_once() -> None:
+    """Each configured model is asked for a short answer; a failing one is told with its reason, without its key."""
+    good, bad = Upstream(), Upstream()
+    good.script = plain("pong")
+    bad.script = reply(401, {"error": {"message": f"bad key {KEY}"}})
+    await good.start()
+    await bad.start()
+    content = {
+        "model_mappings": {
+            name: ["a/m1", "b/m2", "openai/x"] for name in ("tools", "code", "reasoning", "conversation")
+        },
+        "providers": {
+            "a": {"base_url": f"http://127.0.0.1:{good.port}/v1"},
+            "b": {"base_url": f"http://127.0.0.1:{bad.port}/v1", "api_key_env": "B"},
+        },
+    }
+    snapshot = load({"B": KEY}, {}, json.dumps(content).encode(), "f")
+    models = list(live.askable(snapshot))
+    prices = PriceTable.parse((DATA / "prices.json").read_bytes(), {})
+    try:
+        outcomes = await live._ask_all(snapshot, prices, models)
+    finally:
+        await good.stop()
+        await bad.stop()
+    assert models == ["a/m1", "b/m2"]
+    assert [(each.model, each.answer) for each in outcomes] == [("a/m1", "pong"), ("b/m2", "")]
+    assert outcomes[0].result == "ok"
+    assert outcomes[1].result.startswith("authentication: ")
+    assert KEY not in outcomes[1].result
+    assert len(good.exchanges) == len(bad.exchanges) == 1
+    assert good.exchanges[0].request.json()["model"] == "m1"
+
+
+def test_check_live_forgives_an_ollama_that_nobody_named(run: Run) -> None:
+    """Ollama as the last resort of default chains may be absent; one that was named may not."""
+    default = load({}, {}, None, "f")
+    named = load({}, {}, b'{"model_mappings": {"code": ["ollama/mine"]}}', "f")
+    placed = load({"OLLAMA_BASE_URL": "http://10.0.0.2:11434"}, {}, None, "f")
+    assert live._is_optional(default, default.categories["code"].models[-1])
+    assert not live._is_optional(named, "ollama/mine")
+    assert not live._is_optional(placed, placed.categories["code"].models[-1])
+    assert live.Outcome("ollama/x", 1.0, problem="connect_error", optional=True).result == "connect_error (optional)"
+    chains = {name: ["ollama/nosuch-model"] for name in ("tools", "code", "reasoning", "conversation")}
+    Path("router_config.json").write_text(json.dumps({"model_mappings": chains}))
+    code, out, _ = run("check", "--live", OLLAMA_BASE_URL="http://127.0.0.1:9")
+    assert code == 1
+    assert "connect_error" in out
+
+
+# --- explain and evaluate ---------------------------------------------------------------------------------------------
+
+
+def test_explain_shows_category_candidates_and_skipped(run: Run) -> None:
+    """A text is classified and planned; nothing is called and nothing is written."""
+    Path("router_config.json").write_text(
+        '{"model_mappings": {"code": ["openai/gpt-4o", "anthropic/claude-opus-5-5"]}}'
+    )
+    code, out, err = run("explain", "Fix this Python traceback: KeyError in load()", OPENAI_API_KEY=KEY)
+    assert (code, err) == (0, "")
+    assert out.startswith("Category    code (mode local, confidence ")
+    assert "openai/gpt-4o" in out
+    assert "ANTHROPIC_API_KEY" in out
+    assert not (Path.cwd().parent / "home").exists()
+
+
+def test_explain_takes_a_whole_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request from a file or from standard input is explained as it would be routed; JSON on demand."""
+    body = {"model": "router/reasoning", "messages": [{"role": "user", "content": "hi"}]}
+    Path("request.json").write_text(json.dumps(body))
+    code, out, _ = run("explain", "--request", "request.json", "--format", "json", OPENAI_API_KEY=KEY)
+    assert code == 0
+    assert json.loads(out)["category"] == "reasoning"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(body).encode())))
+    assert "Category    reasoning" in run("explain", "--request", "-")[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "content", "code", "words"),
+    [
+        (["explain"], "", 2, "either a text or --request"),
+        (["explain", "x", "--request", "f"], "", 2, "either a text or --request"),
+        (["explain", "--request", "absent"], "", 1, "absent: No such file"),
+        (["explain", "--request", "f"], "{", 1, "not valid JSON"),
+        (["explain", "--request", "f"], '{"model": "router"}', 1, "'messages' is missing"),
+        (["evaluate", "f"], "\n", 1, "holds no rows"),
+        (["evaluate", "f"], '{"label": "code"}', 1, 'f: line 1: has neither a "text" nor a "request"'),
+        (["evaluate", "f"], '{"label": "code", "text": "x"}\n{', 1, "f: line 2: "),
+        (["evaluate", "f"], '{"label": "code", "request": {"messages": []}}', 1, "f: row 1: 'messages' must not be"),
+        (["evaluate", "absent"], "", 1, "absent: No such file"),
+    ],
+)
+def test_what_cannot_be_explained_or_evaluated(run: Run, argv: list[str], content: str, code: int, words: str) -> None:
+    """A request or a row that cannot be read is told with its place."""
+    Path("f").write_text(content)
+    found, out, err = run(*argv)
+    assert (found, out) == (code, "")
+    assert words in err
+
+
+def test_evaluate_scores_the_users_own_rows(run: Run) -> None:
+    """Accuracy, confusion and cost come from the configuration in force; `accept` counts as right."""
+    rows: list[dict[str, Any]] = [
+        {"label": "code", "text": "Fix this Python traceback: KeyError in def load(path)"},
+        {"label": "conversation", "text": "Good morning! How are you today?"},
+        {"label": "creative", "accept": ["code"], "text": "write a python function that reverses a list"},
+        {"label": "reasoning", "request": {"messages": [{"role": "user", "content": "Good evening, my friend!"}]}},
+    ]
+    Path("rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    code, out, _ = run("evaluate", "rows.jsonl", "--format", "json", OPENAI_API_KEY=KEY)
+    found = json.loads(out)
+    assert code == 0
+    assert (found["rows"], found["accuracy"]) == (4, 0.75)
+    assert found["confusion"]["reasoning"] == {"conversation": 1}
+    assert found["cost"]["code"]["requests"] == 2
+    assert found["cost"]["code"]["estimated_cost_usd"] > 0
+    assert "4 rows, 75.0% right" in run("evaluate", "rows.jsonl")[1]
+
+
+# --- usage ------------------------------------------------------------------------------------------------------------
+
+ROWS = [
+    {"model": "openai/a", "requests": 3, "cost_usd": 0.5, "avg_ms": 100.0},
+    {"model": "=evil()", "requests": 1, "cost_usd": None, "avg_ms": 300.0},
+]
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float | None]]:
+    """A ledger that gives ROWS and keeps what it was asked."""
+    asked: list[tuple[str, float | None]] = []
+
+    class Reader:
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+
+        def usage(self, by: str, since: float | None) -> list[dict[str, Any]]:
+            asked.append((by, since))
+            return ROWS
+
+    monkeypatch.setattr(usage, "LedgerReader", Reader)
+    return asked
+
+
+def test_usage_as_a_table(run: Run, ledger: list[tuple[str, float | None]]) -> None:
+    """A table with a total; an unknown cost is a question mark, never zero."""
+    code, out, _ = run("usage", "--since", "24h")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["model", "requests", "cost", "usd", "avg", "ms"]
+    assert lines[2] == ["openai/a", "3", "0.50", "100"]
+    assert lines[3] == ["=evil()", "1", "?", "300"]
+    assert lines[4] == ["total", "4", "0.50", "150"]
+    by, since = ledger[0]
+    assert by == "model"
+    assert since == pytest.approx(time.time() - 86_400, abs=5)
+
+
+def test_usage_as_json_and_csv(run: Run, ledger: list[tuple[str, float | None]]) -> None:
+    """JSON is what the ledger gave; CSV cells never begin like a spreadsheet's formula."""
+    assert json.loads(run("usage", "--format", "json")[1]) == ROWS
+    cells = list(csv.DictReader(io.StringIO(run("usage", "--format", "csv", "--by", "day")[1])))
+    assert [cell["model"] for cell in cells] == ["openai/a", "'=evil()"]
+    assert ledger[1] == ("day", None)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [(["--since", "yesterday"], 2, "--since: 'yesterday' is no time span"), ([], 1, "state folder: ")],
+)
+def test_usage_that_cannot_be_given(run: Run, argv: list[str], code: int, words: str) -> None:
+    """A bad span is a mistake of the command line; a missing ledger is a failure that says where it looked."""
+    found, out, err = run("usage", *argv)
+    assert (found, out) == (code, "")
+    assert words in err
+    assert not (Path.cwd().parent / "home").exists()
+
+
+# --- init -------------------------------------------------------------------------------------------------------------
+
+
+def test_init_writes_a_private_valid_file(run: Run) -> None:
+    """The file has chains of the providers whose keys are set, loads, holds no secret, and is its owner's alone."""
+    code, out, err = run("init", ANTHROPIC_API_KEY=KEY)
+    path = Path("router_config.json")
+    assert (code, err) == (0, "")
+    assert "Wrote router_config.json" in out
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert KEY not in path.read_text()
+    snapshot = load({}, {}, path.read_bytes(), "f")
+    assert snapshot.categories["code"].models[0].startswith("anthropic/")
+    assert snapshot.categories["creative"].custom
+    assert run("check")[0] == 0
+
+
+def test_init_never_overwrites(run: Run) -> None:
+    """A file that exists, a seed project's too, is checked, shown and left as it is."""
+    seed = {
+        "model_mappings": {
+            "code": ["openrouter/z-ai/glm-5", "openai/gpt-4o-mini"],
+            "creative": ["openrouter/z-ai/glm-5"],
+        },
+        "keywords": {"code": ["def ", "import "], "creative": ["poem"]},
+        "custom_categories": {"creative": {"description": "Creative writing", "models": ["openrouter/z-ai/glm-5"]}},
+    }
+    path = Path("mine.json")
+    path.write_text(json.dumps(seed))
+    code, out, _ = run("init", "--config", "mine.json", OPENROUTER_API_KEY=KEY)
+    assert code == 0
+    assert "exists and was not changed" in out
+    assert "openrouter/z-ai/glm-5" in out
+    assert "creative" in out
+    assert json.loads(path.read_text()) == seed
+    path.write_text("{")
+    code, _, err = run("init", "--config", "mine.json")
+    assert code == 78
+    assert "mine.json, line 1 column 2" in err
+    assert path.read_text() == "{"
+
+
+def test_init_where_nothing_can_be_written(run: Run) -> None:
+    """A place that cannot be written is a failure with its reason."""
+    code, _, err = run("init", "--config", "/proc/nosuch/router_config.json")
+    assert code == 1
+    assert "cannot be written" in err
+
+
+def test_init_without_keys_says_what_to_do(run: Run) -> None:
+    """Without any key the file is written all the same, and the next step is told."""
+    code, out, _ = run("init")
+    assert code == 0
+    assert "No provider key is set yet" in out
+
+
+# --- small things -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (None, "?"),
+        (0.0, "0.00"),
+        (2.5, "2.50"),
+        (1234.5, "1,234.50"),
+        (0.105, "0.105"),
+        (0.15, "0.15"),
+        (3.5e-5, "0.000035"),
+    ],
+)
+def test_dollars(amount: float | None, words: str) -> None:
+    """Amounts show the digits that matter; an unknown one is no zero."""
+    assert dollars(amount) == words
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """`llm-router check | head` ends without a stack trace."""
+    done = subprocess.run(
+        f"{sys.executable} -m llm_router check | head -1", shell=True, capture_output=True, text=True, timeout=30
+    )
+    assert done.stderr == ""
