@@ -238,8 +238,9 @@ def _words(chat: ChatRequest) -> list[str]:
 
 
 def _tool_call(chat: ChatRequest) -> dict[str, Any] | None:
-    """A call of the first function offered, unless its result is already there or calls are switched off."""
-    if chat.messages[-1].get("role") == "tool" or chat.body.get("tool_choice") == "none":
+    """A call of the first function offered, once in a conversation, unless calls are switched off."""
+    # Agents put remarks of their own after a result: the last message does not tell whether it is there.
+    if any(message.get("role") == "tool" for message in chat.messages) or chat.body.get("tool_choice") == "none":
         return None
     for tool in chat.tools:
         function = tool.get("function") if isinstance(tool, dict) else None

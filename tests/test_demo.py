@@ -164,6 +164,7 @@ async def test_tools_are_called_once(healthy: openai.AsyncOpenAI, stream: bool) 
     conversation += [
         {"role": "assistant", "content": None, "tool_calls": [turn]},
         {"role": "tool", "tool_call_id": call.id, "content": "sunny"},
+        {"role": "user", "content": [{"type": "text", "text": "internal context, as agents add it"}]},
     ]
     answer = await ask(model="demo-tools", messages=conversation, tools=[WEATHER])
     assert answer.choices[0].finish_reason == "stop"
