@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -47,15 +46,9 @@ class LedgerReader:
 
     def request(self, request_id: str, client: str | None = None) -> dict[str, Any] | None:
         """The newest record of a request id (of that client, if one is given), or None. Raises NoLedger."""
-        for path in self._files():
-            with _reading(path) as connection:
-                row = connection.execute(
-                    "SELECT * FROM requests WHERE request_id = ?1 AND (?2 IS NULL OR client = ?2) "
-                    "ORDER BY id DESC LIMIT 1",
-                    (request_id, client),
-                ).fetchone()
-                if row is not None:
-                    return shown(dict(row))
+        sql = "SELECT * FROM requests WHERE request_id = ?1 AND (?2 IS NULL OR client = ?2) ORDER BY id DESC LIMIT 1"
+        for found in self._query(sql, (request_id, client)):
+            return shown(dict(found))
         return None
 
     def usage(self, by: By = "model", since: float | None = None, client: str | None = None) -> list[dict[str, Any]]:
@@ -65,32 +58,30 @@ class LedgerReader:
         are missing from it. Raises NoLedger.
         """
         totals: dict[str, list[float]] = {}
-        for path in self._files():
-            with _reading(path) as connection:
-                for key, *sums in connection.execute(_usage_sql(by), _usage_parameters(since, client)):
-                    known = totals.setdefault(key, [0] * len(sums))
-                    totals[key] = [a + b for a, b in zip(known, sums, strict=True)]
+        for key, *sums in self._query(_usage_sql(by), _usage_parameters(since, client)):
+            known = totals.setdefault(key, [0] * len(sums))
+            totals[key] = [a + b for a, b in zip(known, sums, strict=True)]
         rows = [_usage_row(by, key, sums) for key, sums in totals.items()]
         if by == "day":
             return sorted(rows, key=lambda row: row["day"])
         return sorted(rows, key=lambda row: (-(row["cost_usd"] or 0.0), -row["requests"], row[by]))
 
-    def _files(self) -> list[Path]:
-        """The ledger files that can be read; more than one where a damaged file was worked around. Raises NoLedger."""
-        found = [path for path in ledger_files(self._folder) if path.is_file() and path.stat().st_size > 0]
-        if not found:
-            raise NoLedger(f"{ledger_files(self._folder)[0]} does not exist; no request has been booked yet")
+    def _query(self, sql: str, parameters: Any) -> list[sqlite3.Row]:
+        """The rows of all ledger files; there is more than one where a damaged file was worked around."""
         problems: list[str] = []
-        readable = []
-        for path in found:
+        rows: list[sqlite3.Row] = []
+        names = ledger_files(self._folder)
+        found = [path for path in names if path.is_file() and path.stat().st_size > 0]
+        for path in reversed(found):
             try:
-                with _reading(path):
-                    readable.append(path)
+                rows += _read(path, sql, parameters)
             except NoLedger as error:
                 problems.append(str(error))
-        if not readable:
+        if not found:
+            raise NoLedger(f"{names[0]} does not exist; no request has been booked yet")
+        if len(problems) == len(found):
             raise NoLedger("; ".join(problems))
-        return readable
+        return rows
 
 
 def parse_since(text: str, now: float) -> float:
@@ -118,21 +109,24 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = None
+def _read(path: Path, sql: str, parameters: Any) -> list[sqlite3.Row]:
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
-        connection.row_factory = sqlite3.Row
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if not 0 < version <= len(MIGRATIONS):
-            raise NoLedger(f"{path} is no ledger of this version of llm-router")
-        yield connection
+        if not path.with_name(f"{path.name}-wal").exists():
+            # Nobody writes: no helper files need to be made, so a folder that is read-only will do as well.
+            with contextlib.suppress(sqlite3.Error):
+                return _query(path, "immutable=1", sql, parameters)
+        return _query(path, "mode=ro", sql, parameters)
     except sqlite3.Error as error:
         raise NoLedger(f"{path}: {error}") from error
-    finally:
-        if connection is not None:
-            connection.close()
+
+
+def _query(path: Path, how: str, sql: str, parameters: Any) -> list[sqlite3.Row]:
+    with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True, timeout=5.0)) as ledger:
+        ledger.row_factory = sqlite3.Row
+        (version,) = ledger.execute("PRAGMA user_version").fetchone()
+        if not 0 < version <= len(MIGRATIONS):
+            raise NoLedger(f"{path} is no ledger of this version of llm-router")
+        return ledger.execute(sql, parameters).fetchall()
 
 
 def _usage_sql(by: By) -> str:

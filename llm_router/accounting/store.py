@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from llm_router.accounting.booking import LedgerRecord
 
 LEDGER_NAME: Final = "ledger.sqlite3"
 _MAX_FILES: Final = 9
+_WAL_TRIES: Final = 50
+_WAL_PAUSE: Final = 0.02
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +176,8 @@ class Store:
         make_private(self.path)
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            _check_ours(connection)
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint=2000")
             _migrate(connection)
@@ -203,7 +207,7 @@ class Store:
         self.path = next(path for path in ledger_files(self._folder) if path not in self._unusable)
         log.error(
             "The ledger %s cannot be used (%s) and is left untouched; records now go to %s. "
-            "Move the damaged file away to return to the usual name.",
+            "Move that file away to return to the usual name.",
             damaged,
             error,
             self.path.name,
@@ -302,11 +306,34 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]
         raise
 
 
+def _check_ours(connection: sqlite3.Connection) -> None:
+    """Looks without touching: a newer ledger, or somebody else's database, is not ours to write."""
+    # One statement: another process may be setting the file up at this moment.
+    version, tables = connection.execute(
+        "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
+    ).fetchone()
+    if version > len(MIGRATIONS):
+        raise sqlite3.DatabaseError("it was written by a newer llm-router")
+    if version == 0 and tables:
+        raise sqlite3.DatabaseError("it is another program's database")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Changing the journal needs the file for itself for a moment, and SQLite does not wait for that by itself."""
+    for _ in range(_WAL_TRIES):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+            time.sleep(_WAL_PAUSE)
+    connection.execute("PRAGMA journal_mode=WAL")
+
+
 def _migrate(connection: sqlite3.Connection) -> None:
     with _transaction(connection):
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            raise sqlite3.DatabaseError("it was written by a newer llm-router")
         for script in MIGRATIONS[version:]:
             for statement in script.split(";"):
                 connection.execute(statement)
