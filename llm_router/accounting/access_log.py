@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -66,11 +67,11 @@ def json_line(settled: Settled) -> str:
         "cost_source": record.cost_source,
     }
     try:
-        return orjson.dumps(line).decode() + "\n"
+        text = orjson.dumps(line).decode()
     except TypeError:  # a lone surrogate in a name
-        cleaned = {name: _safe(value) if isinstance(value, str) else value for name, value in line.items()}
-        cleaned["attempts"] = [_safe(attempt.model) for attempt in settled.attempts]
-        return orjson.dumps(cleaned).decode() + "\n"
+        text = ""
+    # Beyond ASCII there are more characters that some readers take for the end of a line.
+    return f"{text if text.isascii() and text else json.dumps(line)}\n"
 
 
 def _attempts(settled: Settled) -> str:

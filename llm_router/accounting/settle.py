@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -260,7 +261,7 @@ def _record(
         booking.outcome,
         booking.status,
         booking.failure or None,
-        orjson.dumps([attempt._asdict() for attempt in attempts]).decode() if attempts else "[]",
+        _json([attempt._asdict() for attempt in attempts]) if attempts else "[]",
         len(attempts),
         booking.first_byte_ms,
         booking.total_ms,
@@ -311,4 +312,11 @@ def _sum_sides(sides: list[tuple[SideCost, Evidence]]) -> tuple[float | None, st
                 "cost_source": evidence.source,
             }
         )
-    return total, orjson.dumps(rows).decode()
+    return total, _json(rows)
+
+
+def _json(value: object) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a lone surrogate in a model's name
+        return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()

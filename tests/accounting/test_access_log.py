@@ -1,0 +1,97 @@
+"""The access log: one line per request that nobody can forge, without anything that was said."""
+
+import orjson
+import pytest
+
+from llm_router.accounting.access_log import AccessLog, json_line, text_line
+from llm_router.accounting.booking import Attempt
+from llm_router.accounting.drift import DriftBook
+from llm_router.accounting.settle import Settler
+from tests.accounting.conftest import booking
+
+
+def settled(**fields):
+    return Settler(lambda name: None, DriftBook()).settle(booking(**fields))
+
+
+def test_a_line_of_text():
+    """Request, category, model, attempts, status, times, tokens and cost stand in one line, in a fixed order."""
+    assert text_line(settled(started=1_795_000_000.0, total_ms=1234.5)) == (
+        "2026-11-18T11:06:41.234Z request id=r-1 category=conversation model=openai/m outcome=completed status=200 "
+        "attempts=1 first_byte_ms=5 ms=1234 in=12 out=3 cost_usd=0.000018 cost_source=provider_usage\n"
+    )
+
+
+def test_failed_attempts_are_named():
+    """A request that failed over says where and why."""
+    attempts = (Attempt("openai/a", "rate_limited", 429, 3), Attempt("openai/m", "ok", 200, 4))
+    assert " attempts=2(openai/a:rate_limited,openai/m:ok) " in text_line(settled(attempts=attempts))
+
+
+def test_what_is_unknown_is_a_dash_and_never_0():
+    """No model, no times, no price: dashes in text, nulls in JSON."""
+    one = settled(model="", outcome="failed", answer=[], first_byte_ms=None, attempts=())
+    assert " model=- " in text_line(one)
+    assert " attempts=0 first_byte_ms=- " in text_line(one)
+    unknown = settled(price_info=None)
+    assert " cost_usd=- cost_source=-\n" in text_line(unknown)
+    assert orjson.loads(json_line(unknown))["cost_usd"] is None
+
+
+def test_a_line_of_json():
+    """The same as one object."""
+    line = json_line(settled(started=1000.0))
+    assert line.endswith("}\n")
+    assert line.count("\n") == 1
+    read = orjson.loads(line)
+    assert (read["event"], read["request_id"], read["status"], read["attempts"]) == (
+        "request", "r-1", 200, ["openai/m:ok"],
+    )  # fmt: skip
+    assert (read["input_tokens"], read["cost_usd"], read["time"]) == (12, 18e-6, 1000.007)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "openai/x\nforged request id=evil",
+        "openai/\x1b[31mred",
+        "a b=c",
+        'q"uote\\',
+        "\u2028line",
+        "\ud800",
+        "東京",
+        "\x00",
+        "\x85",
+    ],
+)
+@pytest.mark.parametrize("write", [text_line, json_line])
+def test_names_cannot_forge_or_break_a_line(name, write):
+    """Newlines, escapes of terminals, spaces and equal signs in a name stay inside its field."""
+    attempts = (Attempt(name, "server_error", 500, 1), Attempt("openai/m", "ok", 200, 1))
+    line = write(settled(model=name, category=name, attempts=attempts))
+    assert line.endswith("\n")
+    assert len(line.splitlines()) == 1
+    assert line.isascii() or write is json_line
+    assert not set(line[:-1]) & {chr(code) for code in (*range(32), 127)}
+    if write is text_line:
+        assert len(line.split(" ")) == 14
+        assert "id=evil" not in line.split(" ")
+
+
+def test_nothing_that_was_said_is_logged():
+    """Prompts, answers and the client's hash stay out."""
+    one = settled(client="0badc0de")
+    for line in (text_line(one), json_line(one)):
+        assert not any(secret in line for secret in ("Say hello", "Hello there", "0badc0de"))
+
+
+def test_a_batch_is_one_write():
+    """The sink joins the lines of a batch, in the form that is asked for."""
+    written = []
+    log = AccessLog(written.append)
+    log([settled(), settled()])
+    log.form = "json"
+    log([settled()])
+    assert len(written) == 2
+    assert written[0].count("\n") == 2
+    assert written[1].startswith("{")
