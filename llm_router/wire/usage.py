@@ -33,7 +33,7 @@ class Usage:
         return self.fresh_input + self.cache_read + self.cache_write
 
 
-def _count(value: Any) -> int:
+def token_count(value: Any) -> int:
     """A number of tokens; what cannot be one (negative, absurd, of another type) is 0. Some hosts send `12.0`."""
     kind = type(value)
     if kind is int:
@@ -43,16 +43,16 @@ def _count(value: Any) -> int:
 
 def from_openai(usage: Mapping[str, Any]) -> Usage:
     """OpenAI's and OpenRouter's `usage` object; cache figures are inside `prompt_tokens` there."""
-    prompt = _count(usage.get("prompt_tokens"))
-    output = _count(usage.get("completion_tokens"))
+    prompt = token_count(usage.get("prompt_tokens"))
+    output = token_count(usage.get("completion_tokens"))
     read = write = reasoning = 0
     if isinstance(details := usage.get("prompt_tokens_details"), Mapping):
-        read = min(_count(details.get("cached_tokens")), prompt)
-        write = min(_count(details.get("cache_write_tokens")), prompt - read)
+        read = min(token_count(details.get("cached_tokens")), prompt)
+        write = min(token_count(details.get("cache_write_tokens")), prompt - read)
     if isinstance(details := usage.get("completion_tokens_details"), Mapping):
-        reasoning = _count(details.get("reasoning_tokens"))
+        reasoning = token_count(details.get("reasoning_tokens"))
     # Gemini's and xAI's thoughts are in the total alone; they are billed as output all the same.
-    hidden = _count(usage.get("total_tokens")) - prompt - output
+    hidden = token_count(usage.get("total_tokens")) - prompt - output
     if hidden > 0 and (not reasoning or reasoning == hidden):
         output += hidden
         reasoning = hidden

@@ -10,7 +10,7 @@ from llm_router.wire.providers.anthropic_request import JSON_TOOL
 from llm_router.wire.providers.base import Completion
 from llm_router.wire.providers.chunks import completion_body, function_call, message
 from llm_router.wire.providers.reasoning import pack_thinking
-from llm_router.wire.usage import Usage
+from llm_router.wire.usage import Usage, token_count
 
 _FINISH = {
     "end_turn": "stop",
@@ -29,19 +29,17 @@ def from_anthropic(usage: Mapping[str, Any]) -> Usage:
     """Anthropic's `usage` object; its `input_tokens` exclude both cache figures."""
     split = usage.get("cache_creation")
     details = usage.get("output_tokens_details")
-    fresh, read, write, output = (_count(usage.get(name)) for name in _COUNTS)
+    fresh, read, write, output = (token_count(usage.get(name)) for name in _COUNTS)
     return Usage(
         fresh_input=fresh,
         cache_read=read,
         cache_write=write,
         output=output,
-        reasoning=min(_count(details.get("thinking_tokens")), output) if isinstance(details, Mapping) else 0,
-        cache_write_1h=min(_count(split.get("ephemeral_1h_input_tokens")), write) if isinstance(split, Mapping) else 0,
+        reasoning=min(token_count(details.get("thinking_tokens")), output) if isinstance(details, Mapping) else 0,
+        cache_write_1h=min(token_count(split.get("ephemeral_1h_input_tokens")), write)
+        if isinstance(split, Mapping)
+        else 0,
     )
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def finish_reason(stop_reason: Any, *, called: bool) -> str:

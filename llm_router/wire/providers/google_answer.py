@@ -10,7 +10,7 @@ from llm_router.wire.chat import dump
 from llm_router.wire.providers.base import Completion
 from llm_router.wire.providers.chunks import call_id, completion_body, function_call, message
 from llm_router.wire.providers.reasoning import google_details
-from llm_router.wire.usage import Usage
+from llm_router.wire.usage import Usage, token_count
 
 _LENGTH = frozenset({"MAX_TOKENS", "CONTINUATION"})
 # The model wrote something that is no answer; without anything else there is nothing to pass on.
@@ -27,20 +27,15 @@ Piece = tuple[Literal["text", "reasoning", "call", "image"], Any]
 
 def from_gemini(usage: Mapping[str, Any]) -> Usage:
     """`usageMetadata`: cached tokens are inside the prompt's, thoughts are outside the candidates'."""
-    prompt = _count(usage, "promptTokenCount") + _count(usage, "toolUsePromptTokenCount")
-    cached = min(_count(usage, "cachedContentTokenCount"), prompt)
-    thoughts = _count(usage, "thoughtsTokenCount")
+    prompt = token_count(usage.get("promptTokenCount")) + token_count(usage.get("toolUsePromptTokenCount"))
+    cached = min(token_count(usage.get("cachedContentTokenCount")), prompt)
+    thoughts = token_count(usage.get("thoughtsTokenCount"))
     return Usage(
         fresh_input=prompt - cached,
         cache_read=cached,
-        output=_count(usage, "candidatesTokenCount") + thoughts,
+        output=token_count(usage.get("candidatesTokenCount")) + thoughts,
         reasoning=thoughts,
     )
-
-
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def finish_reason(reason: str, *, called: bool) -> str:

@@ -19,15 +19,14 @@ from llm_router.wire.providers.chunks import (
     message,
 )
 from llm_router.wire.sse import DONE_EVENT, MAX_EVENT_BYTES, EventTooLarge
-from llm_router.wire.usage import Usage
+from llm_router.wire.usage import Usage, token_count
 
 
 def from_ollama(answer: Mapping[str, Any]) -> Usage | None:
     """The counts on a `done` line; None where the prompt's count is missing (a prompt served from the cache)."""
-    prompt, output = answer.get("prompt_eval_count"), answer.get("eval_count")
-    if not isinstance(prompt, int) or isinstance(prompt, bool):
+    if answer.get("prompt_eval_count") is None:
         return None
-    return Usage(fresh_input=max(0, prompt), output=output if isinstance(output, int) and output > 0 else 0)
+    return Usage(fresh_input=token_count(answer["prompt_eval_count"]), output=token_count(answer.get("eval_count")))
 
 
 def created_at(answer: Mapping[str, Any], default: int) -> int:
