@@ -18,6 +18,7 @@ import orjson
 from aiohttp import web
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError
@@ -42,14 +43,14 @@ _EVICTION_LOOK = 64
 logger = logging.getLogger(__name__)
 
 
-class BodySilent(Exception):
+class BodySilent(web.RequestPayloadError):
     """The client stopped sending in the middle of a request body."""
 
 
 class Connection(web.RequestHandler):
     """One client's connection; says when it has been waited for too long, and answers bad HTTP in JSON."""
 
-    __slots__ = ("_head_bytes", "_head_since", "_held", "_last_data", "_refused_at")
+    __slots__ = ("_body", "_head_bytes", "_head_since", "_held", "_last_data", "_refused_at")
 
     _manager: Server | None
 
@@ -58,6 +59,7 @@ class Connection(web.RequestHandler):
         self._head_since = self._last_data = self._loop.time()
         self._head_bytes = self._held = 0
         self._refused_at = 0.0
+        self._body: StreamReader = EMPTY_PAYLOAD  # the one that is still coming, if any is
         super().connection_made(transport)
         if self._manager is not None and not self._manager.has_room():
             self.refuse(503, "This router has too many connections open; try again later", "too_many_connections")
@@ -77,8 +79,12 @@ class Connection(web.RequestHandler):
         elif self._messages:
             self._head_since = 0.0
             self._head_bytes = 0
-            if type(self._messages[-1][0]) is not RawRequestMessage:
-                self._break_bodies()
+            message, body = self._messages[-1]
+            if type(message) is RawRequestMessage:
+                self._body = body
+            elif not self._body.is_eof():
+                # the framing broke inside a body: whoever reads it must hear of it, which aiohttp does not do
+                self._body.set_exception(web.RequestPayloadError("the body's framing is broken"))
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         # aiohttp calls this for every body that is read, paused or not; without a pause nothing is left to parse
@@ -100,16 +106,6 @@ class Connection(web.RequestHandler):
         server.held_bytes -= self._held
         self._held = 0
 
-    def _break_bodies(self) -> None:
-        """The framing broke inside a body: whoever reads it must hear of it, which aiohttp does not do."""
-        broken = web.RequestPayloadError("the body's framing is broken")
-        payloads = [payload for _, payload in self._messages]
-        if self._current_request is not None:
-            payloads.append(self._current_request.content)
-        for payload in payloads:
-            if not payload.is_eof():
-                payload.set_exception(broken)
-
     def check_clocks(self, now: float, limit: float) -> None:
         """Ends a head that has not come, or a body that has gone silent, `limit` seconds ago."""
         if self._refused_at:
@@ -121,10 +117,11 @@ class Connection(web.RequestHandler):
                     self.refuse(408, f"No whole request head came within {limit:g} s", "request_timeout")
                 else:
                     self.force_close()
-        elif now - self._last_data > limit and not self._reading_paused and self._current_request is not None:
-            body = self._current_request.content
-            if not body.is_eof() and body.exception() is None:
-                body.set_exception(BodySilent())
+        elif now - self._last_data > limit and not self._reading_paused and self._body_is_awaited():
+            self._body.set_exception(BodySilent())
+
+    def _body_is_awaited(self) -> bool:
+        return not self._body.is_eof() and self._body.exception() is None
 
     def refuse(self, status: int, message: str, code: str) -> None:
         """Answers outside any request and takes no other.
@@ -157,6 +154,11 @@ class Connection(web.RequestHandler):
                 task.cancel()
                 await asyncio.wait({task}, timeout=1.0)
         self.force_close()
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """For what aiohttp did not expect; a body that ended badly is no such thing, and its reader was told."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
 
     def handle_error(
         self,

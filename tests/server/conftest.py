@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from llm_router.config.values import Access, Snapshot
@@ -19,6 +20,12 @@ from llm_router.server import app as server_app
 from llm_router.server.bodies import expect_later, read_body
 from llm_router.server.connections import make_runner
 from tests.support.client import Answer, Connection, ask
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """HTTP itself is tested on both event loops: their transports differ in when they say what."""
+    both = item.path.name == "test_connections.py"
+    return {"uvloop": uvloop.new_event_loop} | ({"asyncio": asyncio.new_event_loop} if both else {})
 
 
 @dataclass(slots=True)
