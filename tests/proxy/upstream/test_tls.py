@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,26 +19,8 @@ from llm_router.proxy.upstream import (
     create_tls_context,
 )
 from llm_router.wire.providers.base import UpstreamCall
-from tests.proxy.upstream.certs import Authority, make_authority
+from tests.proxy.upstream.certs import Authority
 from tests.proxy.upstream.peers import LAST_CHUNK, STREAM_HEAD, WHOLE, Peer, Serve, Sink, chunk, until
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="session")
-def server_tls(authority: Authority) -> ssl.SSLContext:
-    return authority.server_context("good", "DNS:localhost", "IP:127.0.0.1", "IP:::1")
-
-
-@pytest.fixture
-async def trusting(authority: Authority) -> AsyncIterator[UpstreamClient]:
-    """A client that trusts the test authority through its variable."""
-    client = UpstreamClient(environ={"SSL_CERT_FILE": str(authority.certificate)})
-    yield client
-    await client.close()
 
 
 async def whole(peer: Peer) -> None:

@@ -16,7 +16,7 @@ from llm_router.proxy.upstream.proxies import Proxy
 from llm_router.proxy.upstream.request import Origin
 from llm_router.proxy.upstream.tunnel import connect_head
 from llm_router.wire.providers.base import UpstreamCall
-from tests.proxy.upstream.certs import make_authority
+from tests.proxy.upstream.certs import Authority
 from tests.proxy.upstream.peers import WHOLE, Peer, Serve, Server, until
 
 CALL = UpstreamCall("https://upstream.test/v1", {"Authorization": "Bearer k"}, b"{}")
@@ -54,8 +54,8 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = make_authority(tmp_path_factory.mktemp("authority"))
+def tls(authority: Authority) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Our context and the upstream's."""
     ours = ssl.create_default_context(cafile=authority.certificate)
     return ours, authority.server_context("upstream", "DNS:upstream.test")
 
