@@ -123,8 +123,7 @@ class Router:
         chat, caller = exchange.chat, exchange.caller
         decision = decide(chat, live.snapshot, live.classify)
         exchange.decision = decision
-        if not decision.explicit:
-            exchange.conversation = key_of(chat, caller.client, caller.session)
+        if chat.is_open:
             decision = exchange.decision = self._stay_in_category(exchange, decision, live)
             if decision.mode != "sticky":
                 decision, cost = await self._asker.refine(decision, live)
@@ -169,8 +168,9 @@ class Router:
     # --- conversations ---------------------------------------------------------------------------------------------
 
     def _stay_in_category(self, exchange: Exchange, decision: Decision, live: Live) -> Decision:
+        exchange.conversation = key_of(exchange.chat, exchange.caller.client, exchange.caller.session)
         stay = self.conversations.find(exchange.conversation, self.clock())
-        if stay is None or decision.mode in ("models", "forced") or begins(exchange.chat):
+        if stay is None or decision.mode == "models" or begins(exchange.chat):
             return decision
         chains = {name: category.models for name, category in live.snapshot.categories.items()}
         return stay_in_category(decision, stay, chains)
@@ -241,8 +241,7 @@ class Router:
         exchange = Exchange(chat, caller, self.clock(), 0.0)
         decision = decide(chat, live.snapshot, live.classify)
         exchange.decision = decision
-        if not decision.explicit:
-            exchange.conversation = key_of(chat, caller.client, caller.session)
+        if chat.is_open:
             exchange.decision = decision = self._stay_in_category(exchange, decision, live)
         plan = self._stay_on_model(exchange, self._parts.plan(chat, decision, live, caller.max_price))
         decision = exchange.decision

@@ -104,7 +104,7 @@ def chain_failed(
         seconds = math.ceil(min(waits)) if waits else math.ceil(_DEFAULT_RETRY)
         return ApiError(
             429,
-            "Every model that could answer is rate limited; try again later",
+            _words_of_the_soonest(final) or "Every model that could answer is rate limited; try again later",
             type="rate_limit_error",
             code="rate_limit_exceeded",
             headers={"Retry-After": str(seconds)},
@@ -114,6 +114,12 @@ def chain_failed(
         message = final[0].failure.message if final[0].failure else "the model does not exist"
         return ApiError(404, message, code="model_not_found", param="model", extra={"attempts": attempts})
     return _unavailable(final, skipped, attempts, waits)
+
+
+def _words_of_the_soonest(final: Sequence[Tried]) -> str:
+    """What the provider said that may be asked again first; nothing if nobody was asked."""
+    said = [(_wait(entry) or 0.0, entry.failure.message) for entry in final if entry.failure]
+    return min(said, key=lambda item: item[0])[1] if said else ""
 
 
 def _wait(entry: Tried) -> float | None:

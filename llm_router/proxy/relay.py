@@ -132,7 +132,10 @@ class Relay:
         rest = self._splitter.rest()
         if not any(_is_whole(event) for event in iter_events(rest)):
             return b""
-        return rest + (b"\n" if rest.endswith((b"\n", b"\r")) else b"\n\n")
+        if rest.endswith(b"\n\r"):
+            return rest
+        ending = rest[-1:] if rest.endswith((b"\n", b"\r")) else b"\n\n"
+        return rest + ending
 
     # --- before the commit point -----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import ApiError
 from llm_router.routing.classify import Classification
 from llm_router.routing.turns import Turns, read_turns
-from llm_router.wire.chat import FORCED_PREFIX, ROUTED_MODELS, ChatRequest
+from llm_router.wire.chat import FORCED_PREFIX, ROUTED_MODELS, ChatRequest, is_sane
 
 CHAIN_MOST = 64
 
@@ -100,6 +100,8 @@ def requested_chain(models: object, snapshot: Snapshot) -> tuple[str, ...]:
     for index, model in enumerate(models):
         if not isinstance(model, str) or not model.strip():
             raise ApiError(400, f"'models[{index}]' must be a non-empty string", param=f"models[{index}]")
+        if not is_sane(model):
+            raise ApiError(400, f"'models[{index}]' is no model id", param=f"models[{index}]")
         chain.append(full_id(model, snapshot, f"models[{index}]"))
     return tuple(chain)
 

@@ -12,9 +12,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from llm_router import __version__
@@ -35,6 +37,7 @@ from llm_router.server.bodies import expect_later
 from llm_router.server.chat import chat
 from llm_router.server.connections import make_runner
 from llm_router.server.keys import ROUTER
+from llm_router.server.limits import check_parser
 
 log = logging.getLogger("llm_router")
 
@@ -122,6 +125,7 @@ async def _start(
     config_file: ConfigFile, environ: Mapping[str, str], greeting: Callable[[str], str] | None = None
 ) -> int:
     try:
+        check_parser()
         snapshot = config_file.load()
     except ConfigError as error:
         print(f"llm-router: {error}", file=sys.stderr)
@@ -165,11 +169,27 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class JsonLines(logging.Formatter):
+    """Log records as one JSON object a line, as the access log's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line).decode()
+
+
 def set_up_logging(snapshot: Snapshot) -> None:
-    """Everything goes to standard error; the level is the configuration's."""
-    logging.basicConfig(
-        level=snapshot.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    """Everything goes to standard error; level and form are the configuration's."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JsonLines() if snapshot.log_format == "json" else text)
+    logging.basicConfig(level=snapshot.log_level.upper(), handlers=[handler])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -19,6 +19,9 @@ FORCED_PREFIX = "router/"
 # Keys of a JSON object may be spelled with escapes; a body that might do so is rewritten the slow way.
 _ESCAPED_MODEL_KEY = re.compile(rb"\\u00(?:6[dfcDFC45])")
 _MODEL_FIELD = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+# A model's name goes into headers, logs and the ledger.
+_MODEL_CHARS = 256
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Bodies that orjson refuses (lone surrogates) are read by the slower parser of the standard library up to here.
 _SLOW_PARSE_BYTES = 1_000_000
 
@@ -43,6 +46,11 @@ class ChatRequest:
         """The tools offered to the model; empty if none."""
         tools = self.body.get("tools")
         return tools if isinstance(tools, list) else ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the router finds out the category: `router` or `auto`."""
+        return self.model in ROUTED_MODELS
 
     @property
     def is_routed(self) -> bool:
@@ -93,11 +101,20 @@ def parse_chat(raw: bytes) -> ChatRequest:
     if not isinstance(model, str) or not model.strip():
         problem = "is missing" if "model" not in body else "must be a non-empty string"
         _refuse("model", f'\'model\' {problem}; use "router", "router/<category>" or "provider/model"')
+    if not model.isprintable():
+        _refuse("model", "'model' holds control characters")
+    if not is_sane(model):
+        _refuse("model", f"'model' must have at most {_MODEL_CHARS} characters and no control characters")
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         _refuse("stream", "'stream' must be true, false or null")
     _check_messages(body)
     return ChatRequest(raw=raw, body=body, model=model, stream=bool(stream))
+
+
+def is_sane(model: str) -> bool:
+    """Whether a model's name may go into headers and logs: of bounded length and without control characters."""
+    return len(model) <= _MODEL_CHARS and _UNPRINTABLE.search(model) is None
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -116,7 +133,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 def _parse_slowly(raw: bytes, error: orjson.JSONDecodeError) -> Any:
     if ("surrogate" in str(error) or "hex escape" in str(error)) and len(raw) <= _SLOW_PARSE_BYTES:
         with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(raw, parse_constant=_no_constant)
+            return json.loads(raw.decode(), parse_constant=_no_constant)
     _refuse(None, f"The request body is not valid JSON: {error}")
 
 

@@ -33,17 +33,25 @@ class SseEvent(NamedTuple):
 
 def last_event_end(data: bytes) -> int:
     """Index after the last blank line in `data`, 0 if there is none."""
-    end = max(data.rfind(b"\n\n"), data.rfind(b"\n\r"), data.rfind(b"\r\r")) + 2
+    # A CR at the very end of "\n\r" may be half of a CRLF that belongs to the event: only the next byte tells.
+    end = max(data.rfind(b"\n\n"), data.rfind(b"\n\r", 0, -1), data.rfind(b"\r\r")) + 2
     if end == 1:
         return 0
     # A CR that ends a blank line takes the LF behind it along.
-    return end + 1 if data[end - 1 : end + 1] == b"\r\n" else end
+    if data[end - 1 : end + 1] == b"\r\n":
+        return end + 1
+    # At the very end of what was read that LF may be still to come.
+    return _before(data, end) if data.endswith(b"\n\r") and end == len(data) else end
+
+
+def _before(data: bytes, end: int) -> int:
+    return last_event_end(data[: end - 1])
 
 
 class EventSplitter:
     """Hands out whole events only; what follows the last blank line waits for its end.
 
-    Only new bytes (and the one before them) are searched, so a drip of single bytes costs linear time.
+    Only new bytes (and the two before them) are searched, so a drip of single bytes costs linear time.
     """
 
     __slots__ = ("_limit", "_parts", "_size")
@@ -68,7 +76,8 @@ class EventSplitter:
             if end < len(data):
                 self._keep(data[end:])
             return data[:end]
-        end = last_event_end(parts[-1][-1:] + data) - 1
+        tail = parts[-1][-2:] if len(parts[-1]) > 1 or len(parts) == 1 else parts[-2][-1:] + parts[-1]
+        end = last_event_end(tail + data) - len(tail)
         if end < 0:
             self._keep(data)
             return b""

@@ -59,6 +59,7 @@ def _corrupt_gzip() -> Script:
         await exchange.head(encoding="gzip")
         for piece in SOME:
             await exchange.body(piece)
+        await asyncio.sleep(0.1)  # together with the words it would be a failed attempt before the commit point
         await exchange.send(b"20\r\n" + b"\xff" * 32 + b"\r\n0\r\n\r\n")
 
     return script
@@ -136,8 +137,12 @@ async def test_a_cut_answer_never_looks_complete(stage: Stage, cut: Cut) -> None
     started = time.monotonic()
     got = await stage.chat("router/ab")
     assert_cut(got, *cut.codes)
-    assert got.text == WORDS
-    assert got.body.startswith(b"".join(SOME))
+    if cut.name == "corrupt_gzip":  # what stands in the same block as the damage may be lost with it
+        assert got.text
+        assert WORDS.startswith(got.text)
+    else:
+        assert got.text == WORDS
+        assert got.body.startswith(b"".join(SOME))
     assert stage.b.count == 0
     if cut.codes == ("upstream_error",):
         assert "provider exploded" in got.error["message"]

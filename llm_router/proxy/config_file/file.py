@@ -94,9 +94,11 @@ class ConfigFile:
         seen = None
         try:
             dotenv = self._dotenv()
-            path, _ = self._find(dotenv)
+            path, source = self._find(dotenv)
             seen = storage.signature(path)
             data = self._read(path)
+            if data is None and source != "default":
+                _expect_folder(path)
             snapshot = self._parse(path, data, dotenv)
         except ConfigError as error:
             return seen, error
@@ -174,6 +176,13 @@ class ConfigFile:
         path, source = find_file(self._environ, dotenv.variables, self._folder, self._stated)
         # A file that was found by looking around stays the one: were it to vanish, another must not take its place.
         return (self._loaded, source) if self._loaded and source == "default" else (path, source)
+
+
+def _expect_folder(path: Path) -> None:
+    """A file that was named may be made later by an edit; a folder that is missing too is a mistake in the name."""
+    if not os.path.isdir(os.path.realpath(path.parent)):
+        problem = f"names {path}, but there is no folder {path.parent}; create it or correct the name"
+        raise ConfigError("ROUTER_CONFIG_FILE", problem)
 
 
 @contextlib.contextmanager

@@ -120,7 +120,8 @@ def _kind(status: int, headers: Mapping[str, str], error: Mapping[str, Any], tex
     if status == 403:
         return FailureKind.CONTENT_POLICY if _about_content(error, text) else FailureKind.AUTHENTICATION
     if status == 404:
-        return FailureKind.MODEL_NOT_FOUND
+        misfit = _request_kind(status, error, text) is FailureKind.UNSUPPORTED
+        return FailureKind.UNSUPPORTED if misfit else FailureKind.MODEL_NOT_FOUND
     if status == 429:
         return FailureKind.QUOTA_EXCEEDED if _QUOTA_WORDS.search(text) else FailureKind.RATE_LIMITED
     if status in (503, 529):
@@ -151,9 +152,13 @@ def _request_kind(status: int, error: Mapping[str, Any], text: str) -> FailureKi
         return FailureKind.QUOTA_EXCEEDED
     if _MODEL_GONE_WORDS.search(text):
         return FailureKind.MODEL_NOT_FOUND
-    if str(error.get("code")) in _UNSUPPORTED_CODES or _UNSUPPORTED_WORDS.search(text):
+    if _is_unsupported(error, text):
         return FailureKind.UNSUPPORTED
     return FailureKind.INVALID_REQUEST
+
+
+def _is_unsupported(error: Mapping[str, Any], text: str) -> bool:
+    return str(error.get("code")) in _UNSUPPORTED_CODES or _UNSUPPORTED_WORDS.search(text) is not None
 
 
 def _details(error: Mapping[str, Any]) -> list[Mapping[str, Any]]:
