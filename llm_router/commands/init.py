@@ -11,9 +11,11 @@ from typing import Any
 from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
 from llm_router.commands.common import complain, print_table
 from llm_router.config.advice import advice
+from llm_router.config.loading import load
 from llm_router.config.values import BUILTIN_CATEGORIES, Snapshot
 from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile, write_new
+from llm_router.proxy.config_file.dotenv import read_dotenv
 
 _NAME = "router_config.json"
 
@@ -24,7 +26,7 @@ def run(arguments: Namespace) -> int:
     if os.path.lexists(path):
         return _check_existing(path)
     try:
-        snapshot = ConfigFile({**os.environ, "ROUTER_CONFIG_FILE": str(path)}).load()
+        snapshot = load(os.environ, read_dotenv(Path.cwd(), os.environ).variables, None, str(path))
     except ConfigError as error:
         complain(str(error))
         return EXIT_CONFIG

@@ -68,9 +68,11 @@ def test_where_the_file_is_looked_for(folder: Path) -> None:
 
 
 def test_a_missing_file_is_a_fault_only_where_it_was_promised(folder: Path) -> None:
-    """Without a file the defaults serve, also where a variable names one to be; a flag names one that exists."""
+    """Without a file the defaults serve, also where a variable names one to be; its folder must exist."""
     assert open_file(folder).load().config_file == ""
     assert open_file(folder, {"ROUTER_CONFIG_FILE": "later.json"}).load().config_file == ""
+    with pytest.raises(ConfigError, match=r"^ROUTER_CONFIG_FILE: names .*nosuch/r\.json, but there is no folder"):
+        open_file(folder, {"ROUTER_CONFIG_FILE": "nosuch/r.json"}).load()
     with pytest.raises(ConfigError, match=r"typo\.json: does not exist; `llm-router init`"):
         open_file(folder, None, config="typo.json").load()
 
