@@ -30,8 +30,9 @@ Sink = Callable[[Sequence[Settled]], None]
 _LINGER = 0.05
 _BATCH = 512
 _BATCH_SECONDS = 0.2
+_YIELD_SECONDS = 0.001
 # A booking of this size may take long to count: what is settled already is written first.
-_HEAVY_BYTES = 256 * 1024
+_HEAVY_BYTES = 1024 * 1024
 # Past these the counting is too slow for what comes in.
 _LAGGING_BOOKINGS = 2_000
 _LATE_BOOKINGS, _LATE_SECONDS = 200, 5.0
@@ -266,7 +267,7 @@ class Bookkeeper:
 
     def _settle_queue(self) -> None:
         batch: list[tuple[Settled, int]] = []
-        began = 0.0
+        began = yielded = 0.0
         while self._queue:
             booking, size, submitted = self._queue.popleft()
             now = time.monotonic()
@@ -279,8 +280,10 @@ class Bookkeeper:
             lagging = waiting > _LAGGING_BOOKINGS or (waiting > _LATE_BOOKINGS and now - submitted > _LATE_SECONDS)
             batch.append((self._settle(booking, lagging), booking.ticket))
             self._bytes_out += size
-            # The event loop may have been waiting for the interpreter lock.
-            time.sleep(0)
+            if now - yielded > _YIELD_SECONDS:
+                # The event loop may be waiting for the interpreter lock, which would else be ours for 5 ms.
+                time.sleep(0)
+                yielded = now
         if batch:
             self._commit(batch)
 
