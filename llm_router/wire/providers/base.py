@@ -58,7 +58,10 @@ class StreamTranslator(Protocol):
     the client asked for a usage chunk.
     """
 
-    usage: Usage | None
+    @property
+    def usage(self) -> Usage | None:
+        """What was reported so far."""
+        ...
 
     def feed(self, data: bytes) -> bytes:
         """Takes bytes as they were read, cut anywhere; gives the events that are complete."""

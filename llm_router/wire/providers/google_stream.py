@@ -23,6 +23,8 @@ from llm_router.wire.providers.google_answer import (
 from llm_router.wire.sse import DONE_EVENT, EventSplitter, iter_events, raw_events
 from llm_router.wire.usage import Usage
 
+_OPENERS = (b"{", b"[")
+
 
 class GeminiTranslator:
     """State of one streamed answer.
@@ -32,12 +34,12 @@ class GeminiTranslator:
     """
 
     __slots__ = (
-        "_calls", "_created", "_details", "_ended", "_model", "_reason", "_refusal", "_said", "_splitter",
-        "_wants_usage", "_writer", "usage",
+        "_calls", "_created", "_details", "_ended", "_model", "_reason", "_refusal", "_reported", "_said", "_splitter",
+        "_wants_usage", "_writer",
     )  # fmt: skip
 
     def __init__(self, model: str, created: int, *, wants_usage: bool) -> None:
-        self.usage: Usage | None = None
+        self._reported: dict[str, Any] | None = None
         self._model = model
         self._created = created
         self._wants_usage = wants_usage
@@ -52,6 +54,11 @@ class GeminiTranslator:
 
     def __repr__(self) -> str:
         return f"<GeminiTranslator calls={self._calls} ended={self._ended}>"
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last usage that was reported; Gemini repeats it on every chunk, so it is read only when asked for."""
+        return from_gemini(self._reported) if self._reported is not None else None
 
     def feed(self, data: bytes) -> bytes:
         """Takes bytes as they were read, gives the chunks that are complete."""
@@ -70,14 +77,15 @@ class GeminiTranslator:
         if self._refusal is not None:
             finish, out = "content_filter", out + writer.refusal(self._refusal)
         out += writer.finish(finish, choice_extra(self._reason))
-        if self._wants_usage and self.usage is not None:
-            out += writer.usage(self.usage)
+        usage = self.usage if self._wants_usage else None
+        if usage is not None:
+            out += writer.usage(usage)
         return out + DONE_EVENT
 
     def _translate(self, whole: bytes) -> bytes:
         if not whole:
             return b""
-        return b"".join([self._payload(payload) for raw in raw_events(whole) for payload in _payloads(raw)])
+        return b"".join([self._payload(payload) for payload in _payloads(whole)])
 
     def _payload(self, answer: Any) -> bytes:
         if self._ended:
@@ -99,7 +107,7 @@ class GeminiTranslator:
             out = writer.role()
         reported = answer.get("usageMetadata")
         if isinstance(reported, dict):
-            self.usage = from_gemini(reported)
+            self._reported = reported
         candidate = first_candidate(answer)
         for kind, value in pieces(candidate):
             self._said = True
@@ -131,18 +139,23 @@ class GeminiTranslator:
         return writer.call(self._calls - 1, call)
 
 
-def _payloads(raw: bytes) -> Iterator[Any]:
-    """The JSON of one event. Errors in mid-stream come without a field name, over several lines."""
-    bare = raw.lstrip()
-    if bare[:1] in (b"{", b"["):
-        try:
-            yield orjson.loads(bare)
-        except orjson.JSONDecodeError:
-            pass
-        else:
-            return
-    for event in iter_events(raw):
-        try:
-            yield orjson.loads(event.data or b"")
-        except orjson.JSONDecodeError:
-            continue
+def _payloads(whole: bytes) -> Iterator[Any]:
+    """The JSON of the events. Errors in mid-stream come without a field name, over several lines."""
+    if whole[:1] in _OPENERS or b"\n{" in whole or b"\n[" in whole:
+        for raw in raw_events(whole):
+            bare = raw.lstrip()
+            payload = _parse(bare) if bare[:1] in _OPENERS else None
+            yield from _payloads_of_fields(raw) if payload is None else (payload,)
+    else:
+        yield from _payloads_of_fields(whole)
+
+
+def _payloads_of_fields(whole: bytes) -> Iterator[Any]:
+    return (_parse(event.data) for event in iter_events(whole) if event.data)
+
+
+def _parse(payload: bytes) -> Any:
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
