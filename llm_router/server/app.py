@@ -70,6 +70,7 @@ def make_router(snapshot: Snapshot, config_file: ConfigFile, environ: Mapping[st
         find_encoding=encodings.get,
         sinks=[metrics.observe, *access_logs(snapshot)],
         count=snapshot.count,
+        when_quiet=encodings.build_wanted,
     )
     bookkeeper.start()
     router = Router(
