@@ -26,6 +26,7 @@ from llm_router.server.answers import CLOSE, SERVER_NAME, Handler, answer_errors
 from llm_router.server.guard import make_guard
 from llm_router.server.limits import (
     KEEPALIVE_S,
+    LINGER_BYTES,
     LINGER_S,
     MAX_FIELD_BYTES,
     MAX_FIELDS,
@@ -50,14 +51,14 @@ class BodySilent(web.RequestPayloadError):
 class Connection(web.RequestHandler):
     """One client's connection; says when it has been waited for too long, and answers bad HTTP in JSON."""
 
-    __slots__ = ("_body", "_head_bytes", "_head_since", "_held", "_last_data", "_refused_at")
+    __slots__ = ("_body", "_head_bytes", "_head_since", "_held", "_last_data", "_lingered", "_refused_at")
 
     _manager: Server | None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # a fresh connection owes us a head at once; an idle one does not, aiohttp's keep-alive clock ends it
         self._head_since = self._last_data = self._loop.time()
-        self._head_bytes = self._held = 0
+        self._head_bytes = self._held = self._lingered = 0
         self._refused_at = 0.0
         self._body: StreamReader = EMPTY_PAYLOAD  # the one that is still coming, if any is
         super().connection_made(transport)
@@ -66,6 +67,7 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if self._refused_at:
+            self._drop(data)
             return
         self._last_data = self._loop.time()
         super().data_received(data)
@@ -78,13 +80,22 @@ class Connection(web.RequestHandler):
                 self.refuse(431, f"The head of a request may have {MAX_HEAD_BYTES} bytes", "headers_too_large")
         elif self._messages:
             self._head_since = 0.0
-            self._head_bytes = 0
+            self._head_bytes = self._lingered = 0
             message, body = self._messages[-1]
             if type(message) is RawRequestMessage:
                 self._body = body
             elif not self._body.is_eof():
                 # the framing broke inside a body: whoever reads it must hear of it, which aiohttp does not do
                 self._body.set_exception(web.RequestPayloadError("the body's framing is broken"))
+
+        elif not self._request_in_progress and not self._body.is_eof():
+            self._drop(data)
+
+    def _drop(self, data: bytes) -> None:
+        """Bytes that come after the answer: read, so that the client gets to reading it, but not for ever."""
+        self._lingered += len(data)
+        if self._lingered > LINGER_BYTES and self.transport is not None:
+            self.transport.abort()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         # aiohttp calls this for every body that is read, paused or not; without a pause nothing is left to parse

@@ -239,6 +239,20 @@ async def test_long_chunked_bodies_are_refused_while_they_come(start: StartSmall
     connection.close()
 
 
+async def test_what_is_dropped_is_bounded_too(start: StartSmall, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a refusal the router reads on for a while, not for as much as a client likes to send."""
+    monkeypatch.setattr(connections, "LINGER_BYTES", 1 << 20)
+    small = await start(max_body_bytes=100_000)
+    for refused in (CHUNKED, b"nonsense\r\n\r\n"):
+        connection = await small.open()
+        await connection.send(refused)
+        sent = 0
+        while sent < 64 << 20 and await connection.send(b"ffff\r\n" + b"x" * 0xFFFF + b"\r\n"):
+            sent += 0xFFFF
+        assert sent < 32 << 20
+        connection.close()
+
+
 async def test_eight_megabytes_pass(small: Small) -> None:
     """A large body arrives whole."""
     assert (await small.ask("POST", "/", b"x" * (8 << 20))).json()["size"] == 8 << 20
