@@ -37,7 +37,7 @@ from llm_router.server.bodies import expect_later
 from llm_router.server.chat import chat
 from llm_router.server.connections import make_runner
 from llm_router.server.keys import ROUTER
-from llm_router.server.limits import check_parser
+from llm_router.server.limits import check_parser, raise_descriptor_limit
 
 log = logging.getLogger("llm_router")
 
@@ -132,6 +132,7 @@ async def _start(
         print(f"llm-router: {error}", file=sys.stderr)
         return EXIT_CONFIG
     set_up_logging(snapshot)
+    raise_descriptor_limit()
     if (problem := unguarded(snapshot)) is not None:
         print(f"llm-router: {problem}", file=sys.stderr)
         return EXIT_CONFIG
