@@ -17,7 +17,7 @@ import pytest
 
 from llm_router.accounting.booking import LedgerRecord
 from llm_router.cli import main, make_parser
-from llm_router.config import categories, loading, pricelist, providers
+from llm_router.config import categories, loading, options, pricelist, providers
 from llm_router.config.loading import load
 from llm_router.config.settings import SETTINGS, Setting
 from llm_router.config.values import BUILTIN_CATEGORIES
@@ -101,7 +101,7 @@ def file_keys() -> list[str]:
         providers._PROVIDER_KEYS,
         providers._MODEL_KEYS,
         providers.TIMEOUT_KEYS,
-        providers.OPTIONS,
+        options.OPTIONS,
         pricelist._KNOWN,
         BUILTIN_CATEGORIES,
     )

@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 
 from llm_router.config import fields
 from llm_router.config.fields import KeyProblem, join
+from llm_router.config.options import read_options
 from llm_router.config.settings import Environment, seconds
 from llm_router.config.urls import base_url
 from llm_router.config.values import BUILTIN_PROVIDERS, Api, ApiKey, Provider, Timeouts
@@ -241,35 +242,6 @@ class _Entry:
 
     def _source(self, key: str, in_file: bool) -> None:
         self.sources[join(self.path, key)] = "file" if in_file else "default"
-
-
-def _cache(value: Any, path: str) -> bool | str:
-    """Automatic prompt caching: off, on, or on with the longer lifetime."""
-    return fields.choice(value, path, ("5m", "1h")) if isinstance(value, str) else fields.boolean(value, path)
-
-
-def _tokens(value: Any, path: str) -> int:
-    return fields.integer(value, path, minimum=1)
-
-
-def _keep_alive(value: Any, path: str) -> str | float:
-    """Seconds, or a duration as Ollama writes it ("10m"); -1 keeps the model for ever."""
-    return fields.text(value, path) if isinstance(value, str) else fields.number(value, path, minimum=-1)
-
-
-def _think(value: Any, path: str) -> bool | str:
-    words = ("low", "medium", "high")
-    return fields.choice(value, path, words) if isinstance(value, str) else fields.boolean(value, path)
-
-
-OPTIONS = {"cache": _cache, "num_ctx": _tokens, "context": _tokens, "keep_alive": _keep_alive, "think": _think}
-
-
-def read_options(entry: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """A provider's dialect settings."""
-    place = join(path, "options")
-    values = fields.section(entry, "options", path, OPTIONS)
-    return {key: OPTIONS[key](value, join(place, key)) for key, value in values.items()}
 
 
 def check_key(value: str, variable: str) -> None:

@@ -103,6 +103,8 @@ def _origins(value: Any, path: str) -> tuple[str, ...]:
     origins = fields.texts(value, path)
     for index, origin in enumerate(origins):
         scheme, found, rest = origin.rstrip("/").partition("://")
+        if origin in ("*", "null"):
+            continue
         if not found or not scheme or not rest or "/" in rest or any(char.isspace() for char in origin):
             raise KeyProblem(f"{path}[{index}]", "must be an origin such as https://app.example.org:8443, without path")
     return tuple(origin.rstrip("/").lower() for origin in origins)

@@ -17,8 +17,8 @@ def base_url(text: str, dialect: str) -> str:
     `dialect` is "openai", "anthropic", "google" or "ollama". Raises ValueError with the problem and the remedy; its
     text never repeats the URL, which may hold a secret.
     """
-    if any(char.isspace() or not char.isprintable() for char in text):
-        raise ValueError("must be a URL without white space, such as https://api.example.org/v1")
+    if not all("!" <= char <= "~" for char in text):
+        raise ValueError("must be plain ASCII without white space, such as https://api.example.org/v1")
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port

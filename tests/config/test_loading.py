@@ -445,3 +445,44 @@ def test_shipped_keywords_stand_in_where_the_file_has_none() -> None:
     assert (categories["reasoning"].keywords, categories["reasoning"].shipped_keywords) == ((), ())
     assert "python" in read().categories["code"].shipped_keywords
     assert read().categories["code"].keywords == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        ({"cache": False}, {"cache": False}),
+        ({"cache": "1h"}, {"cache": "1h"}),
+        ({"num_ctx": 8192, "context": 32768}, {"num_ctx": 8192, "context": 32768}),
+        ({"keep_alive": "10m"}, {"keep_alive": "10m"}),
+        ({"keep_alive": -1}, {"keep_alive": -1.0}),
+        ({"think": True}, {"think": True}),
+        ({"think": "low"}, {"think": "low"}),
+        (
+            {"safety_settings": [{"category": "HARM", "threshold": "OFF"}]},
+            {"safety_settings": [{"category": "HARM", "threshold": "OFF"}]},
+        ),
+    ],
+)
+def test_options_of_a_dialect(options: Any, taken: Any) -> None:
+    """A provider's dialect settings reach its adapter, checked."""
+    assert read({"providers": {"ollama": {"options": options}}}).providers["ollama"].options == taken
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"cache": "2h"}, "cache"),
+        ({"num_ctx": 0}, "num_ctx"),
+        ({"num_ctx": True}, "num_ctx"),
+        ({"keep_alive": -2}, "keep_alive"),
+        ({"keep_alive": ""}, "keep_alive"),
+        ({"think": "very"}, "think"),
+        ({"safety_settings": {}}, "safety_settings"),
+        ({"safety_settings": [{"categories": "x"}]}, "safety_settings[0].categories"),
+    ],
+)
+def test_options_that_no_dialect_has(options: Any, key: str) -> None:
+    """A dialect setting with a wrong value is refused with its path."""
+    with pytest.raises(FileKeyError) as caught:
+        read({"providers": {"ollama": {"options": options}}})
+    assert caught.value.key == f"providers.ollama.options.{key}"

@@ -59,7 +59,7 @@ def test_base_urls_are_brought_to_one_form(dialect: str, text: str, normal: str)
     [
         "", "api.openai.com", "ftp://x/v1", "http://", "http:///v1", "https://u:p@x/v1", "https://u@x/v1", "http://x/?k=1",
         "http://x/v1#a", "http://x/v1?", "http://x/../v1", "http://x/a b", "http://x:99999/", "http://x:0/",
-        "http://[::1/v1", "http://x/\u2028", "javascript:alert(1)", "file:///etc/passwd",
+        "http://[::1/v1", "http://x/\u2028", "http://bücher.example/v1", "javascript:alert(1)", "file:///etc/passwd",
     ],
 )  # fmt: skip
 def test_odd_base_urls_are_refused(text: str) -> None:
