@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_router.accounting.booking import SideCost
-from llm_router.config.timeouts import effective_timeouts
 from llm_router.config.values import Hedge, Timeouts
 from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.proxy.attempt import Attempt, EmptyAnswer, Won, WonStream
@@ -211,17 +210,10 @@ class Contest:
         )
 
     def _timeouts(self, candidate: Candidate) -> Timeouts:
-        body = self._exchange.chat.body
-        effort = body.get("reasoning_effort") or body.get("reasoning")
-        return effective_timeouts(
-            self._live.snapshot,
-            candidate.provider,
-            self._live.snapshot.categories.get(self._decision.category),
-            candidate.upstream_model,
-            stream=self._exchange.chat.stream,
-            reasoning=bool(candidate.info and candidate.info.reasoning),
-            effort=bool(effort) and effort != "none",
-        )
+        chat = self._exchange.chat
+        effort = chat.body.get("reasoning_effort") or chat.body.get("reasoning")
+        asks = bool(effort) and effort != "none"
+        return self._live.timeouts(candidate, self._decision.category, stream=chat.stream, effort=asks)
 
     def _note_block(self, candidate: Candidate) -> None:
         """Its circuit closed the way between plan and try."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llm_router.accounting.pricing import PriceTable
-from llm_router.config.values import Provider, Snapshot
+from llm_router.config.timeouts import effective_timeouts
+from llm_router.config.values import Provider, Snapshot, Timeouts
 from llm_router.routing.classify import Brain, Classification, Roster, classify_by_keywords
+from llm_router.routing.plan import Candidate
 from llm_router.routing.turns import Turns
 from llm_router.wire.masking import Masker
 from llm_router.wire.providers.base import Adapter
 from llm_router.wire.providers.registry import adapter_for
+
+_TIMEOUTS_MOST = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +31,31 @@ class Live:
     mask: Masker
     brain: Brain
     roster: Roster
+    _timeouts: dict[tuple[object, ...], Timeouts] = field(default_factory=dict)
 
     def classify(self, turns: Turns) -> Classification:
         """The category of what the person said, in the snapshot's mode, without asking anyone."""
         if self.snapshot.routing_mode == "keywords":
             return classify_by_keywords(turns, self.roster)
         return self.brain.classify(turns, self.roster)
+
+    def timeouts(self, candidate: Candidate, category: str, *, stream: bool, effort: bool) -> Timeouts:
+        """The clocks of an attempt at `candidate` in `category` (or "explicit")."""
+        key = (candidate.model, category, stream, effort)
+        known = self._timeouts.get(key)
+        if known is None:
+            if len(self._timeouts) >= _TIMEOUTS_MOST:  # explicit models come from clients
+                self._timeouts.clear()
+            known = self._timeouts[key] = effective_timeouts(
+                self.snapshot,
+                candidate.provider,
+                self.snapshot.categories.get(category),
+                candidate.upstream_model,
+                stream=stream,
+                reasoning=bool(candidate.info and candidate.info.reasoning),
+                effort=effort,
+            )
+        return known
 
 
 def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain) -> Live:

@@ -52,6 +52,7 @@ class Parts:
     taps: TapBudget = field(default_factory=TapBudget)
     first_tokens: FirstTokens = field(default_factory=FirstTokens)
     hedges: HedgeBudget = field(default_factory=HedgeBudget)
+    world: tuple[Live, World] | None = None
     slots: dict[str, tuple[int, asyncio.Semaphore]] = field(default_factory=dict)
 
     def slot(self, provider: Provider) -> asyncio.Semaphore | None:
@@ -73,13 +74,18 @@ class Parts:
             chat,
             decision.chain,
             needs_of(chat),
-            self._world(live),
+            self._world_of(live),
             explicit=decision.explicit,
             max_price=min(known_limits) if known_limits and not decision.explicit else None,
             order=category.order if category else "chain",
         )
 
-    def _world(self, live: Live) -> World:
+    def _world_of(self, live: Live) -> World:
+        if self.world is None or self.world[0] is not live:
+            self.world = (live, self._make_world(live))
+        return self.world[1]
+
+    def _make_world(self, live: Live) -> World:
         def block(model: str, accounts: Sequence[str]) -> Block | None:
             return self.circuits.block(model, accounts, self.clock())
 

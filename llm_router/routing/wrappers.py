@@ -7,6 +7,7 @@ expression over the whole text.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _ROUNDS = 16  # blocks removed from one end of one message; more than that is no wrapper that we know
 _WINDOW = 16_384  # characters at either end that are searched for a tag around the person's words
@@ -90,8 +91,21 @@ _WHOLE = (  # messages that a program wrote from end to end
 )
 
 
+_REMEMBERED = 8192  # characters; longer texts are read anew each time
+
+
 def own_words(text: str) -> str:
     """The person's words in one user text, without what programs put around them; empty if there are none."""
+    return _known_words(text) if len(text) <= _REMEMBERED else _find_words(text)
+
+
+@lru_cache(maxsize=1024)
+def _known_words(text: str) -> str:
+    # Every request of a conversation brings its earlier texts again.
+    return _find_words(text)
+
+
+def _find_words(text: str) -> str:
     spoken = _spoken(text)
     if spoken is not None:
         text = spoken

@@ -14,7 +14,7 @@ from llm_router.proxy.upstream.pool import Pool
 from llm_router.proxy.upstream.request import request_head
 from llm_router.proxy.upstream.response import UpstreamResponse
 from llm_router.proxy.upstream.route import Route, Routes
-from llm_router.proxy.upstream.tls import create_tls_context
+from llm_router.proxy.upstream.tls import Trust
 from llm_router.wire.providers.base import UpstreamCall
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -27,10 +27,9 @@ class UpstreamClient:
     """
 
     def __init__(self, *, ssl_context: ssl.SSLContext | None = None, environ: Mapping[str, str] = _NOTHING) -> None:
-        self._environ = dict(environ)
-        self._tls = ssl_context
-        self._routes = Routes(self._environ)
-        self._dialer = Dialer()
+        environ = dict(environ)
+        self._routes = Routes(environ)
+        self._dialer = Dialer(Trust(ssl_context, environ))
         self._pool = Pool()
         self._closed = False
 
@@ -84,8 +83,7 @@ class UpstreamClient:
         connection = Connection(origin, self._pool, loop)
         self._pool.add(connection)
         try:
-            tls = self._tls_context() if origin.secure else None
-            await self._dialer.dial(connection, route.proxy, tls, deadline=deadline)
+            await self._dialer.dial(connection, route.proxy, deadline=deadline)
             self._refuse_if_closed()
         except BaseException:
             connection.abort()
@@ -95,11 +93,6 @@ class UpstreamClient:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise ConnectFailed("the client is closed")
-
-    def _tls_context(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = create_tls_context(self._environ)
-        return self._tls
 
 
 async def _exchange(connection: Connection, head: bytes, body: bytes) -> UpstreamResponse:

@@ -126,11 +126,11 @@ class Connection(asyncio.Protocol):
         self._keeper.connection_gone(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None  # first of all: asyncio trips over an abort from inside this call
         reader = self._reader
         if reader is not None:
             reader.lost()
             self._message_over(reader)
-        self._transport = None
         self._keeper.connection_gone(self)
 
     # Details.

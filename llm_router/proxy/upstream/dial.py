@@ -13,6 +13,7 @@ from llm_router.proxy.upstream.connection import Connection
 from llm_router.proxy.upstream.errors import ConnectFailed, ConnectTimeout, TlsFailed
 from llm_router.proxy.upstream.proxies import Proxy
 from llm_router.proxy.upstream.resolver import Resolver
+from llm_router.proxy.upstream.tls import Trust
 from llm_router.proxy.upstream.tunnel import open_tunnel
 
 HAPPY_EYEBALLS_DELAY = 0.25  # seconds (RFC 8305)
@@ -25,22 +26,21 @@ _MISMATCH_CODES = (62, 64)
 
 
 class Dialer:
-    """Makes connections; keeps what it learned about names."""
+    """Makes connections; keeps what it learned about names, and whom to trust."""
 
-    def __init__(self) -> None:
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
         self._resolver = Resolver()
 
     def __repr__(self) -> str:
-        return f"<Dialer {self._resolver}>"
+        return f"<Dialer {self._resolver} {self._trust}>"
 
     def close(self) -> None:
         """Gives up the lookups under way."""
         self._resolver.close()
 
-    async def dial(
-        self, connection: Connection, proxy: Proxy | None, tls: ssl.SSLContext | None, *, deadline: float
-    ) -> None:
-        """Connects by `deadline`, a time of the loop's clock. `tls` is None for plain HTTP.
+    async def dial(self, connection: Connection, proxy: Proxy | None, *, deadline: float) -> None:
+        """Connects by `deadline`, a time of the loop's clock.
 
         Raises ConnectFailed, TlsFailed or ConnectTimeout; being cancelled or failing closes the socket at once.
         """
@@ -48,6 +48,7 @@ class Dialer:
         try:
             async with asyncio.timeout_at(deadline):
                 hop = proxy or connection.origin
+                tls = await self._trust.context() if connection.origin.secure else None
                 sock = await self._open_socket(loop, hop.host, hop.port)
                 if tls is None:
                     await _hand_over(loop, sock, connection)

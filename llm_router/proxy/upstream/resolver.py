@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Sequence
 
@@ -78,12 +79,15 @@ async def _look_up(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Seq
 
 
 def _literal(host: str, port: int) -> Sequence[AddrInfoType]:
-    """The address that an IP literal is, without a thread; nothing for a name."""
+    """The address that an IP literal is, without a thread; nothing for names, and for literals with a scope."""
     if ":" not in host and not host[-1:].isdigit():
         return ()
     try:
-        return socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_NUMERICHOST
-        )
-    except OSError:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
         return ()
+    if version == 4:
+        return ((socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)),)
+    if "%" in host:
+        return ()
+    return ((socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0)),)
