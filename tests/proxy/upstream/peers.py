@@ -100,7 +100,8 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for peer in self.peers:
-            peer.writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # asyncio's transport, once it is gone
+                peer.writer.transport.abort()
         await asyncio.sleep(0)
         assert not self.problems, self.problems
 

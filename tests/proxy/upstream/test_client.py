@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import socket
 import time
@@ -599,3 +600,35 @@ async def test_close_of_the_client_ends_everything(serve: Serve) -> None:
     assert repr(client) == "<UpstreamClient closed open=0 idle=0>"
     with pytest.raises(ConnectFailed):
         await client.send(server.call(), connect_timeout=2)
+
+
+async def test_answers_leave_no_garbage(serve: Serve, client: UpstreamClient) -> None:
+    """Requests are freed by reference counts: nothing piles up for the collector, whose pauses streams would feel."""
+    server = await serve(echo)
+    call = server.call(b"x")
+
+    async def exchange(how: str) -> None:
+        response = await client.send(call, connect_timeout=2)
+        if how == "read":
+            await response.read(10)
+        elif how == "sink":
+            await collect(response)
+        else:
+            getattr(response, how)()
+
+    kinds = ("read", "sink", "release", "close")
+    for how in kinds:
+        await exchange(how)
+    gc.collect()
+    gc.disable()
+    try:
+        for how in kinds * 10:
+            await exchange(how)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        ours = [one for one in gc.garbage if type(one).__module__.startswith(("llm_router", "httptools"))]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert ours == []

@@ -6,6 +6,9 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+import threading
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -205,6 +208,40 @@ def test_unreadable_trust_is_a_configuration_error(tmp_path: Path, content: str 
         file.write_text(content)
     with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
         create_tls_context({"SSL_CERT_FILE": str(file)})
+
+
+async def test_trust_that_cannot_be_read_fails_the_connection(serve: Serve, tmp_path: Path) -> None:
+    """Whoever did not look at the start is told by the first call, in our words; a later repair is noticed."""
+    server = await serve(whole)
+    client = UpstreamClient(environ={"SSL_CERT_FILE": str(tmp_path / "missing.pem")})
+    for _ in range(2):
+        with pytest.raises(TlsFailed, match="SSL_CERT_FILE"):
+            await client.send(UpstreamCall(f"https://127.0.0.1:{server.port}/", {}, b""), connect_timeout=5)
+    assert (client.open, server.peers) == (0, [])
+    await client.close()
+
+
+async def test_trust_is_loaded_once(
+    serve: Serve, trusting: UpstreamClient, server_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst of first calls loads the trust store once, off the loop; one that leaves does not stop the others."""
+    threads: list[int] = []
+
+    def load(environ: Mapping[str, str]) -> ssl.SSLContext:
+        threads.append(threading.get_ident())
+        time.sleep(0.1)
+        return create_tls_context(environ)
+
+    monkeypatch.setattr("llm_router.proxy.upstream.tls.create_tls_context", load)
+    server = await serve(whole, tls=server_tls)
+    first, *others = [asyncio.ensure_future(trusting.send(server.call(), connect_timeout=5)) for _ in range(10)]
+    await asyncio.sleep(0.02)
+    first.cancel()
+    for call in others:
+        assert await (await call).read(9) == b"hello"
+    assert first.cancelled()
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
 
 
 def test_empty_variables_count_as_unset() -> None:
