@@ -177,8 +177,12 @@ def _obstacle(
     if not candidate.provider.configured:
         names = " or ".join(candidate.provider.key_variables)
         return Skipped(model, Obstacle.NO_KEY, f"no key: {names} is not set", candidate=candidate)
-    if not explicit and (misfit := _misfit(chat, candidate, needs, world, max_price)) is not None:
-        return misfit
+    if not explicit and (unable := _unable(candidate, needs, max_price)) is not None:
+        return unable
+    misfit = world.misfit(chat, candidate)
+    if misfit is not None:
+        # Also for an explicit model: what its dialect cannot say would be lost on the way, and nobody could judge it.
+        return Skipped(model, Obstacle.MISFIT, misfit[1], field=misfit[0])
     block = world.block(model, candidate.accounts)
     if block is None:
         return None
@@ -186,9 +190,7 @@ def _obstacle(
     return Skipped(model, obstacle, block.reason, block.until, block.by_failures, candidate)
 
 
-def _misfit(
-    chat: ChatRequest, candidate: Candidate, needs: Needs, world: World, max_price: float | None
-) -> Skipped | None:
+def _unable(candidate: Candidate, needs: Needs, max_price: float | None) -> Skipped | None:
     model, info = candidate.model, candidate.info
     if info is not None:
         if needs.tools and info.tools is False:
@@ -209,9 +211,6 @@ def _misfit(
             return Skipped(model, Obstacle.PRICE, f"its price is unknown, and the most allowed is {max_price:g} USD")
         if cost > max_price:
             return Skipped(model, Obstacle.PRICE, f"about {cost:.6f} USD is over the most allowed {max_price:g} USD")
-    misfit = world.misfit(chat, candidate)
-    if misfit is not None:
-        return Skipped(model, Obstacle.MISFIT, misfit[1], field=misfit[0])
     return None
 
 
