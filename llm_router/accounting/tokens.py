@@ -29,6 +29,8 @@ _TEXT_BUDGET = 1024 * 1024
 _TEXTS_KEPT = 16_384
 _REQUESTS_KEPT = 2_048
 _SAMPLED_KEPT = 256
+# The JSON parser holds the interpreter lock: bodies beyond this, without their images, are counted as plain text.
+_PARSE_BYTES = 1024 * 1024
 _SLOW_PARSE_BYTES = 1_000_000
 _MAX_DEPTH = 8
 # Between these characters every pattern of ours ends one piece and begins the next: a cut there changes no token.
@@ -109,10 +111,17 @@ class Counter:
         key = hash(raw)
         count = self._requests.get(key)
         if count is None:
-            body = _parse(raw)
-            count = Count(estimate_bytes(raw), False) if body is None else self.prompt(body)
+            count = self._read_request(raw)
             self._requests.put(key, count)
         return count
+
+    def _read_request(self, raw: bytes) -> Count:
+        if len(raw) > _PARSE_BYTES and b";base64," in raw:
+            raw = _BASE64.sub(b"", raw)
+        if len(raw) > _PARSE_BYTES:
+            return Count(self.text(raw.decode("utf-8", "replace")).tokens, False)
+        body = _parse(raw)
+        return Count(estimate_bytes(raw), False) if body is None else self.prompt(body)
 
     def prompt(self, body: Mapping[str, Any]) -> Count:
         """The prompt tokens of a parsed chat request: messages, tools and schemas, with OpenAI's chat overhead."""

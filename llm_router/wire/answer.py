@@ -5,6 +5,7 @@ Input are OpenAI-shaped bytes, as they went to the client; anything that is not 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,13 @@ from llm_router.wire.usage import Usage, from_openai
 
 # One call of the JSON parser holds the interpreter lock; so much at a time takes about a millisecond.
 _PARSE_BYTES = 256 * 1024
+_HUGE_BYTES = 2 * 1024 * 1024
+_USAGE_BYTES = 8_192
 _TAIL_BLOCKS = 8
 _MAX_CHOICES = 128
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{512,}")
+# One object, with objects of its own at most, as a report of usage is.
+_OBJECT = re.compile(rb"\s*\{(?:[^{}]|\{[^{}]*\})*\}")
 _COMMENTS = re.compile(rb"(?:\A|(?<=\n\n))(?::[^\r\n]*\n+)+")
 
 
@@ -67,6 +73,27 @@ class _Reader:
             for choice in choices:
                 if type(choice) is dict:
                     self._choice(choice)
+
+    def json(self, data: bytes) -> None:
+        """Takes the JSON of one event."""
+        if len(data) > _HUGE_BYTES:
+            self._huge(data)
+            return
+        try:
+            event = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            self.answer.broken_events += 1
+        else:
+            self.event(event)
+
+    def _huge(self, data: bytes) -> None:
+        """An event too large to parse in one go (an image, or malice): its last usage, and its bytes for a text."""
+        start = data.rfind(b'"usage":')
+        if start >= 0 and (found := _OBJECT.match(data[start + 8 : start + _USAGE_BYTES])):
+            with contextlib.suppress(orjson.JSONDecodeError):
+                self._note_usage(orjson.loads(found[0]))
+        self.answer.images = True
+        self._content(0, _BASE64.sub(b"", data).decode("utf-8", "replace"))
 
     def _choice(self, choice: dict[str, Any]) -> None:
         index = choice.get("index", 0)
@@ -156,10 +183,7 @@ def _in_order(texts: dict[int, list[str]]) -> Iterator[str]:
 def read_completion(body: bytes) -> Answer:
     """Reads a non-streamed answer."""
     reader = _Reader()
-    try:
-        reader.event(orjson.loads(body))
-    except orjson.JSONDecodeError:
-        reader.answer.broken_events += 1
+    reader.json(body)
     return reader.finish()
 
 
@@ -198,6 +222,8 @@ def _load_plain(piece: bytes) -> list[Any] | None:
 
     A blank line cannot stand inside a JSON string, so an event's end is a comma between two elements.
     """
+    if len(piece) > _HUGE_BYTES:
+        return None
     if b"\n:" in piece or piece.startswith(b":"):
         piece = _COMMENTS.sub(b"", piece)
     if not piece.startswith(b"data: {"):
@@ -215,9 +241,5 @@ def _load_plain(piece: bytes) -> list[Any] | None:
 def _read_slowly(piece: bytes, reader: _Reader) -> None:
     for event in iter_events(piece):
         data = event.data
-        if not data or data.startswith(DONE):
-            continue
-        try:
-            reader.event(orjson.loads(data))
-        except orjson.JSONDecodeError:
-            reader.answer.broken_events += 1
+        if data and not data.startswith(DONE):
+            reader.json(data)

@@ -164,6 +164,23 @@ def test_one_request_cannot_ask_for_endless_counting():
     assert count.tokens == pytest.approx(32 * 330_000, rel=0.05)
 
 
+def test_a_body_too_large_to_parse_is_counted_as_text():
+    """Beyond a megabyte the JSON itself is sampled, so that no parser holds up the others; the count says so."""
+    spy = Spy()
+    messages = [{"role": "user", "content": f"{n} " + "word " * 60_000} for n in range(10)]
+    count = Counter(spy).request(orjson.dumps({"messages": messages}))
+    assert count.genuine is False
+    assert count.tokens == pytest.approx(600_000, rel=0.02)
+    assert spy.chars <= 1_100_000
+
+
+def test_large_images_leave_the_words_countable():
+    """A body that is large for its pictures alone is parsed without them."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBOR" * 600_000}}
+    raw = orjson.dumps(chat({"role": "user", "content": [{"type": "text", "text": "a b c"}, image]}))
+    assert Counter(Spy()).request(raw) == Count(3 + 4 + 3 + tokens.IMAGE_TOKENS, False)
+
+
 def test_hostile_texts_are_counted_in_bounded_time(encoding):
     """Two megabytes of one letter, of spaces, of emoji: each well under the second that they take uncut."""
     for letter in ("a", " ", "🙂", "\n", "的"):

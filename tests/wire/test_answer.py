@@ -168,6 +168,21 @@ def test_a_completion_that_is_none(body):
     assert (answer.text, answer.usage) == ("", None)
 
 
+def test_a_huge_answer_is_not_parsed_in_one_go():
+    """An event of megabytes (a picture, or malice) gives its usage and an estimate instead of holding everybody up."""
+    picture = {
+        "index": 0,
+        "message": {"content": "Here.", "images": [{"url": "data:image/png;base64," + "A" * 3_000_000}]},
+    }
+    usage = {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens": 2}
+    body = orjson.dumps({"choices": [picture], "usage": usage})
+    for answer in (read_completion(body), read_stream([b"data: " + body + b"\n\n", DONE])):
+        assert answer.usage == Usage(3, 2, 0, 2)
+        assert answer.images is True
+        assert len(answer.text) < 1000
+    assert read_completion(b'{"x": "' + b"word " * 600_000 + b'", "usage": {broken').usage is None
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: (
