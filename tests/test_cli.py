@@ -153,6 +153,17 @@ def test_check_of_a_bad_configuration(run: Run, content: str, environ: dict[str,
     assert words in err
 
 
+@pytest.mark.parametrize(
+    "argv", [["explain", "hi"], ["evaluate", "rows"], ["usage"], ["init"], ["serve", "--port", "0"]]
+)
+def test_a_bad_configuration_stops_every_command(run: Run, argv: list[str]) -> None:
+    """No command goes on with settings that are not valid; each ends with 78 and the same one line."""
+    Path("rows").write_text('{"label": "code", "text": "x"}')
+    code, out, err = run(*argv, ROUTER_IDLE_TIMEOUT="soon")
+    assert (code, out) == (78, "")
+    assert "ROUTER_IDLE_TIMEOUT: must be a number of s" in err
+
+
 def test_check_tells_what_looks_wrong(run: Run) -> None:
     """A key in quotation marks is valid and told."""
     code, out, _ = run("check", OPENAI_API_KEY=f"'{KEY}'")
@@ -245,6 +256,8 @@ def test_explain_takes_a_whole_request(run: Run, monkeypatch: pytest.MonkeyPatch
         (["explain", "--request", "f"], "{", 1, "not valid JSON"),
         (["explain", "--request", "f"], '{"model": "router"}', 1, "'messages' is missing"),
         (["evaluate", "f"], "\n", 1, "holds no rows"),
+        (["evaluate", "f"], "[]", 1, 'f: line 1: must be an object with a "label"'),
+        (["evaluate", "f"], '{"label": "code", "text": "x", "accept": "y"}', 1, '"accept" must be a list'),
         (["evaluate", "f"], '{"label": "code"}', 1, 'f: line 1: has neither a "text" nor a "request"'),
         (["evaluate", "f"], '{"label": "code", "text": "x"}\n{', 1, "f: line 2: "),
         (["evaluate", "f"], '{"label": "code", "request": {"messages": []}}', 1, "f: row 1: 'messages' must not be"),
@@ -323,6 +336,14 @@ def test_usage_as_json_and_csv(run: Run, ledger: list[tuple[str, float | None]])
     cells = list(csv.DictReader(io.StringIO(run("usage", "--format", "csv", "--by", "day")[1])))
     assert [cell["model"] for cell in cells] == ["openai/a", "'=evil()"]
     assert ledger[1] == ("day", None)
+
+
+def test_usage_without_rows(run: Run, ledger: list[tuple[str, float | None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty ledger is said in words, and stays valid JSON and CSV."""
+    monkeypatch.setattr("tests.test_cli.ROWS", [])
+    assert run("usage")[1] == "No requests in this time.\n"
+    assert json.loads(run("usage", "--format", "json")[1]) == []
+    assert run("usage", "--format", "csv", "--by", "client")[1] == "client\n"
 
 
 @pytest.mark.parametrize(

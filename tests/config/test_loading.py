@@ -447,6 +447,15 @@ def test_shipped_keywords_stand_in_where_the_file_has_none() -> None:
     assert read().categories["code"].keywords == ()
 
 
+def test_prices_take_every_field_of_the_table() -> None:
+    """A row of the shipped price table can stand in the file as it is; null says unknown, not zero."""
+    row = {
+        "input": 1, "output": None, "cached_input": 0.1, "cache_write": 2, "cache_write_1h": 3, "context": 1000,
+        "max_output": None, "tools": True, "vision": None, "reasoning": False, "tiktoken": "cl100k_base", "above": None,
+    }  # fmt: skip
+    assert read({"prices": {"openai/x": row}}).prices["openai/x"] == row
+
+
 @pytest.mark.parametrize(
     ("options", "taken"),
     [

@@ -230,11 +230,23 @@ def test_effective_configuration_is_json_without_secrets() -> None:
 
 def test_rows_show_every_setting_with_source_and_masked_secrets() -> None:
     """`check` can print every setting; of a key at most its last four characters."""
-    snapshot = read({"providers": {"ollama": {"options": {"num_ctx": 8192}}}}, OPENAI_API_KEY="sk-0123456789abcdef")
+    ollama = {
+        "options": {"num_ctx": 8192},
+        "max_concurrency": 2,
+        "timeouts": {"idle": 7},
+        "models": {"m": {"timeouts": {"connect": 0.5}}},
+        "headers": {"x-team": "private"},
+    }
+    snapshot = read({"providers": {"ollama": ollama}}, OPENAI_API_KEY="sk-0123456789abcdef")
     rows = {row.key: row for row in setting_rows(snapshot)}
     assert rows["providers.openai.api_key_env"].value == "OPENAI_API_KEY=****cdef"
     assert rows["providers.openai.api_key_env"].source == "environment"
     assert rows["providers.ollama.options.num_ctx"].value == "8192"
+    assert rows["providers.ollama.max_concurrency"].value == "2"
+    assert rows["providers.ollama.timeouts.idle"].value == "7"
+    assert rows["providers.ollama.models.m.timeouts.connect"].value == "0.5"
+    assert rows["providers.ollama.headers"].value == "x-team"
+    assert rows["timeouts.first_byte"].value == "60 (slow kinds 300, not streamed 600)"
     assert rows["server.port"].value == "3456"
     assert all(row.source in ("flag", "environment", ".env", "file", "default") for row in rows.values())
 
