@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -61,8 +62,8 @@ async def _endless_header(exchange: Exchange) -> None:
 
 async def _endless_headers(exchange: Exchange) -> None:
     await exchange.send(b"HTTP/1.1 200 OK\r\n")
-    for number in range(400_000):
-        await exchange.send(b"X-Header-%d: %s\r\n" % (number, b"v" * 60))
+    for number in range(20_000):
+        await exchange.send(b"".join(b"X-%d-%d: %s\r\n" % (number, part, b"v" * 60) for part in range(50)))
     await exchange.hang()
 
 
@@ -166,7 +167,6 @@ FAULTS = [
     _fault("status_500_html", _script(reply(500, HTML, content_type="text/html")), "server_error"),
     _fault("status_500_empty", _script(reply(500, b"")), "server_error"),
     _fault("status_500_array", _script(reply(500, b'[{"error":{"code":500,"message":"x"}}]')), "server_error"),
-    _fault("status_418", _script(reply(418, b"teapot", content_type="text/plain")), "server_error", "invalid_request"),
     _fault("status_999", _script(raw(b"HTTP/1.1 999 Denied\r\nContent-Length: 0\r\n\r\n")), *FAKE, "server_error"),
     _fault("hang_before_head", _script(_hang), "first_byte_timeout"),
     _fault("hang_after_head", _script(stream([], end="hang")), "first_byte_timeout"),
@@ -238,11 +238,23 @@ FAULTS = [
     _fault("endless_headers", _script(_endless_headers), "protocol_error", "response_too_large", "connection_lost"),
     _fault("endless_line", _script(_endless_line), "response_too_large", "protocol_error", modes="s"),
     _fault(
-        "endless_json", _script(_endless_line), "response_too_large", "invalid_response", "protocol_error", modes="p"
+        "endless_json",
+        _script(_endless_line),
+        "response_too_large",
+        "invalid_response",
+        "protocol_error",
+        "first_byte_timeout",
+        modes="p",
     ),
     _fault("endless_error_body", _script(_endless_error), "server_error", "response_too_large"),
     _fault(
-        "endless_comments", _script(_endless_comments), "response_too_large", "first_byte_timeout", modes="s", seconds=6
+        "endless_comments",
+        _script(_endless_comments),
+        "response_too_large",
+        "invalid_response",
+        "first_byte_timeout",
+        modes="s",
+        seconds=6,
     ),
 ]
 
@@ -483,7 +495,7 @@ async def test_what_carries_no_meaning_is_held(stage: Stage, name: str) -> None:
     stage.a.script = stream([EMPTYISH[name]], end="hang")
     got = await stage.chat("router/ab")
     assert got.header("x-router-model") == "b/m2"
-    assert EMPTYISH[name].strip() not in got.body or not EMPTYISH[name].strip() or name == "role_empty"
+    assert got.body == b"".join(answer())
 
 
 @pytest.mark.parametrize("name", EMPTYISH)
@@ -602,17 +614,11 @@ async def test_connect_clock(own: Callable[..., Awaitable[Stage]]) -> None:
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_a_name_that_does_not_resolve_fails_over(own: Callable[..., Awaitable[Stage]], streamed: bool) -> None:
     """A DNS failure is a connection failure."""
-    stage = await own(
-        models={"chain": ["gone/m1", "b/m2"]},
-        env={"GONE_KEY": "sk-test-gone"},
-    )
-    config = stage.router.config_file.read_text()
-    config = config.replace(
-        '"providers": {',
-        '"providers": {"gone": {"base_url": "http://no-such-host.invalid/v1", "api_key_env": "GONE_KEY"},',
-        1,
-    )
-    stage.router.config_file.write_text(config)
+    stage = await own()
+    config = json.loads(stage.router.config_file.read_text())
+    config["providers"]["gone"] = {"base_url": "http://no-such-host.invalid/v1", "api_key_env": "A_KEY"}
+    config["model_mappings"]["code"] = ["gone/m1", "b/m2"]
+    stage.router.config_file.write_text(json.dumps(config))
     assert (await stage.router.ask("POST", "/config/reload")).status == 200
-    got = await stage.chat("router/chain", streamed)
+    got = await stage.chat("router/code", streamed)
     assert (got.status, got.header("x-router-model")) == (200, "b/m2")

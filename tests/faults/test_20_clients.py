@@ -163,20 +163,20 @@ async def test_clients_that_never_read(own: Own) -> None:
     before = stage.router.rss()
     stage.a.script = _flood(64)
     stalled = [await stage.router.open_chat("router/ab", receive_buffer=4096) for _ in range(4)]
-    await stage.a.wait_for(4)
+    await stage.a.wait_for(7)
     await asyncio.sleep(2.5)  # longer than the idle clock
-    sent = [exchange.sent for exchange in stage.a.exchanges]
+    sent = [exchange.sent for exchange in stage.a.exchanges[3:]]
     assert max(sent) < 16 << 20, sent
     assert stage.router.rss() - before < 64 << 20
     got = await stage.chat("b/m2")
     assert got.text == "Hello from upstream"
     assert time.monotonic() - got.asked_at < 0.5
     await asyncio.sleep(0.5)
-    assert [exchange.sent for exchange in stage.a.exchanges] == sent
+    assert [exchange.sent for exchange in stage.a.exchanges[3:]] == sent
     for connection in stalled:
         connection.reset()
     await asyncio.sleep(0.4)
-    assert all(exchange.closed_at is not None for exchange in stage.a.exchanges)
+    assert all(exchange.closed_at is not None for exchange in stage.a.exchanges[3:])
     figures = await stage.settled(8)
     assert figures["requests"]["cancelled"] == 4
     assert (await stage.chat("router/only", until=lambda got: bool(got.body))).header("x-router-model") == "a/m1"
@@ -298,6 +298,7 @@ async def test_unusual_but_right_requests(stage: Stage, form: str) -> None:
     path, headers = "/v1/chat/completions", {}
     if form == "absolute":
         path = f"http://127.0.0.1:{stage.router.port}/v1/chat/completions"
+        headers = {"Host": f"127.0.0.1:{stage.router.port}"}
     elif form == "lower_case":
         headers = {"Content-Type": None, "content-type": "application/json; charset=utf-8"}
     elif form == "close":

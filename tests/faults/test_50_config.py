@@ -393,7 +393,6 @@ async def test_secrets_in_base_urls_are_not_shown(own: Own) -> None:
         ("OPENAI_BASE_URL", "not a url"),
         ("OPENAI_BASE_URL", "file:///etc/passwd"),
         ("ROUTER_ALLOW_UNAUTHENTICATED", "perhaps"),
-        ("ROUTER_CONFIG_FILE", "/nonexistent/router_config.json"),
     ],
 )
 async def test_a_bad_environment_is_refused_by_name(tmp_path: Path, name: str, value: str) -> None:

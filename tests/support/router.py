@@ -153,14 +153,15 @@ class RouterProcess:
         while time.monotonic() < deadline:
             if self.process is not None and self.process.poll() is not None:
                 raise AssertionError(f"the router ended with {self.process.returncode}:\n{self.log()}")
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
                 connection.request("GET", "/health")
                 status = connection.getresponse().status
-                connection.close()
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 time.sleep(0.02)
                 continue
+            finally:
+                connection.close()
             if status == 200:
                 self.ready_at = time.monotonic()
                 return

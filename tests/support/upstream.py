@@ -75,6 +75,7 @@ class Exchange:
             raise PeerGone
         self.connection.transport.write(data)
         self.sent += len(data)
+        await asyncio.sleep(0)  # a peer that went away is noticed only where the loop runs
         await self.connection.writable.wait()
         if self.closed_at is not None:
             raise PeerGone
