@@ -118,7 +118,9 @@ def test_no_option_takes_a_secret() -> None:
 def test_check_shows_settings_sources_chains_and_no_secret(run: Run) -> None:
     """Every setting with value and source, providers, chains with prices, models without a price; keys masked."""
     Path("router_config.json").write_text(
-        json.dumps({"model_mappings": {"code": ["openai/gpt-4o", "openai/nosuch-9", "anthropic/claude-opus-5-5"]}})
+        json.dumps(
+            {"model_mappings": {"code": ["openai/gpt-4o", "openai/nosuch-9", "openai/o3", "anthropic/claude-opus-5-5"]}}
+        )
     )
     code, out, err = run("check", OPENAI_API_KEY=KEY, ROUTER_PORT="4000", ROUTER_API_KEY="client-key-0123456789")
     assert (code, err) == (0, "")
@@ -131,6 +133,7 @@ def test_check_shows_settings_sources_chains_and_no_secret(run: Run) -> None:
     assert "client-key" not in out
     assert "2.50" in next(line for line in out.splitlines() if "openai/gpt-4o " in line)
     assert "skipped: ANTHROPIC_API_KEY is not set" in out
+    assert "ready; retired on 2026-12-11" in next(line for line in out.splitlines() if "openai/o3 " in line)
     assert "Models without a price" in out
     assert "  openai/nosuch-9" in out
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from llm_router.accounting.pricing import ModelInfo, PriceTable
 from llm_router.commands import EXIT_CONFIG, EXIT_OK
-from llm_router.commands.common import DATA, dollars, load_configuration, print_table
+from llm_router.commands.common import DATA, load_configuration, print_table
 from llm_router.config.advice import advice
 from llm_router.config.report import missing_variables, setting_rows
 from llm_router.config.values import Snapshot
@@ -57,7 +57,13 @@ def _print_chains(snapshot: Snapshot, prices: PriceTable) -> None:
         for rank, model in enumerate(category.models):
             head = (category.name, origin) if rank == 0 else ("", "")
             rows.append(
-                (*head, model, *_prices(prices.info(model)), _window(prices.info(model)), _state(snapshot, model))
+                (
+                    *head,
+                    model,
+                    *_prices(prices.info(model)),
+                    _window(prices.info(model)),
+                    _state(snapshot, prices.info(model), model),
+                )
             )
     print("\nChains (USD per million tokens)")
     headers = ("category", "from", "model", "input", "output", "context", "state")
@@ -65,16 +71,26 @@ def _print_chains(snapshot: Snapshot, prices: PriceTable) -> None:
 
 
 def _prices(info: ModelInfo | None) -> tuple[str, str]:
-    return (dollars(info.prices.input), dollars(info.prices.output)) if info else ("?", "?")
+    return (_price(info.prices.input), _price(info.prices.output)) if info else ("?", "?")
+
+
+def _price(amount: float | None) -> str:
+    """Prices are quoted exactly, with two decimals at least."""
+    if amount is None:
+        return "?"
+    digits = f"{amount:.6f}".rstrip("0")
+    return digits if len(digits.partition(".")[2]) >= 2 else f"{amount:.2f}"
 
 
 def _window(info: ModelInfo | None) -> str:
     return f"{info.context:,}" if info and info.context else "?"
 
 
-def _state(snapshot: Snapshot, model: str) -> str:
+def _state(snapshot: Snapshot, info: ModelInfo | None, model: str) -> str:
     missing = missing_variables(snapshot, model)
-    return f"skipped: {' or '.join(missing)} is not set" if missing else "ready"
+    if missing:
+        return f"skipped: {' or '.join(missing)} is not set"
+    return f"ready; retired on {info.deprecated}" if info and info.deprecated else "ready"
 
 
 def _print_advice(snapshot: Snapshot, prices: PriceTable) -> None:

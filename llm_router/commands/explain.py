@@ -43,7 +43,8 @@ def run(arguments: Namespace) -> int:
 
 async def explain(raw: bytes, config: str | None) -> dict[str, Any]:
     """What a router with this configuration would do with the body of a chat request."""
-    return offline_router(config).explain(parse_chat(raw), Caller("explain"))
+    chat = parse_chat(raw)
+    return offline_router(config).explain(chat, Caller("explain"))
 
 
 def _request(arguments: Namespace) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ _FLAGS = (
     "tools", "vision", "json_schema", "reasoning", "sampling", "thinking_always_on", "forced_tool_choice", "prefill",
     "adaptive_thinking", "effort_none", "tiktoken_native",
 )  # fmt: skip
-_KNOWN = (*_PRICES, *_SIZES, *_FLAGS, "above", "tiktoken")
+_KNOWN = (*_PRICES, *_SIZES, *_FLAGS, "above", "tiktoken", "deprecated")
 _ENCODINGS = ("o200k_base", "cl100k_base")
 
 
@@ -39,7 +40,16 @@ def _field(key: str, value: Any, path: str) -> Any:
         return None if value is None else _above(value, path)
     if key == "tiktoken":
         return fields.choice(value, path, _ENCODINGS)
+    if key == "deprecated":
+        return None if value is None else _day(value, path)
     return _price(value, path)
+
+
+def _day(value: Any, path: str) -> str:
+    word = fields.text(value, path)
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", word):
+        raise KeyProblem(path, f"must be a day such as 2027-04-01, not {fields.shown(word)}")
+    return word
 
 
 def _price(value: Any, path: str) -> float | None:

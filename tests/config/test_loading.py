@@ -216,6 +216,7 @@ BAD_FILES: list[tuple[Any, str, str]] = [
     ({"providers": {"ollama": {"models": {"m": {"timeout": {}}}}}}, "providers.ollama.models.m.timeout", "timeouts"),
     ({"prices": {"openai/x": {"input": "cheap"}}}, "prices.openai/x.input", "must be a number"),
     ({"prices": {"openai/x": {"inptu": 1}}}, "prices.openai/x.inptu", 'did you mean "input"'),
+    ({"prices": {"openai/x": {"deprecated": "soon"}}}, "prices.openai/x.deprecated", "2027-04-01"),
     ({"prices": {"nosuch/x": {"input": 1}}}, "prices.nosuch/x", "no built-in or configured provider"),
     ({"prices": {"openai/x": {"above": {"input": 1}}}}, "prices.openai/x.above.threshold", "is missing"),
     ({"default_provider": "nosuch"}, "default_provider", "no built-in or configured provider"),
@@ -452,6 +453,7 @@ def test_prices_take_every_field_of_the_table() -> None:
     row = {
         "input": 1, "output": None, "cached_input": 0.1, "cache_write": 2, "cache_write_1h": 3, "context": 1000,
         "max_output": None, "tools": True, "vision": None, "reasoning": False, "tiktoken": "cl100k_base", "above": None,
+        "deprecated": "2027-04-01",
     }  # fmt: skip
     assert read({"prices": {"openai/x": row}}).prices["openai/x"] == row
 
