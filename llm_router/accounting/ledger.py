@@ -224,6 +224,8 @@ class Bookkeeper:
     def _turn(self) -> bool:
         """Settles what has come; False once the bookkeeper is closing and nothing is left."""
         closing = self._closing.is_set()
+        if closing:
+            self._retry_at = 0.0
         try:
             self._settle_queue()
             self._care(idle=closing)
@@ -371,6 +373,9 @@ class Bookkeeper:
             self._since_roll_up = 0
 
     def _end(self) -> None:
+        if self._unwritten:
+            self.lost += len(self._unwritten)
+            log.error("%d records could not be written and are lost: %s", len(self._unwritten), self._trouble)
         if self._store is not None:
             self._store.close()
         if self._board is not None:

@@ -88,12 +88,16 @@ class _Reader:
 
     def _huge(self, data: bytes) -> None:
         """An event too large to parse in one go (an image, or malice): its last usage, and its bytes for a text."""
+        self.look_for_usage(data)
+        self.answer.images = True
+        self._content(0, _BASE64.sub(b"", data).decode("utf-8", "replace"))
+
+    def look_for_usage(self, data: bytes) -> None:
+        """Takes the last report of usage out of JSON that is not parsed as a whole."""
         start = data.rfind(b'"usage":')
         if start >= 0 and (found := _OBJECT.match(data[start + 8 : start + _USAGE_BYTES])):
             with contextlib.suppress(orjson.JSONDecodeError):
                 self._note_usage(orjson.loads(found[0]))
-        self.answer.images = True
-        self._content(0, _BASE64.sub(b"", data).decode("utf-8", "replace"))
 
     def _choice(self, choice: dict[str, Any]) -> None:
         index = choice.get("index", 0)
@@ -184,6 +188,9 @@ def read_completion(body: bytes) -> Answer:
     """Reads a non-streamed answer."""
     reader = _Reader()
     reader.json(body)
+    if reader.answer.broken_events:
+        # Of a long answer perhaps only the ends were kept.
+        reader.look_for_usage(body)
     return reader.finish()
 
 

@@ -184,10 +184,6 @@ def test_files_are_private_whatever_the_umask(tmp_path, umask):
 # Faults of the disk
 
 
-def as_root_ignores_modes() -> bool:
-    return os.geteuid() == 0
-
-
 def test_a_damaged_ledger_is_left_alone(tmp_path, caplog):
     """A corrupt file keeps every byte; records go to a file beside it, also after a restart, and one line says so."""
     damaged = tmp_path / LEDGER_NAME
@@ -305,7 +301,7 @@ def test_a_disk_that_was_always_full_stops_nothing(tmp_path, monkeypatch):
     assert len(rows(tmp_path)) == 1
 
 
-def test_what_memory_cannot_hold_is_counted_as_lost(tmp_path, monkeypatch):
+def test_what_memory_cannot_hold_is_counted_as_lost(tmp_path, monkeypatch, caplog):
     """Waiting records have a bound; past it the oldest go, and how many is known."""
     monkeypatch.setattr(ledger, "_UNWRITTEN", 10)
     monkeypatch.setattr(Store, "write", lambda *args, **options: (_ for _ in ()).throw(LedgerUnusable("no room")))
@@ -316,6 +312,8 @@ def test_what_memory_cannot_hold_is_counted_as_lost(tmp_path, monkeypatch):
     assert keeper.flush()
     assert (keeper.unwritten, keeper.lost) == (10, 15)
     keeper.close()
+    assert keeper.lost == 25
+    assert "10 records could not be written and are lost: no room" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, caplog):
@@ -332,17 +330,38 @@ def test_a_folder_that_cannot_be_written(tmp_path, caplog):
     assert blocked.read_text() == "not a folder"
 
 
-@pytest.mark.skipif(as_root_ignores_modes(), reason="root may write into a read-only folder")
-def test_a_read_only_folder(tmp_path):
-    """Without the right to write, figures go on and records wait."""
-    tmp_path.chmod(0o500)
-    try:
-        with keeping(tmp_path) as keeper:
-            keeper.submit(booking())
-            assert keeper.flush()
-            assert keeper.unwritten == 1
-    finally:
-        tmp_path.chmod(0o700)
+READ_ONLY = textwrap.dedent(
+    """
+    import os, tempfile
+    from pathlib import Path
+    from llm_router.accounting.ledger import Bookkeeper
+    from tests.accounting.conftest import booking
+    if os.geteuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o500)
+    seen = []
+    keeper = Bookkeeper(folder, sinks=[seen.extend])
+    keeper.start()
+    keeper.submit(booking(ticket=keeper.enter("r-1", 0.0)))
+    assert keeper.flush()
+    assert (keeper.unwritten, len(seen)) == (1, 1), keeper
+    assert keeper.request("r-1")["status"] == 200
+    assert keeper.trouble
+    folder.chmod(0o700)
+    assert keeper.close()
+    (ledger,) = folder.iterdir()
+    assert keeper.lost == 0
+    ledger.unlink()
+    folder.rmdir()
+    """
+)
+
+
+def test_a_read_only_folder():
+    """Without the right to write figures go on and records wait; the last chance to write them is the end."""
+    subprocess.run([sys.executable, "-c", READ_ONLY], check=True, cwd=ROOT, timeout=30)
 
 
 def test_a_locked_ledger_is_waited_for(tmp_path, monkeypatch):

@@ -183,6 +183,16 @@ def test_a_huge_answer_is_not_parsed_in_one_go():
     assert read_completion(b'{"x": "' + b"word " * 600_000 + b'", "usage": {broken').usage is None
 
 
+def test_a_completion_of_which_only_the_ends_were_kept():
+    """A long answer with a gap in the middle still tells what the provider counted."""
+    body = completion_of("word " * 1000)
+    assert read_completion(body[:100] + body[-200:]).usage == Usage(5, 0, 0, 2)
+
+
+def completion_of(text: str) -> bytes:
+    return orjson.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": USAGE})
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: (
