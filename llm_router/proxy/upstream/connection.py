@@ -70,7 +70,10 @@ class Connection(asyncio.Protocol):
             return waiter
         self._waiter = waiter
         self._reader = ResponseReader()
-        transport.writelines((head, body))
+        if body:
+            transport.writelines((head, body))  # no copy of a large body where the loop can help it
+        else:
+            transport.write(head)
         return waiter
 
     def abort(self) -> None:

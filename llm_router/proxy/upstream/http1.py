@@ -191,11 +191,9 @@ class ResponseReader:
     def _stopped(self, error: Exception) -> None:
         if self.done:
             self.reusable = False  # the answer itself was whole
-        elif isinstance(error, httptools.HttpParserUpgrade):
-            self._finish(self._refuse("unexpected change of protocol"))
         else:
-            # llhttp's reasons are constants; a callback's own words are in self.error already.
-            self._finish(self.error or self._refuse(str(error) or "unreadable"))
+            # llhttp's reasons are constants; what a callback of ours refused is in self.error already.
+            self._finish(self.error or self._refuse(str(error)))
 
     def _finish(self, error: UpstreamError | None) -> None:
         self.done = True

@@ -19,9 +19,9 @@ async def open_tunnel(
 
     Failing or being cancelled closes the socket at once.
     """
-    handshake = _Handshake(loop)
+    opening = _Opening(loop)
     try:
-        transport, _ = await loop.create_connection(lambda: handshake, sock=sock)
+        transport, _ = await loop.create_connection(lambda: opening, sock=sock)
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError):
@@ -29,12 +29,10 @@ async def open_tunnel(
         raise
     if origin is not None and proxy is not None:
         try:
-            transport.write(connect_head(origin, proxy))
-            await handshake.answered
+            await opening.connect(connect_head(origin, proxy))
         except BaseException:
             transport.abort()
             raise
-    handshake.answered.cancel()
     return transport
 
 
@@ -46,22 +44,29 @@ def connect_head(origin: Origin, proxy: Proxy) -> bytes:
     return f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode("ascii")
 
 
-class _Handshake(asyncio.Protocol):
-    """Waits for a proxy's answer to CONNECT; `answered` is done when the tunnel stands."""
+class _Opening(asyncio.Protocol):
+    """A connection before TLS; `connect` asks a proxy for a tunnel."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.answered: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
         self._reader = ResponseReader()
         self._transport: asyncio.Transport | None = None
+        self._answered: asyncio.Future[None] | None = None
+
+    async def connect(self, head: bytes) -> None:
+        """Returns when the tunnel stands. Raises ConnectFailed."""
+        if self._transport is None:
+            raise ConnectFailed("the connection was closed before the handshake")
+        self._answered = self._loop.create_future()
+        self._transport.write(head)
+        await self._answered
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
-        if self.answered.done():
-            return
-        early = reader.feed(data)
+        early = reader.feed(data) if not reader.done else data
         if reader.head is None:
             if reader.done:
                 self._settle(ConnectFailed("the proxy does not speak HTTP"))
@@ -74,12 +79,13 @@ class _Handshake(asyncio.Protocol):
             self._settle(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         self._settle(ConnectFailed("the connection was closed before the handshake"))
 
     def _settle(self, error: UpstreamError | None) -> None:
-        if self.answered.done():
+        if self._answered is None or self._answered.done():
             return
         if error is not None:
-            self.answered.set_exception(error)
+            self._answered.set_exception(error)
         else:
-            self.answered.set_result(None)
+            self._answered.set_result(None)

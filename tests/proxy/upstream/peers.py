@@ -17,6 +17,7 @@ from llm_router.wire.providers.base import UpstreamCall
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 def chunk(data: bytes) -> bytes:
@@ -131,6 +132,36 @@ class Server:
             self.problems.append(error)
         finally:
             peer.writer.close()
+
+
+class ConnectProxy:
+    """A proxy that leads every tunnel to one server. `heads` are the requests that it saw."""
+
+    def __init__(self, target: Server, answer: bytes = ESTABLISHED) -> None:
+        self.target = target
+        self.answer = answer
+        self.heads: list[bytes] = []
+
+    async def script(self, peer: Peer) -> None:
+        self.heads.append(await peer.reader.readuntil(b"\r\n\r\n"))
+        for byte in self.answer:  # in small pieces, as a network may deliver them
+            await peer.send(bytes([byte]))
+            await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.target.port)
+        try:
+            async with asyncio.TaskGroup() as pipes:
+                pipes.create_task(_pipe(peer.reader, writer))
+                pipes.create_task(_pipe(reader, peer.writer))
+        finally:
+            writer.transport.abort()
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 class Sink:

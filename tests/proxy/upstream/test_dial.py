@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +14,11 @@ import pytest
 
 from llm_router.proxy.upstream import ConnectFailed, ConnectTimeout, UpstreamClient
 from llm_router.wire.providers.base import UpstreamCall
+from tests.proxy.upstream.certs import Authority
 from tests.proxy.upstream.peers import (
     STREAM_HEAD,
     WHOLE,
+    ConnectProxy,
     Peer,
     Serve,
     Sink,
@@ -272,6 +276,48 @@ async def test_a_late_cancel_spares_who_has_the_connection_now(serve: Serve, cli
     response.attach(sink)
     assert await sink.end() is None
     assert sink.data == b"hello"
+
+
+@pytest.mark.parametrize("kind", ["http", "https", "tunnel"])
+async def test_cancel_at_every_step(
+    serve: Serve, authority: Authority, server_tls: ssl.SSLContext, hosts: Hosts, kind: str
+) -> None:
+    """Wherever in its course a call is given up, no socket stays open and nothing complains."""
+    server = await serve(whole_forever, tls=None if kind == "http" else server_tls)
+    proxy = await serve(ConnectProxy(server).script)
+    hosts(("127.0.0.1", server.port))
+    environ = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}"} if kind == "tunnel" else {}
+    problems: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: problems.append(context))
+    tls = ssl.create_default_context(cafile=authority.certificate)
+    tls.check_hostname = False
+    before = sockets_of_this_process()
+    finished = 0
+    for steps in range(400):
+        client = UpstreamClient(ssl_context=tls, environ=environ)
+        url = f"{'http' if kind == 'http' else 'https'}://upstream.test:{server.port}/"
+        call = asyncio.ensure_future(client.send(UpstreamCall(url, {}, b""), connect_timeout=5))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if call.done():
+            finished += 1
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            (await call).close()
+        assert client.open == client.idle  # a whole answer may have come already
+        await client.close()
+        if finished == 3:
+            break
+    assert finished == 3
+    await until(lambda: sockets_of_this_process() <= before)
+    assert problems == []
+
+
+async def whole_forever(peer: Peer) -> None:
+    while True:
+        await peer.request()
+        await peer.send(WHOLE)
 
 
 async def test_closing_the_client_while_connecting(client: UpstreamClient) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -17,40 +16,9 @@ from llm_router.proxy.upstream.request import Origin
 from llm_router.proxy.upstream.tunnel import connect_head
 from llm_router.wire.providers.base import UpstreamCall
 from tests.proxy.upstream.certs import Authority
-from tests.proxy.upstream.peers import WHOLE, Peer, Serve, Server, until
+from tests.proxy.upstream.peers import ESTABLISHED, WHOLE, ConnectProxy, Peer, Serve, Server, until
 
 CALL = UpstreamCall("https://upstream.test/v1", {"Authorization": "Bearer k"}, b"{}")
-ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-
-
-class ConnectProxy:
-    """A proxy that leads every tunnel to one server. `heads` are the requests that it saw."""
-
-    def __init__(self, target: Server, answer: bytes = ESTABLISHED) -> None:
-        self.target = target
-        self.answer = answer
-        self.heads: list[bytes] = []
-
-    async def script(self, peer: Peer) -> None:
-        self.heads.append(await peer.reader.readuntil(b"\r\n\r\n"))
-        for byte in self.answer:  # in small pieces, as a network may deliver them
-            await peer.send(bytes([byte]))
-            await asyncio.sleep(0)
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.target.port)
-        try:
-            async with asyncio.TaskGroup() as pipes:
-                pipes.create_task(_pipe(peer.reader, writer))
-                pipes.create_task(_pipe(reader, peer.writer))
-        finally:
-            writer.transport.abort()
-
-
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
 
 
 @pytest.fixture(scope="module")
