@@ -17,18 +17,18 @@ Rows = Iterator[tuple[str, str, str]]
 
 def rows() -> Rows:
     """Text, label and family of every composed prompt."""
-    chance = random.Random(SEED)
+    chance = random.Random(SEED)  # noqa: S311 - the same prompts every time, not a secret
     for path in sorted(FRAMES.glob("??.txt")):
         yield from _framed(path, chance)
     yield from _numbers(chance)
     yield from _text_work(chance)
     yield from _roles(chance)
     yield from _problems(chance)
-    for line in _parts(FRAMES / "logic_en.txt")["reasoning"]:
+    for line in parts_of(FRAMES / "logic_en.txt")["reasoning"]:
         yield line, "reasoning", "logic"
 
 
-def _parts(path: Path) -> dict[str, list[str]]:
+def parts_of(path: Path) -> dict[str, list[str]]:
     """Lines of a file by the "# name" above them ("" where there is none)."""
     parts: dict[str, list[str]] = {}
     current = parts.setdefault("", [])
@@ -59,7 +59,7 @@ def _fill(frame: str, chance: random.Random, fillers: dict[str, list[str]]) -> s
 
 
 def _framed(path: Path, chance: random.Random) -> Rows:
-    parts = _parts(path)
+    parts = parts_of(path)
     topics = parts["topics"]
     for label in ("creative", "conversation", "code", "reasoning"):
         for frame in parts.get(label, []):
@@ -71,7 +71,7 @@ def _framed(path: Path, chance: random.Random) -> Rows:
 def _numbers(chance: random.Random) -> Rows:
     names = (FRAMES / "names.txt").read_text(encoding="utf-8").split("\n")[:-1]
     for path in (FRAMES / "math_en.txt", FRAMES / "math_zh.txt"):
-        for frame in _parts(path)[""]:
+        for frame in parts_of(path)[""]:
             for _ in range(6):
                 digits = {key: [str(chance.randint(2, 60))] for key in "ab"} | {"c": [str(chance.randint(2, 9))]}
                 text = _fill(frame, chance, digits | {"n": names, "m": names, "o": names})
@@ -81,14 +81,14 @@ def _numbers(chance: random.Random) -> Rows:
 def _text_work(chance: random.Random) -> Rows:
     for path in sorted(FRAMES.glob("textwork_*.txt")):
         language = path.stem.partition("_")[2]
-        passages = _parts(FRAMES / f"passages_{language}.txt")[""]
-        for frame in _parts(path)[""]:
+        passages = parts_of(FRAMES / f"passages_{language}.txt")[""]
+        for frame in parts_of(path)[""]:
             for passage in chance.sample(passages, min(9, len(passages))):
                 yield frame.replace("{p}", passage), "conversation", f"textwork-{language}"
 
 
 def _roles(chance: random.Random) -> Rows:
-    parts = _parts(FRAMES / "roles_en.txt")
+    parts = parts_of(FRAMES / "roles_en.txt")
     people = parts["characters"]
     fillers = {"c": people, "d": people, "v": parts["asks"], "w": parts["whats"]}
     for frame in parts["creative"]:
@@ -97,7 +97,7 @@ def _roles(chance: random.Random) -> Rows:
 
 
 def _problems(chance: random.Random) -> Rows:
-    parts = _parts(FRAMES / "problems_en.txt")
+    parts = parts_of(FRAMES / "problems_en.txt")
     for frame in parts[""]:
         for _ in range(12):
             digits = {key: [str(chance.randint(1, 60))] for key in "abc"}

@@ -17,10 +17,19 @@ SEEDS = Path(__file__).parent / "seeds"
 def rows() -> Iterator[tuple[str, str, str, float]]:
     """Text, label, family (what is left out together when judging) and weight of every prompt."""
     yield from seeds()
+    yield from followups()
     for text, label, family in compose.rows():
         yield text, label, family, 0.5
     for text, label, family in pastes.rows():
         yield text, label, family, 0.5
+
+
+def followups() -> Iterator[tuple[str, str, str, float]]:
+    """Follow-ups of every kind of thread: the same words under each label, so that they weigh nothing."""
+    for line in (SEEDS.parent / "followups.txt").read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("# "):
+            for label in ("code", "reasoning", "creative", "conversation"):
+                yield line, label, "followups", 1.0
 
 
 def seeds() -> Iterator[tuple[str, str, str, float]]:

@@ -182,10 +182,10 @@ def report(data: Table, rows: Sequence[Row], c: float, folds: int) -> float:
     scores = scores_out_of_source(data, rows, c, folds)
     truth = np.array([CLASSES.index(row.label) for row in rows])
     right = scores.argmax(axis=1) == truth
-    for family in sorted({row.family for row in rows if not row.family.startswith("own-")} ):
+    for family in sorted({row.family for row in rows if not row.family.startswith("own-")}):
         here = np.array([row.family == family for row in rows])
         print(f"  {family:24s} n={here.sum():5d} {100 * right[here].mean():5.1f}%")
-    weights = balance(rows)
+    weights = balance(rows) * np.array([row.family != "own-followups" for row in rows])
     temperature = temperature_of(scores, truth, weights)
     print(
         f"folds by source: {100 * right.mean():.1f}%, "

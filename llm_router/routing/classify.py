@@ -15,7 +15,7 @@ from llm_router.routing.classify_custom import Profiles, compile_profiles
 from llm_router.routing.classify_evidence import in_words
 from llm_router.routing.classify_features import Features, bounded, extract
 from llm_router.routing.classify_keywords import Hit, KeywordMatcher, compile_keywords
-from llm_router.routing.classify_model import Model, load, softmax
+from llm_router.routing.classify_model import Found, Model, load, softmax
 from llm_router.routing.turns import Turns
 
 CONVERSATION = "conversation"
@@ -24,6 +24,7 @@ _HIT = 2.5  # what one hit of the user's own keywords adds to its category's sco
 _FURTHER_HIT = 0.5
 _MOST_HITS = 4
 _SHORT = 14  # tokens of a follow-up that still leans on its thread
+_OUTSPOKEN = 0.3  # how much a follow-up that is plain by itself leans less
 _EARLIER = 3  # earlier texts that a follow-up may lean on
 
 
@@ -90,7 +91,8 @@ class Brain:
         if not texts[0].strip():
             return Classification(CONVERSATION, 0.5, "structure", {CONVERSATION: 0.5}, ("no words to go by",))
         features = extract(texts[0], self.model.lexicon)
-        logits, share = self._threaded(texts, features)
+        found = self.model.find(features)
+        logits, share = self._threaded(texts, features, found)
         scores = self._by_category(logits, features, roster)
         hits = roster.own_keywords.find(texts[0])
         for hit in hits:
@@ -98,16 +100,17 @@ class Brain:
         names = list(scores)
         probabilities = dict(zip(names, softmax(list(scores.values()), 1.0), strict=True))
         best = max(names, key=probabilities.__getitem__)
-        evidence = self._evidence(best, logits, features, hits, roster, share)
+        evidence = self._evidence(best, logits, features, found, hits, roster, share)
         return Classification(best, probabilities[best], "local", probabilities, evidence)
 
-    def _threaded(self, texts: Sequence[str], features: Features) -> tuple[list[float], float]:
+    def _threaded(self, texts: Sequence[str], features: Features, found: Found) -> tuple[list[float], float]:
         """Scores of a text with those of its thread, as far as it leans on it; and how far that is."""
-        own = self.model.logits(features)
-        share = lean(features, self.model.followup) if len(texts) > 1 else 0.0
+        own = self.model.logits(found)
+        share = lean(features, self.model.followup, own) if len(texts) > 1 else 0.0
         if not share:
             return own, 0.0
-        before, _ = self._threaded(texts[1:], extract(texts[1], self.model.lexicon))
+        earlier = extract(texts[1], self.model.lexicon)
+        before, _ = self._threaded(texts[1:], earlier, self.model.find(earlier))
         return [a + share * b for a, b in zip(own, before, strict=True)], share
 
     def _by_category(self, logits: Sequence[float], features: Features, roster: Roster) -> dict[str, float]:
@@ -129,6 +132,7 @@ class Brain:
         best: str,
         logits: Sequence[float],
         features: Features,
+        found: Found,
         hits: Sequence[Hit],
         roster: Roster,
         share: float,
@@ -139,7 +143,7 @@ class Brain:
         trained = roster.profiles.trained.get(best, best)
         if trained in self.model.classes:
             others = [(score, name) for name, score in zip(self.model.classes, logits, strict=True) if name != trained]
-            reasons.extend(in_words(self.model, features, trained, max(others)[1]))
+            reasons.extend(in_words(self.model, found, trained, max(others)[1]))
         else:
             reasons.extend(roster.profiles.reasons(best, features))
         return tuple(dict.fromkeys(reasons))[:6]
@@ -156,17 +160,15 @@ def classify_by_keywords(turns: Turns, roster: Roster) -> Classification:
     return Classification(hits[0].category, 1.0, "keywords", scores, evidence)
 
 
-def lean(features: Features, followup: int) -> float:
-    """How much a text leans on the one before it, by its length and the words that refer back."""
-    size = sum(
-        1 for gram in features.grams if gram[0] != "^" and " " not in gram and gram[-1] not in "*$" and gram[0] != "*"
-    )
+def lean(features: Features, followup: int, scores: Sequence[float]) -> float:
+    """How much a text leans on the one before it: more if it is short or refers back, less if it is plain by itself."""
+    size = sum(1 for gram in features.grams if gram.isalnum())
     refers = followup in features.groups
-    if size <= 3:
-        return 1.0
     if size > (2 * _SHORT if refers else _SHORT):
         return 0.0
-    return (0.9 if refers else 0.5) * (1 - (size - 3) / (2 * _SHORT))
+    share = 1.0 if size <= 3 else (0.9 if refers else 0.5) * (1 - (size - 3) / (2 * _SHORT))
+    second, first = sorted(scores)[-2:]
+    return share / (1 + _OUTSPOKEN * (first - second))
 
 
 def _log_sum(values: Sequence[float]) -> float:

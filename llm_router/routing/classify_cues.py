@@ -14,7 +14,8 @@ _STRINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fence": ("a fenced code block", ("```", "~~~")),
     "trace": (
         "a stack trace",
-        ("Traceback (most recent", "Caused by: ", "panic: ", "goroutine ", " panicked at", "\n    at ", "\n\tat ", 'File "'),
+        ("Traceback (most recent", "Caused by: ", "panic: ", "goroutine ", " panicked at", "\n    at ", "\n\tat ",
+         'File "'),
     ),
     "exception": (
         "an error name",
@@ -41,10 +42,16 @@ _STRINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "io": ("input and output of a program", ("nput:", "utput:", "Input", "Output", "assert ", "stdin", "stdout")),
     "latex": (
         "a LaTeX formula",
-        ("\\frac", "\\sqrt", "\\begin{", "\\sum", "\\int", "\\left", "\\cdot", "\\times", "\\math", "\\text", "\\(", "\\[",
-         "\\angle", "\\overrightarrow", "\\alpha", "\\theta", "\\pi", "\\le", "\\ge", "\\in ", "$$", "\\log", "\\sin", "\\cos"),
+        ("\\frac", "\\sqrt", "\\begin{", "\\sum", "\\int", "\\left", "\\cdot", "\\times", "\\math", "\\text", "\\(",
+         "\\[", "\\angle", "\\overrightarrow", "\\alpha", "\\theta", "\\pi", "\\le", "\\ge", "\\in ", "$$", "\\log",
+         "\\sin", "\\cos"),
     ),
     "choice": ("answers to choose from", ("A) ", "(A)", "(a)", "\nA. ", "\nA:", "A、", "A．", "Options:", "a) ")),
+    "hex": ("hexadecimal values", ("0x", "\\x", "#0", "#f", "#F")),
+    "self": (
+        "speaks of oneself",
+        (" I ", "I'm ", "I've ", "I'd ", "\nI ", "I am ", "I want ", "I need ", "I have ", " my "),
+    ),
     "ifthen": ("an if-then", (" then ", "If and only", "if and only", "implies")),
 }  # fmt: skip
 # Cues that need a pattern: name -> (what it is called, characters of which one must occur or "", the pattern).
@@ -62,14 +69,21 @@ _PATTERNS: dict[str, tuple[str, str, str]] = {
         r"|ini|cfg|conf|log|env|lock|ipynb|vue|svelte|kt|swift|scala|gradle|tf|exe|dll|so|jar)\b",
     ),
     "path": ("a path", "/", r"(?:[ \"'(=`]|^)(?:~|\.{1,2})?/[\w.-]+/[\w.-]*"),
-    "hex": ("hexadecimal values", "x#", r"\b0x[0-9a-fA-F]+|#[0-9a-fA-F]{6}\b"),
     "array": ("a list of values", "[", r"\[\s*(?:-?\d+|['\"]\w+['\"]|\[)\s*[,\[]"),
-    "keyvalue": ("configuration or data", '"=:', r"\"[\w -]{1,40}\"\s*:|^\w+\s?=\s?\S+$|^[ \t]*-?\s*[\w.-]+: ?\S[^\n]{0,80}\n[ \t]*-?\s*[\w.-]+:"),
+    "keyvalue": (
+        "configuration or data",
+        '"=:',
+        r"\"[\w -]{1,40}\"\s*:|^\w+\s?=\s?\S+$|^[ \t]*-?\s*[\w.-]+: ?\S[^\n]{0,80}\n[ \t]*-?\s*[\w.-]+:",
+    ),
     "semicolon": ("statements that end in semicolons", ";{}", r"[;{}]\s*$"),
     "dollars": ("a formula between dollar signs", "$", r"\$[^$\n]{1,200}[\\^_=+<>{|][^$\n]{0,200}\$|\$[a-zA-Z]\$"),
     "symbol": ("mathematical symbols", "∑∫√≤≥≠±×÷π∞∈∉∀∃→⇒⇔∧∨¬∪∩⊂⊆∠△⊥∥²³°≡≈", r""),
     "arithmetic": ("arithmetic", "+-*/×÷^", r"\d\s*[-+*/×÷^]\s*[\d(]|\)\s*[-+*/]\s*\("),
-    "equation": ("an equation", "=<>", r"\b[a-zA-Z]\w?\s*[=<>]\s*-?[\d(\\√|]|\d[a-z]\s*[-+=]|[a-z]\([a-z]\)\s*=|[xyzn]\s?\^?\d\s*[-+=]"),
+    "equation": (
+        "an equation",
+        "=<>",
+        r"\b[a-zA-Z]\w?\s*[=<>]\s*-?[\d(\\√|]|\d[a-z]\s*[-+=]|[a-z]\([a-z]\)\s*=|[xyzn]\s?\^?\d\s*[-+=]",
+    ),
     "percent": ("percentages", "%％", r"\d\s?[%％]"),
     "money": ("amounts of money", "$€£¥₹", r"[$€£¥₹]\s?\d|\d\s?[€£¥₹]"),
     "fraction": ("fractions", "/", r"\b\d{1,3}/\d{1,3}\b"),
@@ -81,7 +95,6 @@ _PATTERNS: dict[str, tuple[str, str, str]] = {
     "questions": ("several questions", "?？؟", r"[?？؟][^?？؟]+[?？؟]"),
     "exclaim": ("an exclamation", "!！", r""),
     "emoji": ("emoji", "", r"[\U0001f300-\U0001faff❤☺]"),
-    "self": ("speaks of oneself", "I", r"\bI(?:'m|'ve|'d|'ll)?\b"),
     "capitals": ("words in capitals", "", r"[A-Z]{4}"),
 }  # fmt: skip
 # Beginnings of lines: name -> (what it is called, the pattern, lines that must begin so).
@@ -111,7 +124,8 @@ DESCRIPTIONS: dict[str, str] = {
 }
 _FIXED = tuple((name, strings) for name, (_, strings) in _STRINGS.items())
 _SEARCHED = tuple(
-    (name, frozenset(chars), re.compile(pattern, re.MULTILINE).search) for name, (_, chars, pattern) in _PATTERNS.items()
+    (name, frozenset(chars), re.compile(pattern, re.MULTILINE).search)
+    for name, (_, chars, pattern) in _PATTERNS.items()
 )
 _BEGUN = tuple((name, re.compile(pattern).match, least) for name, (_, pattern, least) in _STARTS.items())
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -124,8 +138,10 @@ _LENGTHS = (3, 8, 16, 32, 64, 128, 256, 512, 1024)
 def cues(text: str) -> list[str]:
     """Names of the structure features that a (bounded) text shows."""
     chars = set(text)
-    shown = [name for name, strings in _FIXED if any([string in text for string in strings])]
-    shown += [name for name, needed, search in _SEARCHED if (not needed or not needed.isdisjoint(chars)) and search(text)]
+    shown = [name for name, strings in _FIXED if any(map(text.__contains__, strings))]
+    shown += [
+        name for name, needed, search in _SEARCHED if (not needed or not needed.isdisjoint(chars)) and search(text)
+    ]
     lines = text.split("\n")
     first = lines[:_LINES] if len(lines) > 1 else []
     for name, match, least in _BEGUN if first else _BEGUN[:2]:

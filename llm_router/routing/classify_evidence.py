@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from heapq import nlargest
-
 from llm_router.routing.classify_cues import describe
-from llm_router.routing.classify_features import PAIRED_CUES, Features
-from llm_router.routing.classify_model import Model
+from llm_router.routing.classify_features import PAIRED_CUES
+from llm_router.routing.classify_model import Found, Model
 
 _MOST = 5
 
 
-def in_words(model: Model, features: Features, winner: str, second: str) -> list[str]:
+def in_words(model: Model, found: Found, winner: str, second: str) -> list[str]:
     """The features that weighed most for the winner against the class that came second."""
-    weighed = nlargest(_MOST + 4, model.margins(features, winner, second))
-    said = [_say(name, model) for weight, name in weighed if weight > 0]
+    said = [_say(name, model) for name in model.heaviest(found, winner, second, _MOST + 4)]
     return list(dict.fromkeys(said))[:_MOST]
 
 

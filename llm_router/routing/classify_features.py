@@ -12,9 +12,11 @@ from itertools import pairwise
 
 from llm_router.routing.classify_cues import cues
 
-HEAD = 1_200
-TAIL = 400
-_STRUCTURE = 700  # characters of the head, and as many as TAIL of the end, that are searched for structure
+HEAD = 1_000  # characters that are read from a text's start, and from its end
+TAIL = 300
+_DENSE_HEAD = 400  # the same for scripts that write no spaces, where every character makes several features
+_DENSE_TAIL = 150
+_STRUCTURE = 600  # characters of the head, and as many as TAIL of the end, that are searched for structure
 _OPENING = 8  # tokens (or characters, where words are not spaced) that count as the beginning of a text
 _PAIRED = 16  # word groups whose pairs are looked at
 
@@ -46,6 +48,11 @@ class Features:
 
 def bounded(text: str) -> str:
     """The part of a text that is read: its head and its tail."""
+    if len(text) <= _DENSE_HEAD + _DENSE_TAIL:
+        return text
+    sample = text[:_DENSE_HEAD]
+    if sum(map(len, _UNSPACED.findall(sample))) * 2 > _DENSE_HEAD:
+        return f"{sample}\n{text[-_DENSE_TAIL:]}"
     return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
 
 

@@ -1,7 +1,8 @@
 """The linear model: weights as they are shipped, and the scores that they give to features.
 
-File: magic, the length of a JSON header (u32, little endian), the header, then one zlib stream that holds the names of
-the features, the lexicon, the int16 weights of every feature, one column per class, and a byte for each one's rarity.
+File: magic, length of a JSON header and CRC-32 of all that follows (both u32, little endian), the header, then the
+names of the features, the lexicon, the int16 weights of every feature, one column per class, and a byte for each one's
+rarity. It is not compressed, so that loading it is quick.
 """
 
 from __future__ import annotations
@@ -14,11 +15,21 @@ import zlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import Any
 
 from llm_router.routing.classify_features import Features, Lexicon, group_pairs
 
-MAGIC = b"LRCL\x02"
+MAGIC = b"LRCL\x03"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows of the grams and of the other features of a text; each gram weighs `share`."""
+
+    grams: list[int]
+    dense: list[int]
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,7 @@ class Model:
     followup: int
     rarities: bytes
     lexicon: Lexicon
+    names: list[str]
     rows: Mapping[str, int]
     columns: tuple[array[int], ...]
     step: float
@@ -40,27 +52,37 @@ class Model:
     temperature: float
     pairs: Mapping[int, int]
 
-    def logits(self, features: Features) -> list[float]:
-        """Scores by class (in the order of `classes`), before the temperature."""
+    def find(self, features: Features) -> Found:
+        """The rows of a text's known features."""
         get = self.rows.get
-        grams = [row for row in map(get, features.grams) if row is not None]
         dense = [row for row in map(get, self._dense(features)) if row is not None]
-        dense += self._pair_rows(features)
-        share = self.step / math.sqrt(len(features.grams) + 1)
+        pairs = self.pairs
+        dense += [pairs[key] for a, b in group_pairs(features, len(self.groups)) if (key := a << 8 | b) in pairs]
+        grams = [row for row in map(get, features.grams) if row is not None]
+        return Found(grams, dense, 1 / math.sqrt(len(features.grams) + 1))
+
+    def logits(self, found: Found) -> list[float]:
+        """Scores by class (in the order of `classes`), before the temperature."""
+        share = self.step * found.share
         scores = [0.0]
         for column, bias in zip(self.columns, self.bias, strict=True):
             weight = column.__getitem__
-            scores.append(bias + share * sum(map(weight, grams)) + self.step * sum(map(weight, dense)))
+            scores.append(bias + share * sum(map(weight, found.grams)) + self.step * sum(map(weight, found.dense)))
         return scores
 
-    def margins(self, features: Features, winner: str, second: str) -> list[tuple[float, str]]:
-        """What each known feature adds to the winner's score over the second's, by feature."""
-        get = self.rows.get
-        share = 1 / math.sqrt(len(features.grams) + 1)
-        known = [(row, name, share) for name in features.grams if (row := get(name)) is not None]
-        known += [(row, name, 1.0) for name in self._dense(features) if (row := get(name)) is not None]
+    def heaviest(self, found: Found, winner: str, second: str, most: int) -> list[str]:
+        """Names of the features that weigh most for the winner against the second, the heaviest first."""
         plus, minus = self._column_of(winner), self._column_of(second)
-        return [((plus[row] if plus else 0) * f - (minus[row] if minus else 0) * f, name) for row, name, f in known]
+        weighed: list[tuple[float, int]] = []
+        for rows, share in ((found.dense, 1.0), (found.grams, found.share)):
+            if plus and minus:
+                margins = [(share * (plus[row] - minus[row]), row) for row in rows]
+            elif plus:
+                margins = [(share * plus[row], row) for row in rows]
+            else:
+                margins = [(-share * minus[row], row) for row in rows] if minus else []
+            weighed += nlargest(most, margins)
+        return [self.names[row] for weight, row in nlargest(most, weighed) if weight > 0]
 
     def _column_of(self, name: str) -> array[int] | None:
         """A class's weights; None for the reference class."""
@@ -78,10 +100,6 @@ class Model:
             names.extend(_counted(group, count))
         names.extend([f"^%{group}" for group in features.opening])
         return names
-
-    def _pair_rows(self, features: Features) -> list[int]:
-        found = self.pairs
-        return [found[key] for a, b in group_pairs(features, len(self.groups)) if (key := a << 8 | b) in found]
 
 
 def dense_names(features: Features, groups: int | None = None) -> list[str]:
@@ -106,12 +124,13 @@ def load(data: bytes) -> Model:
     if not data.startswith(MAGIC):
         raise ValueError("classifier weights: wrong magic bytes")
     try:
-        (length,) = struct.unpack_from("<I", data, len(MAGIC))
-        start = len(MAGIC) + 4
+        length, check = struct.unpack_from("<II", data, len(MAGIC))
+        start = len(MAGIC) + 8
+        if zlib.crc32(data[start:]) != check:
+            raise ValueError("classifier weights: damaged or cut short")
         header: dict[str, Any] = json.loads(data[start : start + length])
-        body = zlib.decompress(data[start + length :])
-        return _read(header, body)
-    except (struct.error, zlib.error, KeyError, TypeError, UnicodeDecodeError) as error:
+        return _read(header, data[start + length :])
+    except (struct.error, KeyError, TypeError) as error:
         raise ValueError(f"classifier weights: {error}") from error
 
 
@@ -130,6 +149,7 @@ def _read(header: Mapping[str, Any], body: bytes) -> Model:
         followup=header["followup"],
         rarities=body[-len(names) :],
         lexicon=_lexicon(body[names_end:lexicon_end].decode()),
+        names=names,
         rows=rows,
         columns=columns,
         step=header["step"],
@@ -142,8 +162,6 @@ def _read(header: Mapping[str, Any], body: bytes) -> Model:
 def _column(body: bytes, start: int, size: int, index: int) -> array[int]:
     column = array("h")
     column.frombytes(body[start + index * size * 2 : start + (index + 1) * size * 2])
-    if len(column) != size:
-        raise ValueError("classifier weights: cut short")
     if sys.byteorder == "big":
         column.byteswap()
     return column
