@@ -1,4 +1,7 @@
-"""Made-up logs, traces, diffs, configurations and shell sessions, as people paste them (templates: frames/pastes.txt)."""
+"""Made-up logs, traces, diffs, configurations and shell sessions, as people paste them.
+
+The templates are in frames/pastes.txt.
+"""
 
 from __future__ import annotations
 
@@ -55,11 +58,17 @@ class _Maker:
         chance = self.chance
         year, month, day, hour = (chance.randint(*span) for span in ((2003, 2026), (1, 12), (1, 28), (0, 23)))
         forms = (
-            "{y}-{m:02}-{d:02} {h:02}:{a:02}:{b:02},{c:03}", "{y}-{m:02}-{d:02}T{h:02}:{a:02}:{b:02}.{c:03}Z",
-            "{M} {d:2} {h:02}:{a:02}:{b:02}", "[Mon {M} {d:02} {h:02}:{a:02}:{b:02} {y}]", "{y}{m:02}{d:02}-{h}:{a}:{b}:{c}",
-            "11{c:03}8{b:02}3{a:02} {y}.{m:02}.{d:02}", "[{m:02}.{d:02} {h:02}:{a:02}:{b:02}]", "{c}{a:02}{b}",
-            "{h:02}:{a:02}:{b:02}", "{d:02}/{m:02}/{h:02} {h:02}:{a:02}:{b:02}",
-        )  # fmt: skip
+            "{y}-{m:02}-{d:02} {h:02}:{a:02}:{b:02},{c:03}",
+            "{y}-{m:02}-{d:02}T{h:02}:{a:02}:{b:02}.{c:03}Z",
+            "{M} {d:2} {h:02}:{a:02}:{b:02}",
+            "[Mon {M} {d:02} {h:02}:{a:02}:{b:02} {y}]",
+            "{y}{m:02}{d:02}-{h}:{a}:{b}:{c}",
+            "11{c:03}8{b:02}3{a:02} {y}.{m:02}.{d:02}",
+            "[{m:02}.{d:02} {h:02}:{a:02}:{b:02}]",
+            "{c}{a:02}{b}",
+            "{h:02}:{a:02}:{b:02}",
+            "{d:02}/{m:02}/{h:02} {h:02}:{a:02}:{b:02}",
+        )
         form = chance.choice(forms)
 
         def stamp() -> str:

@@ -46,6 +46,5 @@ def dump(
     weights = b"".join(struct.pack(f"<{len(column)}h", *column) for column in columns)
     full = {**header, "names_bytes": len(names_bytes), "lexicon_bytes": len(lexicon_bytes)}
     head = json.dumps(full, ensure_ascii=False).encode()
-    return (
-        MAGIC + struct.pack("<I", len(head)) + head + zlib.compress(names_bytes + lexicon_bytes + weights + rarities, 9)
-    )
+    body = head + names_bytes + lexicon_bytes + weights + rarities
+    return MAGIC + struct.pack("<II", len(head), zlib.crc32(body)) + body
