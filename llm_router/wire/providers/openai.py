@@ -18,6 +18,7 @@ from llm_router.wire.providers.base import Completion, Misfit, StreamTranslator,
 from llm_router.wire.providers.errors import read_failure
 from llm_router.wire.providers.fields import OPENROUTER_FIELDS
 from llm_router.wire.providers.google_compat import GoogleCompatTranslator, compat_body
+from llm_router.wire.providers.reasoning import has_packed_thinking, without_packed_thinking
 
 # Families whose every member refuses max_tokens, for models younger than the price table.
 _REASONING_NAMES = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)")
@@ -52,6 +53,8 @@ class OpenAIShaped:
         changes = self._adapt(chat, target)
         if "models" in chat.body and chat.is_routed:
             changes["models"] = REMOVED  # it was the chain, in our ids
+        if has_packed_thinking(chat.raw):
+            changes["messages"] = without_packed_thinking(changes.get("messages", chat.messages))
         if not changes:
             return chat.with_model(target.model)
         body = {**chat.body, "model": target.model, **changes}

@@ -31,14 +31,37 @@ def thinking_blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     a signature, because the provider refuses those."""
     blocks: list[dict[str, Any]] = []
     for detail in _objects(message.get("reasoning_details")):
-        data = detail.get("data")
-        if isinstance(data, str) and data.startswith(_MARK):
-            blocks += _unpack(data.removeprefix(_MARK))
+        if _is_ours(detail):
+            blocks += _unpack(detail["data"].removeprefix(_MARK))
         elif detail.get("format") == "anthropic-claude-v1":
             blocks.append(_from_detail(detail))
     if not blocks:
         blocks = [dict(block) for block in _objects(message.get("thinking_blocks"))]
     return [clean for block in blocks if (clean := _signed(block)) is not None]
+
+
+def has_packed_thinking(raw: bytes) -> bool:
+    """Whether a request's bytes look as if they held an entry of ours; a cheap look before the careful one."""
+    return b'"' + _MARK.encode() + b"[" in raw
+
+
+def without_packed_thinking(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Messages without the entries that `pack_thinking` gave to the client: another provider cannot read them."""
+    cleaned: list[Mapping[str, Any]] = []
+    for message in messages:
+        details = message.get("reasoning_details")
+        if isinstance(details, list):
+            rest = [detail for detail in details if not _is_ours(detail)]
+            if len(rest) < len(details):
+                message = {name: value for name, value in message.items() if name != "reasoning_details"}
+                message |= {"reasoning_details": rest} if rest else {}
+        cleaned.append(message)
+    return cleaned
+
+
+def _is_ours(detail: Any) -> bool:
+    data = detail.get("data") if isinstance(detail, dict) else None
+    return isinstance(data, str) and data.startswith(_MARK)
 
 
 def _unpack(data: str) -> list[dict[str, Any]]:

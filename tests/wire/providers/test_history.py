@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_router.wire.providers.history import NO_RESULT, read_arguments, read_conversation, result_text
+from llm_router.wire.providers.reasoning import pack_thinking
 from tests.wire.providers.dialects import ADAPTERS, TRANSLATED, make_chat, make_target, sent
 from tests.wire.providers.test_anthropic_request import judge
 
@@ -98,6 +99,19 @@ def test_foreign_thinking_is_dropped_and_refusals_are_words() -> None:
     assert read.turns[1].parts[0]["text"] == "No."
     assert read.turns[1].thinking == ()
     assert read.turns[1].reasoning == "Hm"
+
+
+@pytest.mark.parametrize("dialect", ["openai", "openrouter"])
+def test_what_we_gave_to_the_client_for_another_vendor_stays_with_us(dialect: str) -> None:
+    """Signed thinking that only Anthropic can read does not travel to OpenAI-shaped providers; entries of theirs do."""
+    ours = pack_thinking([{"type": "thinking", "thinking": "Hm", "signature": "s"}], "a")
+    theirs = {"type": "reasoning.text", "text": "So", "format": "unknown"}
+    first = {**_assistant(_call("a")), "reasoning_details": ours}
+    second = {**_assistant(_call("b")), "reasoning_details": [*ours, theirs]}
+    sent_messages = sent(dialect, make_chat("Hi", first, _tool("a"), second, _tool("b")))["messages"]
+    assert "reasoning_details" not in sent_messages[1]
+    assert sent_messages[3]["reasoning_details"] == [theirs]
+    assert sent_messages[3]["tool_calls"] == second["tool_calls"]
 
 
 @pytest.mark.parametrize(
