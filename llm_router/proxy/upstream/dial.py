@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -14,7 +15,7 @@ from llm_router.proxy.upstream.errors import ConnectFailed, ConnectTimeout, TlsF
 from llm_router.proxy.upstream.proxies import Proxy
 from llm_router.proxy.upstream.resolver import Resolver
 from llm_router.proxy.upstream.tls import Trust
-from llm_router.proxy.upstream.tunnel import open_tunnel
+from llm_router.proxy.upstream.tunnel import adopt, open_tunnel
 
 HAPPY_EYEBALLS_DELAY = 0.25  # seconds (RFC 8305)
 
@@ -51,9 +52,10 @@ class Dialer:
                 tls = await self._trust.context() if connection.origin.secure else None
                 sock = await self._open_socket(loop, hop.host, hop.port)
                 if tls is None:
-                    await _hand_over(loop, sock, connection)
+                    await adopt(loop, sock, connection)
                 else:
-                    await _secure(loop, sock, connection, proxy, tls)
+                    raw = await open_tunnel(loop, sock, connection.origin if proxy else None, proxy)
+                    await _secure(raw, connection, tls)
         except TimeoutError:
             raise ConnectTimeout("no connection to the upstream in time") from None
 
@@ -67,37 +69,24 @@ class Dialer:
             self._resolver.forget(host, port)
             if isinstance(error, TimeoutError):
                 raise
-            raise ConnectFailed(f"the upstream could not be reached: {_reason(error)}") from error
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            raise ConnectFailed(
+                f"the upstream could not be reached: {_reason(error, 'no address answered')}"
+            ) from error
+        with contextlib.suppress(OSError):  # a peer that has left already shows soon enough
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return sock
 
 
-async def _hand_over(loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol) -> None:
-    try:
-        await loop.create_connection(lambda: protocol, sock=sock)
-    except BaseException as error:
-        sock.close()
-        if isinstance(error, OSError):
-            raise ConnectFailed(f"the upstream could not be reached: {_reason(error)}") from error
-        raise
-
-
-async def _secure(
-    loop: asyncio.AbstractEventLoop,
-    sock: socket.socket,
-    connection: Connection,
-    proxy: Proxy | None,
-    tls: ssl.SSLContext,
-) -> None:
-    raw = await open_tunnel(loop, sock, connection.origin if proxy else None, proxy)
+async def _secure(raw: asyncio.Transport, connection: Connection, tls: ssl.SSLContext) -> None:
+    loop = asyncio.get_running_loop()
     try:
         secured = await loop.start_tls(
             raw, connection, tls, server_hostname=connection.origin.host, ssl_handshake_timeout=HANDSHAKE_SECONDS
         )
     except BaseException as error:
         raw.abort()
-        if isinstance(error, OSError) and not isinstance(error, TimeoutError):  # ssl.SSLError is one too
+        if isinstance(error, OSError | ValueError | RuntimeError) and not isinstance(error, TimeoutError):
             raise TlsFailed(f"no secure connection to the upstream: {_tls_reason(error)}") from error
         raise
     if secured is None:
@@ -105,14 +94,15 @@ async def _secure(
     connection.connection_made(secured)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, otherwise: str) -> str:
+    """The system's word for an error; the error's own text may have an address in it."""
     code = getattr(error, "errno", None)
-    return os.strerror(code).lower() if code else "no address answered"
+    return os.strerror(code).lower() if code else otherwise
 
 
-def _tls_reason(error: OSError) -> str:
+def _tls_reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return "certificate is for another host" if error.verify_code in _MISMATCH_CODES else error.verify_message
     if isinstance(error, ssl.SSLError):
         return (error.reason or "handshake failed").replace("_", " ").lower()
-    return _reason(error)
+    return _reason(error, "handshake failed")

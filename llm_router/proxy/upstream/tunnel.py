@@ -12,27 +12,42 @@ from llm_router.proxy.upstream.proxies import Proxy
 from llm_router.proxy.upstream.request import Origin
 
 
+async def adopt(loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol) -> asyncio.Transport:
+    """Makes a connected socket a transport, which owns it from then on. Raises ConnectFailed.
+
+    Interrupted halfway nobody could say who owns the socket, and a descriptor closed twice may be somebody else's the
+    second time. So the loop always finishes (it takes two turns of it), and who was cancelled leaves an abort behind.
+    """
+    making = loop.create_task(loop.create_connection(lambda: protocol, sock=sock))
+    try:
+        await asyncio.wait((making,))
+    except asyncio.CancelledError:
+        making.add_done_callback(_abort_made)
+        raise
+    try:
+        transport, _ = making.result()
+    except OSError as error:
+        raise ConnectFailed("the upstream could not be reached") from error
+    return transport
+
+
 async def open_tunnel(
     loop: asyncio.AbstractEventLoop, sock: socket.socket, origin: Origin | None, proxy: Proxy | None
 ) -> asyncio.Transport:
-    """Turns a connected socket into a transport; with a proxy, one that leads to `origin`. Raises ConnectFailed.
+    """Turns a connected socket into a transport for TLS; with a proxy, one that leads to `origin`.
 
-    Failing or being cancelled closes the socket at once.
+    Raises ConnectFailed. Failing or being cancelled closes the socket at once.
     """
     opening = _Opening(loop)
+    transport = await adopt(loop, sock, opening)
     try:
-        transport, _ = await loop.create_connection(lambda: opening, sock=sock)
-    except BaseException as error:
-        sock.close()
-        if isinstance(error, OSError):
-            raise ConnectFailed("the upstream could not be reached") from error
-        raise
-    if origin is not None and proxy is not None:
-        try:
+        if origin is not None and proxy is not None:
             await opening.connect(connect_head(origin, proxy))
-        except BaseException:
-            transport.abort()
-            raise
+        if transport.is_closing():
+            raise ConnectFailed("the connection was closed before the handshake")
+    except BaseException:
+        transport.abort()
+        raise
     return transport
 
 
@@ -42,6 +57,11 @@ def connect_head(origin: Origin, proxy: Proxy) -> bytes:
     target = f"{host}:{origin.port}"
     authorization = f"Proxy-Authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
     return f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode("ascii")
+
+
+def _abort_made(making: asyncio.Task[tuple[asyncio.Transport, asyncio.Protocol]]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result()[0].abort()
 
 
 class _Opening(asyncio.Protocol):
