@@ -1,0 +1,67 @@
+"""Price ceilings, several keys, and providers that take only so many requests at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tests.faults.conftest import Stage
+from tests.support.upstream import Exchange, healthy, reply
+
+Own = Callable[..., Awaitable[Stage]]
+
+
+async def test_a_price_ceiling_by_header(own: Own) -> None:
+    """x-router-max-price leaves out what would cost more, names the reason, and refuses junk."""
+    prices = {"a/m1": {"input": 1000, "output": 1000}, "b/m2": {"input": 0.001, "output": 0.001}}
+    stage = await own(prices=prices)
+    answer = await stage.chat("router/ab", headers={"x-router-max-price": "0.01"}, max_tokens=100)
+    assert answer.header("x-router-model") == "b/m2"
+    refused = await stage.chat("router/ab", headers={"x-router-max-price": "cheap"})
+    assert (refused.status, refused.json()["error"]["param"]) == (400, "x-router-max-price")
+    none = await stage.chat("router/ab", headers={"x-router-max-price": "0"}, max_tokens=100)
+    assert none.status == 400
+    assert "a/m1" in none.json()["error"]["message"]
+
+
+async def test_several_keys_are_rotated(own: Own) -> None:
+    """A key that is refused is passed over within the same request; the provider stays in use with the other."""
+    upstreams = await own()
+
+    async def by_key(exchange: Exchange) -> None:
+        if "sk-one" in (exchange.request.header("authorization") or ""):
+            await reply(401, {"error": {"message": "bad key"}})(exchange)
+        else:
+            await healthy(exchange)
+
+    upstreams.a.script = by_key
+    env = {"KEY_ONE": "sk-one-00000000", "KEY_TWO": "sk-two-00000000"}
+    many = {"base_url": upstreams.a.url, "api_key_env": list(env)}
+    stage = await own(env=env, models={"code": ["many/m"]}, providers={"many": many})
+    for _ in range(3):
+        answer = await stage.chat("router/code")
+        assert answer.status == 200, answer.raw
+    keys = [exchange.request.header("authorization") for exchange in upstreams.a.exchanges]
+    assert keys.count("Bearer sk-one-00000000") == 1
+    assert keys.count("Bearer sk-two-00000000") == 3
+
+
+async def test_max_concurrency_queues(own: Own) -> None:
+    """A provider that takes one request at a time gets them one after the other; nobody is refused."""
+    upstreams = await own()
+    running = most = 0
+
+    async def counted(exchange: Exchange) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.1)
+        await healthy(exchange)
+        running -= 1
+
+    upstreams.a.script = counted
+    document = {"base_url": upstreams.a.url, "api_key_env": "X_KEY", "max_concurrency": 1}
+    one = await own(env={"X_KEY": "k-123456"}, models={"code": ["one/m"]}, providers={"one": document})
+    answers = await asyncio.gather(*(one.chat("router/code") for _ in range(5)))
+    assert [answer.status for answer in answers] == [200] * 5
+    assert most == 1
