@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from llm_router.accounting.pricing import PriceTable
 from llm_router.config.timeouts import effective_timeouts
@@ -67,13 +68,19 @@ def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain) -> Live:
         secrets.append(snapshot.access.admin_key)
     return Live(
         snapshot=snapshot,
-        prices=PriceTable.parse(shipped_prices, snapshot.prices),
+        prices=PriceTable.parse(shipped_prices, snapshot.prices, free_providers=_free_providers(snapshot)),
         adapters={name: adapter_for(provider, time.time) for name, provider in providers.items()},
         accounts={name: accounts_of(provider) for name, provider in providers.items()},
         mask=Masker(secrets),
         brain=brain,
         roster=brain.roster(snapshot.categories.values()),
     )
+
+
+def _free_providers(snapshot: Snapshot) -> tuple[str, ...]:
+    """Ollama costs nothing where it is the user's own; the hosted one does."""
+    host = urlsplit(snapshot.providers["ollama"].base_url).hostname or ""
+    return () if host == "ollama.com" or host.endswith(".ollama.com") else ("ollama",)
 
 
 def accounts_of(provider: Provider) -> tuple[str, ...]:

@@ -132,6 +132,8 @@ async def _start(
         print(f"llm-router: {error}", file=sys.stderr)
         return EXIT_CONFIG
     set_up_logging(snapshot)
+    for warning in snapshot.warnings:
+        log.warning("%s", warning)
     raise_descriptor_limit()
     if (problem := unguarded(snapshot)) is not None:
         print(f"llm-router: {problem}", file=sys.stderr)
@@ -271,6 +273,8 @@ async def _reload(router: Router) -> None:
     except ApiError as error:
         log.error("the configuration was not reloaded: %s", error.message)
         raise
+    for warning in router.snapshot.warnings:
+        log.warning("%s", warning)
     log.info("the configuration was reloaded")
 
 
