@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Stage
 from tests.support.client import chat_body
+from tests.support.fixtures import Stage
 from tests.support.upstream import reply
 
 Own = Callable[..., Awaitable[Stage]]

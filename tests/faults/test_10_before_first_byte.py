@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Stage
 from tests.support.chunks import answer, completion, error, error_event, event, finish, role, text
+from tests.support.fixtures import Stage
 from tests.support.upstream import Exchange, Script, Upstream, either, healthy, plain, raw, reply, stream
 
 HTML = b"<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>"

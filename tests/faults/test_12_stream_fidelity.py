@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Stage
 from tests.support import sse
 from tests.support.chunks import DONE, answer, chunk, completion, event, finish, role, text, tool_call, usage
 from tests.support.client import Connection, ask, chat_body, request_bytes
+from tests.support.fixtures import Stage
 from tests.support.upstream import Exchange, healthy, reply, stream
 
 RICH = [

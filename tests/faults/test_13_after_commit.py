@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Stage
 from tests.support import sse
 from tests.support.chunks import DONE, answer, error_event, event, finish, role, text
 from tests.support.client import Answer
+from tests.support.fixtures import Stage
 from tests.support.router import KEYS
 from tests.support.upstream import Exchange, Framing, Script, stream
 

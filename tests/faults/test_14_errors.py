@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Stage
 from tests.support.chunks import error
 from tests.support.client import Answer
+from tests.support.fixtures import Stage
 from tests.support.router import KEYS
 from tests.support.upstream import hang, raw, reply
 

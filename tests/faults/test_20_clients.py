@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Stage
 from tests.support.chunks import DONE, answer, finish, role, text
 from tests.support.client import Answer, Connection, chat_body, request_bytes
+from tests.support.fixtures import Stage
 from tests.support.upstream import Exchange, Script, hang, healthy, raw, reply, stream
 
 Own = Callable[..., Awaitable[Stage]]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Launch, Stage
 from tests.support.chunks import DONE, answer, error, finish, role, text
 from tests.support.client import Connection
+from tests.support.fixtures import Launch, Stage
 from tests.support.upstream import Exchange, Script, hang, healthy, plain, reply, stream
 
 Own = Callable[..., Awaitable[Stage]]

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Launch, Stage
 from tests.support.chunks import DONE, error, finish, role, text
 from tests.support.client import Connection, ask, chat_body, request_bytes
+from tests.support.fixtures import Launch, Stage
 from tests.support.router import RouterProcess, chains
 from tests.support.upstream import Exchange, Script, hang, healthy, reply, stream
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Launch, Stage
+from tests.support.fixtures import Launch, Stage
 from tests.support.router import RouterProcess, chains
 from tests.support.upstream import healthy, reply
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Stage
 from tests.support.chunks import completion
 from tests.support.client import Connection, ask, bomb, chat_body, request_bytes
+from tests.support.fixtures import Stage
 from tests.support.upstream import plain, raw, reply
 
 Own = Callable[..., Awaitable[Stage]]

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.faults.conftest import Launch, Stage
 from tests.support.chunks import DONE, finish, text
 from tests.support.client import Connection, ask, chat_body, request_bytes
+from tests.support.fixtures import Launch, Stage
 from tests.support.router import chains
 from tests.support.upstream import stream
 

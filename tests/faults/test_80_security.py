@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import Stage
 from tests.support.chunks import error, error_event, role, text
 from tests.support.client import Answer, Connection, chat_body, request_bytes
+from tests.support.fixtures import Stage
 from tests.support.router import KEYS
 from tests.support.upstream import raw, reply, stream
 

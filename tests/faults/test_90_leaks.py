@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.faults.conftest import Stage
 from tests.support.chunks import DONE, answer, error, error_event, finish, role, text
 from tests.support.client import Connection, chat_body, request_bytes
+from tests.support.fixtures import Stage
 from tests.support.router import KEYS
 from tests.support.upstream import Script, hang, healthy, plain, raw, reply, stream
 
