@@ -32,7 +32,7 @@ class AnthropicTranslator:
 
     __slots__ = (
         "_block", "_called", "_calls", "_ended", "_fragments", "_handlers", "_json_tool", "_make_writer", "_meaning",
-        "_reported", "_splitter", "_thinking", "_wants_usage", "_writer", "usage",
+        "_reported", "_splitter", "_thinking", "_thought", "_wants_usage", "_writer", "usage",
     )  # fmt: skip
 
     def __init__(self, writer: Callable[[str, str], ChunkWriter], *, wants_usage: bool, json_tool: bool) -> None:
@@ -48,6 +48,7 @@ class AnthropicTranslator:
         self._calls: list[str] = []
         self._called = False
         self._thinking: list[_Event] = []
+        self._thought: list[str] = []  # the text of the last of them, while it comes
         self._meaning = False
         self._ended: str | None = None  # "finish" after the finish chunk, "done" when nothing may follow
         self._handlers: dict[str, Callable[[_Event], bytes]] = {
@@ -115,6 +116,7 @@ class AnthropicTranslator:
             return self._text(block.get("text"))
         if kind in ("thinking", "redacted_thinking"):
             self._thinking.append(block)
+            self._thought = [str(block.get("thinking") or "")]
             return self._reason(block.get("thinking"))
         if kind != "tool_use" or self._is_answer():
             return b""
@@ -138,7 +140,7 @@ class AnthropicTranslator:
             return self._arguments(delta.get("partial_json"))
         if kind == "thinking_delta":
             text = delta.get("thinking")
-            self._block["thinking"] = str(self._block.get("thinking") or "") + str(text or "")
+            self._thought.append(str(text or ""))
             return self._reason(text)
         if kind == "signature_delta":
             self._block["signature"] = str(self._block.get("signature") or "") + str(delta.get("signature") or "")
@@ -166,6 +168,8 @@ class AnthropicTranslator:
 
     def _block_stop(self, event: _Event) -> bytes:
         out = b""
+        if self._block.get("type") == "thinking":
+            self._block["thinking"] = "".join(self._thought)
         if self._block.get("type") == "tool_use" and not self._fragments:
             # Nothing was streamed: no arguments, or all of them in the first event.
             out = self._arguments(arguments_text(self._block.get("input")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from anthropic.types.message_create_params import MessageCreateParamsBase, MessageCreateParamsNonStreaming
 from pydantic import TypeAdapter, ValidationError
 
-from llm_router.accounting.pricing import ModelInfo
+from llm_router.accounting.pricing import ModelInfo, PriceTable
 from llm_router.wire.chat import parse_chat
 from llm_router.wire.providers.anthropic import messages_url
+from llm_router.wire.providers.anthropic_models import traits
 from llm_router.wire.providers.base import Misfit
 from tests.wire.providers.dialects import ADAPTERS, KEY, TOOL, make_chat, make_target, sent
 
@@ -454,6 +456,19 @@ def test_parts_that_claude_cannot_take(part: dict[str, Any]) -> None:
     assert misfit.field == "messages[1].content[1]"
     assert misfit.reason
     assert ADAPTERS["anthropic"].call(chat, make_target("anthropic")).body
+
+
+def test_the_name_of_a_claude_tells_what_the_table_tells() -> None:
+    """Models younger than the price table are read by their name; for the known ones both ways agree."""
+    table = PriceTable.parse(files("llm_router").joinpath("data/prices.json").read_bytes(), {})
+    claudes = [id for id in table.models() if id.startswith("anthropic/")]
+    assert len(claudes) > 20
+    for id in claudes:
+        known, guessed = traits(id.split("/")[1], table.info(id)), traits(id.split("/")[1], None)
+        for trait in ("sampling", "thinking", "adaptive", "prefill", "native_schema"):
+            assert getattr(known, trait) == getattr(guessed, trait), (id, trait)
+    assert not traits("claude-sonnet-6", None).sampling
+    assert traits("kimi-k2", None).sampling
 
 
 @pytest.mark.parametrize("name", ["openclaw-text-turn", "openclaw-after-two-parallel-tool-calls"])
