@@ -47,6 +47,8 @@ def _asked(exchange: Exchange) -> tuple[str, str, bool]:
         return "anthropic", body["model"], body.get("stream", False)
     if target == "/api/chat":
         return "ollama", body["model"], body.get("stream", True)
+    if target == "/v1beta/openai/chat/completions":
+        return "google_compat", body["model"], body.get("stream", False)
     assert exchange.request.header("x-goog-api-key")
     route, _, method = target.rpartition(":")
     return "google", route.rpartition("/")[2], method == "streamGenerateContent?alt=sse"
@@ -77,7 +79,9 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterProcess]:
     )
     for dialect, name in NAMES.items():
         config["providers"][name]["api"] = APIS[dialect]
+    config["providers"]["google"] = {"base_url": f"http://127.0.0.1:{_PORT}/v1beta"}
     environment = {f"{name.upper()}_KEY": f"sk-test-{name}-0123456789" for name in NAMES.values()}
+    environment["GOOGLE_API_KEY"] = "sk-test-google-0123456789"
     with RouterProcess(folder, config, env=environment) as running:
         yield running
 
@@ -167,3 +171,32 @@ async def test_who_cannot_take_the_content_is_passed_over(router: RouterProcess,
         {"role": "user", "content": sound}]})  # fmt: skip
     assert "llamas/text" in [one["model"] for one in orjson.loads(explained.body)["skipped"]]
     assert len(upstream.exchanges) == 1
+
+
+@pytest.mark.parametrize("name", ["no_index", "all_zero", "text"])
+async def test_googles_compatible_endpoint(router: RouterProcess, upstream: Upstream, name: str) -> None:
+    """Parallel calls arrive with their own numbers (trap 8); a request loses nothing but what Google refuses."""
+    got = await router.chat(f"google/{name}", tools=[TOOL], store=True, seed=7)
+    assert got.status == 200, got.raw
+    read = read_stream(got.body)
+    want = EXPECTED[f"google_compat/{name}"]
+    assert (read.text, read.finish, read.done) == (want["text"], want["finish"], True)
+    assert read.same_call_ids_aside() == [(name, arguments) for _, name, arguments in want.get("calls", ())]
+    sent = upstream.last.request.json()
+    assert "store" not in sent
+    assert (sent["seed"], sent["model"], sent["tools"]) == (7, name, [TOOL])
+
+
+async def test_googles_errors_keep_their_words(router: RouterProcess, upstream: Upstream) -> None:
+    """An error in a one-element array is understood (trap 11)."""
+
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.head(400, content_type="application/json")
+        words = {"error": {"code": 400, "message": "Invalid value at 'seed'", "status": "INVALID_ARGUMENT"}}
+        await exchange.body(orjson.dumps([words]))
+        await exchange.finish()
+
+    upstream.script = refuse
+    got = await router.chat("google/text", stream=False)
+    assert got.status == 400
+    assert got.error["message"] == "Invalid value at 'seed'"
