@@ -76,8 +76,9 @@ def _messages(chat: ChatRequest) -> list[dict[str, Any]]:
     system = plain_text(conversation.system)
     if system:
         made.append({"role": "system", "content": system})
+    loop = conversation.loop_start
     for index, turn in enumerate(conversation.turns):
-        made += _turn(turn, in_loop=index >= conversation.loop_start)
+        made += _turn(turn, in_loop=index >= loop)
     return made
 
 
