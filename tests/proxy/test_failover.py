@@ -1,0 +1,150 @@
+"""What failures mean: go on, answer now, and the answer when all have failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_router.config.values import Provider
+from llm_router.errors import ApiError, Failure, FailureKind
+from llm_router.proxy.failover import Tried, chain_failed, ends_here, provider_answer
+from llm_router.routing.plan import Candidate, Obstacle, Skipped
+
+K = FailureKind
+
+
+def candidate(model: str) -> Candidate:
+    """A candidate whose provider wants P_KEY."""
+    return Candidate(model, Provider("p", "http://p", key_variables=("P_KEY",)), model, None, ("k",))
+
+
+def tried(kind: K, *, wait: float | None = None, status: int | None = None, model: str = "p/m") -> Tried:
+    """A failed attempt."""
+    return Tried(candidate(model), Failure(kind, f"words of {kind}", status, retry_after=wait), 12.34)
+
+
+def skipped(obstacle: Obstacle, until: float = 0.0, field: str | None = None) -> Skipped:
+    """A model that was not tried."""
+    return Skipped("p/s", obstacle, "because", until, obstacle is Obstacle.CIRCUIT, candidate("p/s"), field)
+
+
+def failed(*what: Tried | Skipped, explicit: bool = False) -> ApiError:
+    """The answer when nobody is left, at time 100."""
+    return chain_failed(
+        [w for w in what if isinstance(w, Tried)],
+        [w for w in what if isinstance(w, Skipped)],
+        explicit=explicit,
+        now=100.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "explicit", "ends"),
+    [
+        (K.INVALID_REQUEST, False, True),
+        (K.CONTENT_POLICY, False, True),
+        (K.UNSUPPORTED, False, False),
+        (K.UNSUPPORTED, True, True),
+        (K.CONTEXT_LENGTH, False, False),
+        (K.AUTHENTICATION, True, False),
+        (K.SERVER_ERROR, False, False),
+    ],
+)
+def test_what_ends_the_chain(kind: K, explicit: bool, ends: bool) -> None:
+    """The request's own faults end it; what one model cannot take does so only where the client named the model."""
+    assert ends_here(Failure(kind, "x"), explicit=explicit) is ends
+
+
+def test_all_failed_is_503_with_attempts() -> None:
+    """The list names model, kind, status and time; a retry is invited."""
+    error = failed(tried(K.SERVER_ERROR, status=500), tried(K.CONNECT_ERROR, model="p/n"))
+    assert (error.status, error.code) == (503, "all_candidates_failed")
+    assert error.extra["attempts"][0] == {"model": "p/m", "kind": "server_error", "status": 500, "ms": 12.3}
+    assert error.headers == {"Retry-After": "1"}
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        [tried(K.AUTHENTICATION, status=401)],
+        [tried(K.QUOTA_EXCEEDED, status=402), tried(K.MODEL_NOT_FOUND, status=404)],
+        [skipped(Obstacle.NO_KEY)],
+        [skipped(Obstacle.CIRCUIT, until=400.0)],
+    ],
+)
+def test_a_retry_that_cannot_help_is_discouraged(what: list[Tried | Skipped]) -> None:
+    """Keys, credit, missing models and long-open circuits do not heal within a client's patience."""
+    assert failed(*what).headers["x-should-retry"] == "false"
+
+
+def test_a_missing_key_names_the_variables() -> None:
+    """The 503 says which variable to set."""
+    error = failed(skipped(Obstacle.NO_KEY))
+    assert error.status == 503
+    assert "P_KEY" in error.message
+
+
+@pytest.mark.parametrize(
+    ("what", "seconds"),
+    [
+        ([tried(K.RATE_LIMITED, wait=7.2), tried(K.RATE_LIMITED, wait=3.1)], "4"),
+        ([tried(K.RATE_LIMITED, wait=0.0)], "0"),
+        ([tried(K.RATE_LIMITED)], "10"),
+        ([tried(K.RATE_LIMITED, wait=1e9)], "3600"),
+        ([skipped(Obstacle.COOLDOWN, until=130.5)], "31"),
+        ([tried(K.RATE_LIMITED, wait=50), skipped(Obstacle.COOLDOWN, until=105)], "5"),
+    ],
+)
+def test_all_rate_limited_is_429(what: list[Tried | Skipped], seconds: str) -> None:
+    """The smallest wait, in whole seconds; no word against a retry."""
+    error = failed(*what)
+    assert (error.status, error.code) == (429, "rate_limit_exceeded")
+    assert error.headers == {"Retry-After": seconds}
+
+
+def test_out_of_quota_is_not_rate_limited() -> None:
+    """A 429 about billing does not heal by waiting."""
+    assert failed(tried(K.QUOTA_EXCEEDED, status=429), tried(K.RATE_LIMITED, wait=1)).status == 503
+
+
+def test_an_explicit_model_that_is_gone_is_404() -> None:
+    """Only for a model that the client named, and with the provider's words."""
+    error = failed(tried(K.MODEL_NOT_FOUND, status=404), explicit=True)
+    assert (error.status, error.code) == (404, "model_not_found")
+    assert "words of" in error.message
+    assert failed(tried(K.MODEL_NOT_FOUND, status=404)).status == 503
+
+
+def test_an_overflow_that_nobody_can_hold_is_400() -> None:
+    """context_length_exceeded with the provider's words, once no larger window is left."""
+    error = failed(tried(K.CONTEXT_LENGTH, status=400), skipped(Obstacle.CONTEXT))
+    assert (error.status, error.code) == (400, "context_length_exceeded")
+    assert "words of" in error.message
+
+
+def test_an_overflow_beside_trouble_is_503() -> None:
+    """A larger model that failed for its own reasons may hold the prompt later."""
+    assert failed(tried(K.CONTEXT_LENGTH), tried(K.SERVER_ERROR)).status == 503
+    assert failed(tried(K.CONTEXT_LENGTH), skipped(Obstacle.CIRCUIT, until=110)).status == 503
+
+
+def test_a_request_that_no_model_takes_is_400() -> None:
+    """If all refuse for what the request is, the last provider's words are the answer."""
+    error = failed(tried(K.UNSUPPORTED, status=422), tried(K.UNSUPPORTED, status=400))
+    assert (error.status, error.message) == (400, "words of unsupported")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "code"), [(Obstacle.TOOLS, "no_able_candidate"), (Obstacle.CONTEXT, "context_length_exceeded")]
+)
+def test_a_chain_filtered_empty_names_the_field(obstacle: Obstacle, code: str) -> None:
+    """When the planner left nobody for the request's own sake, the 400 names what stands in the way."""
+    error = failed(skipped(obstacle, field="tools"))
+    assert (error.status, error.code, error.param) == (400, code, "tools")
+
+
+def test_provider_answers_keep_status_and_words() -> None:
+    """400, 413 and 422 stay what they are; anything odd becomes 400."""
+    for status, sent in ((400, 400), (413, 413), (422, 422), (418, 400)):
+        assert provider_answer(Failure(K.INVALID_REQUEST, "w", status), []).status == sent
+    policy = provider_answer(Failure(K.CONTENT_POLICY, "w", 403), [])
+    assert (policy.status, policy.code) == (400, "content_policy_violation")

@@ -1,0 +1,251 @@
+"""The relay between a scripted upstream answer and a recording client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_router.errors import FailureKind
+from llm_router.proxy.gate import Verdict
+from llm_router.proxy.relay import End, IdleSweep, Relay
+from llm_router.proxy.tap import Tap, TapBudget
+from llm_router.proxy.upstream import ConnectionLost
+from llm_router.wire.masking import Masker
+
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
+STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+PING = b": ping\n\n"
+
+
+class Response:
+    """Stands in for an upstream answer: notes what the relay asks of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.last_read = 0.0
+
+    def pause(self) -> None:
+        """Noted."""
+        self.calls.append("pause")
+
+    def resume(self) -> None:
+        """Noted."""
+        self.calls.append("resume")
+
+    def release(self) -> None:
+        """Noted."""
+        self.calls.append("release")
+
+    def close(self) -> None:
+        """Noted."""
+        self.calls.append("close")
+
+
+class Client:
+    """Records what it is sent; `full` as the test says."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+        self.full = False
+        self.readable = asyncio.Event()
+
+    def write(self, data: bytes) -> None:
+        """Takes the bytes."""
+        self.sent += data
+
+    async def drain(self) -> None:
+        """Waits for the test to read."""
+        await self.readable.wait()
+        self.full = False
+
+
+def make(choices: int = 1) -> tuple[Relay, Response]:
+    """A relay over a scripted response."""
+    response = Response()
+    relay = Relay(
+        response,  # type: ignore[arg-type]
+        None,
+        Tap(TapBudget()),
+        choices=choices,
+        idle=5.0,
+        mask=Masker(["sk-secret-key"]),
+    )
+    return relay, response
+
+
+def pieces(data: bytes, sizes: list[int]) -> Iterator[bytes]:
+    """`data` cut into pieces of the given sizes, the last one taking the rest."""
+    start = 0
+    for size in sizes:
+        yield data[start : start + size]
+        start += size
+    yield data[start:]
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(0, 4))
+async def test_any_cut_and_any_moment_of_opening_give_the_same_bytes(sizes: list[int], opens: int) -> None:
+    """However reads are cut and whenever the client's side opens, the client gets the provider's bytes."""
+    whole = PING + ROLE + TEXT + PING + TEXT + STOP + DONE
+    relay, _ = make()
+    client = Client()
+    waiting, opened = 0, False
+    for piece in pieces(whole, sizes):
+        if piece:
+            relay.body_received(piece)
+        if relay._verdict is Verdict.COMMIT and not opened:
+            if waiting == opens:
+                relay.open(client)
+                opened = True
+            waiting += 1
+    if not opened:
+        relay.open(client)
+    assert client.sent == whole
+    assert relay.end is End.COMPLETED
+
+
+async def test_nothing_is_sent_before_meaning() -> None:
+    """Preambles wait; the verdict comes with the first words, and reading pauses until the client's side is open."""
+    relay, response = make()
+    verdict = asyncio.ensure_future(relay.verdict())
+    relay.body_received(PING + ROLE)
+    await asyncio.sleep(0)
+    assert not verdict.done()
+    relay.body_received(TEXT)
+    assert await verdict is Verdict.COMMIT
+    assert response.calls == ["pause"]
+
+
+async def test_done_ends_the_answer_though_the_upstream_goes_on() -> None:
+    """Bytes behind [DONE] are not passed on, and the connection is let go in peace."""
+    relay, response = make()
+    client = Client()
+    relay.body_received(ROLE + TEXT)
+    relay.open(client)
+    relay.body_received(STOP + DONE + b": late\n\n")
+    relay.body_received(b": later\n\n")
+    assert client.sent == ROLE + TEXT + STOP + DONE
+    assert response.calls[-1] == "release"
+
+
+@pytest.mark.parametrize(
+    ("tail", "added"),
+    [(STOP, DONE), (STOP.rstrip() + b"\n", b"\n" + DONE), (STOP + b'data: {"half', DONE)],
+)
+async def test_a_finish_without_done_gets_one(tail: bytes, added: bytes) -> None:
+    """After a finish and a clean end [DONE] is appended; a last event keeps its blank line, half an event is dropped."""
+    relay, _ = make()
+    client = Client()
+    relay.body_received(ROLE + TEXT)
+    relay.open(client)
+    relay.body_received(tail)
+    relay.body_ended(None)
+    kept = tail.partition(b'data: {"half')[0]
+    assert client.sent == ROLE + TEXT + kept + added
+    assert relay.end is End.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [
+        (None, FailureKind.TRUNCATED, b"upstream_truncated"),
+        (ConnectionLost("it broke off"), FailureKind.CONNECTION_LOST, b"upstream_truncated"),
+    ],
+)
+async def test_a_cut_answer_never_looks_complete(error: ConnectionLost | None, kind: FailureKind, code: bytes) -> None:
+    """One error event, no [DONE], and the upstream is closed."""
+    relay, response = make()
+    client = Client()
+    relay.body_received(ROLE + TEXT)
+    relay.open(client)
+    relay.body_ended(error)
+    assert client.sent.startswith(ROLE + TEXT + b'data: {"error":')
+    assert client.sent.count(b"\n\n") == 3
+    assert code in client.sent
+    assert b"DONE" not in client.sent
+    assert relay.failure is not None
+    assert relay.failure.kind is kind
+    assert response.calls[-1] == "close"
+
+
+async def test_half_of_two_choices_is_cut() -> None:
+    """With n=2 both choices must have finished."""
+    relay, _ = make(choices=2)
+    client = Client()
+    relay.body_received(TEXT)
+    relay.open(client)
+    relay.body_received(STOP)
+    relay.body_ended(None)
+    assert relay.end is End.CUT
+
+
+async def test_error_events_are_masked_and_end_the_answer() -> None:
+    """The provider's words are kept, its secrets are not, and nothing follows."""
+    relay, _ = make()
+    client = Client()
+    relay.body_received(TEXT)
+    relay.open(client)
+    relay.body_received(b'data: {"error":{"message":"key sk-secret-key is bad"}}\n\n' + STOP + DONE)
+    assert b"is bad" in client.sent
+    assert b"sk-secret" not in client.sent
+    assert b"stop" not in client.sent
+    assert relay.end is End.CUT
+
+
+async def test_a_full_client_pauses_its_upstream() -> None:
+    """Reading stops while the client does not read, and goes on afterwards."""
+    relay, response = make()
+    client = Client()
+    relay.body_received(TEXT)
+    relay.open(client)
+    running = asyncio.ensure_future(relay.run())
+    await asyncio.sleep(0)
+    client.full = True
+    relay.body_received(TEXT)
+    assert response.calls[-1] == "pause"
+    await asyncio.sleep(0)
+    client.readable.set()
+    await asyncio.sleep(0.01)
+    assert response.calls[-1] == "resume"
+    relay.body_received(STOP + DONE)
+    assert await running is End.COMPLETED
+
+
+async def test_the_idle_clock_stands_still_for_a_client_that_does_not_read() -> None:
+    """Only the upstream's silence is cut; a slow client is no reason."""
+    relay, _ = make()
+    client = Client()
+    relay.body_received(TEXT)
+    relay.open(client)
+    client.full = True
+    relay.check_idle(1000.0)
+    assert relay.end is None
+    client.full = False
+    relay.check_idle(1000.0)
+    assert relay.end is End.CUT
+    assert b"upstream_idle_timeout" in client.sent
+
+
+async def test_the_sweep_watches_and_forgets() -> None:
+    """One timer for all relays, none when nothing runs."""
+    sweep = IdleSweep()
+    relay, _ = make()
+    sweep.watch(relay)
+    assert len(sweep) == 1
+    sweep.forget(relay)
+    assert len(sweep) == 0
+
+
+async def test_an_endless_event_is_cut() -> None:
+    """A line without end costs its bound and then the attempt."""
+    relay, _ = make()
+    for _ in range(20):
+        relay.body_received(b"data: " + b"x" * 1024 * 1024)
+    assert relay._verdict is Verdict.REJECT
+    assert relay.failure is not None
+    assert relay.failure.kind is FailureKind.RESPONSE_TOO_LARGE

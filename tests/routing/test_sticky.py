@@ -1,0 +1,76 @@
+"""Conversations and where they stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from llm_router.routing.sticky import CONVERSATIONS_MOST, IDLE_SECONDS, Conversations, begins, key_of
+from llm_router.wire.chat import ChatRequest, parse_chat
+
+
+def chat(*messages: tuple[str, Any], **fields: Any) -> ChatRequest:
+    """A request with (role, content) messages."""
+    listed = [{"role": role, "content": content} for role, content in messages]
+    return parse_chat(orjson.dumps({"model": "router", "messages": listed, **fields}))
+
+
+FIRST = chat(("system", "It is 10:01"), ("user", "hello"))
+LATER = chat(("system", "It is 10:05"), ("user", "hello"), ("assistant", "hi"), ("user", "more"))
+
+
+def test_later_turns_have_the_key_of_the_first() -> None:
+    """The first words name a conversation, though system prompts change and turns are added."""
+    assert key_of(FIRST, "me", "") == key_of(LATER, "me", "")
+    assert begins(FIRST)
+    assert not begins(LATER)
+
+
+def test_clients_are_kept_apart() -> None:
+    """Another client's equal words are another conversation."""
+    assert key_of(FIRST, "me", "") != key_of(FIRST, "you", "")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"prompt_cache_key": "k"}, {"metadata": {"session_id": "k"}}, {"metadata": {"thread_id": "k"}}],
+)
+def test_names_come_before_beginnings(fields: dict[str, Any]) -> None:
+    """A named conversation is the same whatever its words."""
+    assert key_of(chat(("user", "a"), **fields), "me", "") == key_of(chat(("user", "b"), **fields), "me", "")
+
+
+def test_the_header_comes_first_and_user_never() -> None:
+    """`x-session-id` wins; a person's name is no conversation's."""
+    assert key_of(chat(("user", "a"), prompt_cache_key="k"), "me", "s") == key_of(chat(("user", "b")), "me", "s")
+    assert key_of(chat(("user", "a"), user="ann"), "me", "") != key_of(chat(("user", "b"), user="ann"), "me", "")
+
+
+def test_odd_names_are_no_names() -> None:
+    """Fields of other types are passed over; surrogates do not break the key."""
+    odd = chat(("user", "a"), metadata=[1], prompt_cache_key=5)
+    assert key_of(odd, "me", "") == key_of(chat(("user", "a")), "me", "")
+    assert key_of(chat(("system", "only")), "me", "") is None
+    raw = b'{"model":"router","messages":[{"role":"user","content":"\\ud83d"}]}'
+    assert key_of(parse_chat(raw), "me", "") is not None
+
+
+def test_a_stay_ends_after_five_idle_minutes() -> None:
+    """Idle time counts from the last use."""
+    conversations = Conversations()
+    conversations.served(b"k", "p/m", "code", 0.0)
+    assert conversations.find(b"k", IDLE_SECONDS) is not None
+    assert conversations.find(b"k", IDLE_SECONDS + 1) is None
+    assert conversations.find(None, 0.0) is None
+
+
+def test_memory_is_bounded() -> None:
+    """The oldest conversations go first."""
+    conversations = Conversations()
+    for number in range(CONVERSATIONS_MOST + 10):
+        conversations.served(b"%d" % number, "p/m", "code", 0.0)
+    assert conversations.find(b"5", 0.0) is None
+    assert conversations.find(b"%d" % (CONVERSATIONS_MOST + 9), 0.0) is not None
+    conversations.left(b"unknown")
