@@ -380,7 +380,8 @@ async def finish_as(exchange: Exchange, end: End) -> None:
     elif end == "fin":
         exchange.close()
     elif end == "reset":
-        await asyncio.sleep(0.05)  # what was written must have left the queue
+        if exchange.sent:
+            await asyncio.sleep(0.05)  # what was written must have left the queue
         exchange.reset()
     elif end == "hang":
         await exchange.hang()

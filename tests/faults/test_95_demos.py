@@ -1,0 +1,21 @@
+"""The commands that docs/RELIABILITY.md names: they run, and their verdict is part of the suite."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import drill, matrix
+
+
+@pytest.mark.slow
+async def test_the_fault_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every row of the published fault matrix is as it must be."""
+    wrong = await matrix.run(matrix.matrix)
+    assert wrong == 0, capsys.readouterr().out
+
+
+@pytest.mark.slow
+async def test_the_outage_drill(capsys: pytest.CaptureFixture[str]) -> None:
+    """A killed provider: no client without a byte sees an error, every other sees exactly one error event."""
+    wrong = await drill.drill(200)
+    assert wrong == 0, capsys.readouterr().out
