@@ -161,9 +161,9 @@ def main() -> None:
     parser.add_argument("--c", type=float, default=4.0)
     parser.add_argument("--dense", type=float, default=0.35)
     parser.add_argument("--least", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--rows", type=int, default=30_000)
     parser.add_argument("--folds", type=int, default=0)
-    parser.add_argument("--temperature", type=float, default=1.3)
+    parser.add_argument("--temperature", type=float, default=1.14)
     args = parser.parse_args()
     groups, lexicon = read_lexicons(HERE / "lexicons.txt")
     rows = [*open_rows(args.open), *own_rows()]

@@ -20,7 +20,7 @@ from llm_router.routing.turns import Turns
 
 CONVERSATION = "conversation"
 _CACHED = 2_048  # classifications that are kept
-_HIT = 2.5  # what one hit of the user's own keywords adds to its category's score, and every further one
+_HIT = 4.0  # what one hit of the user's own keywords adds to its category's score, and every further one
 _FURTHER_HIT = 0.5
 _MOST_HITS = 4
 _SHORT = 14  # tokens of a follow-up that still leans on its thread
