@@ -27,7 +27,7 @@ def add_routes(app: web.Application) -> None:
         "/config/model-mapping": put_mapping,
         "/config/reload": reload,
         "/circuit-breaker/reset-all": reset_all,
-        "/circuit-breaker/reset/{model:.+}": reset,
+        "/circuit-breaker/reset/{model:(?s:.+)}": reset,
         "/v1/explain": explain,
     }.items():
         app.router.add_post(path, handler, expect_handler=expect_later)

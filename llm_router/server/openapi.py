@@ -33,6 +33,22 @@ _ERRORS: Final = {
     500: "A fault of the router, or a change that could not be saved",
     503: "No model could answer (`attempts` says why), or the router is too busy or draining",
 }
+_TEXT: Final[Node] = {"type": "string"}
+_MAX_PRICE: Final[Node] = {
+    "name": "x-router-max-price",
+    "in": "header",
+    "description": "the most that the request may cost, in USD, as estimated",
+    "schema": {"type": "number", "minimum": 0},
+}
+_SINCE: Final[Node] = {
+    "type": "string",
+    "anyOf": [
+        {"pattern": "^[0-9]{1,6}[smhdw]$"},
+        {"format": "date"},
+        {"format": "date-time"},
+        {"pattern": "^[0-9]{10}$"},
+    ],
+}
 _GUARD: Final = (400, 401, 403)
 _BODY: Final = (408, 413, 415, 417)
 
@@ -81,11 +97,7 @@ def _paths() -> Node:
         "/v1/models": {"get": models},
         "/chat/completions": {"post": chat},
         "/v1/chat/completions": {"post": chat},
-        "/v1/explain": {
-            "post": _post(
-                "What would be chosen for a chat request, and why; calls nobody", "ChatRequest", "Explanation"
-            )
-        },
+        "/v1/explain": {"post": _explain()},
         "/v1/requests/{request_id}": {"get": _ledger_request()},
         "/v1/usage": {"get": _usage()},
         "/config": {"get": _get("The configuration in force, without secrets", "Config")},
@@ -104,34 +116,33 @@ def _paths() -> Node:
 
 def _chat() -> Node:
     operation = _post("Chat completion, streamed or not", "ChatRequest", "ChatCompletion", 404, 429, 503)
-    names = {
-        "x-request-id": "an id of your own for this request",
-        "x-session-id": "the conversation that it belongs to",
-        "x-router-max-price": "the most that it may cost, in USD, as estimated",
-        "x-router-dry-run": "`1`: answer what /v1/explain would",
-    }
     operation["parameters"] = [
-        {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
-        for name, text in names.items()
+        _header("x-request-id", "an id of your own for this request"),
+        _header("x-session-id", "the conversation that it belongs to"),
+        _MAX_PRICE,
+        _header("x-router-dry-run", "`1`: answer what /v1/explain would"),
     ]
     answer = operation["responses"]["200"]
-    answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
-    answer["headers"] = {
-        name: {"description": text, "schema": {"type": "string"}} for name, text in _CHAT_HEADERS.items()
-    }
+    answer["content"]["text/event-stream"] = {"schema": _TEXT}
+    answer["headers"] = {name: {"description": text, "schema": _TEXT} for name, text in _CHAT_HEADERS.items()}
     return operation
+
+
+def _explain() -> Node:
+    summary = "What would be chosen for a chat request, and why; calls nobody"
+    return {**_post(summary, "ChatRequest", "Explanation", 404), "parameters": [_MAX_PRICE]}
 
 
 def _front() -> Node:
     operation = _get("What this is and where the docs are", "Any")
-    operation["responses"]["200"]["content"]["text/html"] = {"schema": {"type": "string"}}
+    operation["responses"]["200"]["content"]["text/html"] = {"schema": _TEXT}
     return operation
 
 
 def _metrics() -> Node:
     operation = _get("Figures; Prometheus text for those who ask for text rather than JSON", "Metrics")
     for kind in ("text/plain", "application/openmetrics-text"):
-        operation["responses"]["200"]["content"][kind] = {"schema": {"type": "string"}}
+        operation["responses"]["200"]["content"][kind] = {"schema": _TEXT}
     return operation
 
 
@@ -147,7 +158,7 @@ def _usage() -> Node:
     span = "`30m`, `24h`, `7d`, `4w` ago, an ISO date or time, or a Unix time"
     operation["parameters"] = [
         {"name": "by", "in": "query", "schema": {"enum": list(DIMENSIONS), "default": "model"}},
-        {"name": "since", "in": "query", "description": span, "schema": {"type": "string"}},
+        {"name": "since", "in": "query", "description": span, "schema": _SINCE},
     ]
     return operation
 
@@ -189,6 +200,10 @@ def _error(text: str) -> Node:
 
 def _ref(schema: str) -> Node:
     return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _header(name: str, text: str) -> Node:
+    return {"name": name, "in": "header", "description": text, "schema": _TEXT}
 
 
 def _in_path(name: str) -> Node:

@@ -28,6 +28,10 @@ def _or_null(kind: str) -> Node:
     return {"type": [kind, "null"]}
 
 
+def _may_be_null(node: Node) -> Node:
+    return {**node, "type": [node["type"], "null"]}
+
+
 _TEXT: Final[Node] = {"type": "string"}
 _NUMBER: Final[Node] = {"type": "number"}
 _COUNT: Final[Node] = {"type": "integer"}
@@ -36,13 +40,21 @@ _TEXTS: Final = _list(_TEXT)
 _ANYTHING: Final[Node] = {}
 _CATEGORY_NAME: Final[Node] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _WORDS: Final = _list({"type": "string", "minLength": 1})
-_CHAIN: Final = {**_WORDS, "minItems": 1}
+_MODEL: Final[Node] = {"type": "string", "pattern": r"^\S{1,256}$", "description": "`provider/model`"}
+_CHAIN: Final = _list(_MODEL, minItems=1)
 
-_MESSAGE: Final = _object(
-    "role",
-    role={"type": "string", "minLength": 1},
-    content={"type": ["string", "array", "null"]},
-)
+_MESSAGE: Final[Node] = {
+    **_object(
+        "role",
+        role={"type": "string", "minLength": 1},
+        content={"type": ["string", "array", "null"]},
+    ),
+    "description": "only an assistant's turn may be without content",
+    "anyOf": [
+        {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
+        {"properties": {"role": {"const": "assistant"}}},
+    ],
+}
 
 SCHEMAS: Final[dict[str, Node]] = {
     "Any": {"type": "object"},
@@ -61,11 +73,11 @@ SCHEMAS: Final[dict[str, Node]] = {
         "model messages",
         model={
             "type": "string",
-            "minLength": 1,
+            "pattern": r"^(router|auto|router/[A-Za-z0-9_-]{1,64}|[a-z0-9._-]+/[!-~]{1,200})$",
             "description": "`router`, `router/<category>` or `provider/model`",
         },
         messages=_list(_MESSAGE, minItems=1),
-        models={**_TEXTS, "description": "with `router`: the chain to use"},
+        models={**_may_be_null(_TEXTS), "description": "with `router`: the chain to use"},
         stream=_or_null("boolean"),
         tools=_list({"type": "object"}),
     ),
@@ -135,9 +147,9 @@ SCHEMAS: Final[dict[str, Node]] = {
             "name models",
             name=_CATEGORY_NAME,
             models=_CHAIN,
-            keywords=_WORDS,
-            description=_TEXT,
-            examples=_WORDS,
+            keywords=_may_be_null(_WORDS),
+            description=_or_null("string"),
+            examples=_may_be_null(_WORDS),
         ),
         "additionalProperties": False,
     },
