@@ -269,7 +269,9 @@ def _is_text(schema: Any) -> bool:
 
 
 def _usage(chat: ChatRequest, words: list[str]) -> dict[str, int]:
-    prompt, output = max(1, len(chat.raw) // 4), max(1, len(words))
+    """Roughly what a model would count, so that the drift in the metrics looks like life."""
+    text = sum(len(str(message.get("content") or "")) for message in chat.messages) + len(str(chat.tools or ""))
+    prompt, output = 4 * len(chat.messages) + text // 4, max(1, len(words) * 5 // 4)
     return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
 

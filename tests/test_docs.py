@@ -224,6 +224,7 @@ def test_every_error_code_is_listed() -> None:
     for path in SOURCES:
         text = path.read_text()
         found |= set(re.findall(r'\bcode="([a-z_]+)"', text))
+        found |= set(re.findall(r'\bcode = .*, "([a-z_]+)"$', text, re.MULTILINE))
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "ApiError" and len(node.args) > 3:
                 code = node.args[3]
