@@ -123,7 +123,7 @@ def _chat() -> Node:
         _header("x-router-dry-run", "`1`: answer what /v1/explain would"),
     ]
     answer = operation["responses"]["200"]
-    answer["content"]["text/event-stream"] = {"schema": _TEXT}
+    answer["content"]["text/event-stream"] = {"schema": {"description": "chunks as `data:` events, `[DONE]` last"}}
     answer["headers"] = {name: {"description": text, "schema": _TEXT} for name, text in _CHAT_HEADERS.items()}
     return operation
 

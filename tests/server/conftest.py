@@ -24,8 +24,9 @@ from tests.support.client import Answer, Connection, ask
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """HTTP itself is tested on both event loops: their transports differ in when they say what."""
-    both = item.path.name == "test_connections.py"
-    return {"uvloop": uvloop.new_event_loop} | ({"asyncio": asyncio.new_event_loop} if both else {})
+    loops = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+    wanted = {"test_connections.py": ("uvloop", "asyncio"), "test_api_fuzz.py": ("asyncio",)}
+    return {name: loops[name] for name in wanted.get(item.path.name, ("uvloop",))}
 
 
 @dataclass(slots=True)
