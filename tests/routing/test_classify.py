@@ -101,11 +101,12 @@ def test_clear_prompts(brain: Brain, roster: Roster, label: str, text: str) -> N
 
 def test_probabilities_add_up_and_evidence_is_in_words(brain: Brain, roster: Roster) -> None:
     """Scores are probabilities by category; the reasons can be read by people."""
-    found = brain.classify(Turns("what is this\n```\nalpha beta\n```"), roster)
+    found = brain.classify(Turns("Evaluate $\\int_0^1 x^2\\,dx$"), roster)
     assert sum(found.scores.values()) == pytest.approx(1)
     assert found.confidence == found.scores[found.category] == max(found.scores.values())
     assert set(found.scores) == {"code", "reasoning", "conversation", "creative"}
-    assert "a fenced code block" in found.evidence
+    assert "a formula between dollar signs" in found.evidence
+    assert "a creative form" in brain.classify(Turns("Write a limerick about tea"), roster).evidence
 
 
 def test_nothing_said_is_conversation_by_structure(brain: Brain, roster: Roster) -> None:
