@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
+import re
 import time
 from dataclasses import replace
 from typing import Any
@@ -619,3 +621,38 @@ async def test_error_answers_keep_their_headers(small: Small) -> None:
     assert answer.status == 403
     assert json.loads(answer.body)["error"]["code"] == "host_not_allowed"
     assert answer.header("x-request-id")
+
+
+def mutations(count: int) -> list[bytes]:
+    """Requests with something wrong: bytes changed, left out, doubled, cut."""
+    dice = random.Random(20261123)
+    found = []
+    for _ in range(count):
+        data = bytearray(dice.choice([*GOOD.values(), *BROKEN.values()]))
+        for _ in range(dice.randint(1, 4)):
+            place = dice.randrange(len(data) or 1)
+            match dice.randrange(4):
+                case 0:
+                    data[place : place + 1] = bytes([dice.choice(b"\r\n\t :;,\x00\x7f\xff0aZ")])
+                case 1:
+                    del data[place : place + dice.randint(1, 9)]
+                case 2:
+                    data[place:place] = data[place : place + dice.randint(1, 30)]
+                case 3:
+                    del data[place:]
+        found.append(bytes(data))
+    return found
+
+
+async def test_mutated_requests_never_break_the_server(start: StartSmall, caplog: pytest.LogCaptureFixture) -> None:
+    """Four hundred damaged requests bring 2xx or 4xx answers, no 5xx, no exception, no connection left behind."""
+    small = await start(header_timeout=0.2)
+    statuses: set[bytes] = set()
+    requests = mutations(400)
+    for first in range(0, 400, 100):
+        for data, _ in await asyncio.gather(*(small.raw(request, 1.0) for request in requests[first : first + 100])):
+            statuses.update(re.findall(rb"HTTP/\d\.\d (\d)\d\d ", data))
+    assert statuses == {b"2", b"4"}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    await asyncio.sleep(0.2)
+    assert not [each for each in small.runner.server.connections if not each.idle]

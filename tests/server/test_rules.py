@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_router.config.values import Access
 from llm_router.errors import ApiError
@@ -367,3 +369,38 @@ def test_refusals_show_what_was_sent_only_in_short() -> None:
     message = refusal(origin="http://" + "é" * 5000).message
     assert len(message) < 800
     assert message.isascii()
+
+
+TEXT = st.one_of(st.none(), st.text(), st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape")))
+HOSTS = st.lists(st.one_of(st.text(), st.sampled_from(["localhost:3456", "evil.com", "[::1]"])), max_size=3)
+
+
+@given(
+    method=st.sampled_from(["GET", "POST", "DELETE", "OPTIONS", "TRACE"]),
+    path=st.one_of(st.text(), st.sampled_from(["/health", "/config/reload", "/v1/chat/completions"])),
+    hosts=HOSTS,
+    target=TEXT,
+    origin=TEXT,
+    sec_fetch_site=TEXT,
+    authorization=TEXT,
+    peer=TEXT,
+    content_type=TEXT,
+)
+def test_any_facts_are_judged(**given_facts: Any) -> None:
+    """Whatever is sent, there is a verdict: a 4xx whose text can be sent and holds no key, or an identity."""
+    for access in (OPEN, BOTH):
+        verdict = Rules(access).judge(Facts(**given_facts))
+        if isinstance(verdict, ApiError):
+            assert verdict.status in (400, 401, 403, 415)
+            assert verdict.message.isascii()
+            assert not {"alpha", "root"} & set(verdict.message.split())
+        elif access is BOTH and given_facts["path"] not in ("/health", "/ready"):
+            assert verdict.role in ("client", "admin")
+
+
+@given(origin=st.from_regex(r"https?://[a-z0-9.@:-]{1,30}", fullmatch=True))
+def test_no_invented_origin_is_ours(origin: str) -> None:
+    """No origin but our own names at our own port gets in."""
+    verdict = Rules(OPEN).judge(facts(origin=origin, port=3456))
+    own = {f"{scheme}://{name}:3456" for scheme in ("http", "https") for name in ("localhost", "127.0.0.1", "[::1]")}
+    assert isinstance(verdict, Identity) == (origin in own)
