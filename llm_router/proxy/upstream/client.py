@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from llm_router.proxy.upstream.connection import Connection
+from llm_router.proxy.upstream.connection import READ_BYTES, Connection
 from llm_router.proxy.upstream.dial import Dialer
 from llm_router.proxy.upstream.errors import ConnectFailed, ConnectionLost
 from llm_router.proxy.upstream.pool import Pool
@@ -31,6 +31,7 @@ class UpstreamClient:
         self._routes = Routes(environ)
         self._dialer = Dialer(Trust(ssl_context, environ))
         self._pool = Pool()
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._closed = False
 
     def __repr__(self) -> str:
@@ -80,7 +81,7 @@ class UpstreamClient:
         origin = route.endpoint.origin
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        connection = Connection(origin, self._pool, loop)
+        connection = Connection(origin, self._pool, loop, self._buffer)
         self._pool.add(connection)
         try:
             await self._dialer.dial(connection, route.proxy, deadline=deadline)

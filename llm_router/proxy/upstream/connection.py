@@ -11,6 +11,7 @@ from llm_router.proxy.upstream.request import Origin
 from llm_router.proxy.upstream.response import UpstreamResponse
 
 DRAIN_SECONDS = 1.0
+READ_BYTES = 256 * 1024
 
 
 class Keeper(Protocol):
@@ -25,14 +26,19 @@ class Keeper(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
-    """Carries one request at a time. Made by `dial`, which calls `connection_made` once it is ready for HTTP."""
+class Connection(asyncio.BufferedProtocol):
+    """Carries one request at a time. Made by `dial`, which calls `connection_made` once it is ready for HTTP.
 
-    def __init__(self, origin: Origin, keeper: Keeper, loop: asyncio.AbstractEventLoop) -> None:
+    `buffer` may be shared with all connections of the loop: it holds one read, only while that is being parsed. Without
+    it a loop allocates 256 KiB for each read, however small; with TLS that doubled the CPU time of a chunk.
+    """
+
+    def __init__(self, origin: Origin, keeper: Keeper, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
         self.origin = origin
         self.idle_since = 0.0
         self.idle_limit: float | None = None  # seconds, as the server announced it
         self._keeper = keeper
+        self._buffer = buffer
         self._loop = loop
         self._time = loop.time
         self._transport: asyncio.Transport | None = None
@@ -106,12 +112,15 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         reader = self._reader
         if reader is None:
             self.abort()  # nobody asked: kept, these bytes would answer the next request
             return
-        body = reader.feed(data)
+        body = reader.feed(self._buffer[:nbytes])
         if self._waiter is not None:
             self._head_arrived(reader)
         response = self._response

@@ -77,7 +77,7 @@ class ResponseReader:
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         # Answers with bare line feeds or blanks behind chunk sizes exist. Bytes that follow an answer never count.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
-        self._parse: Callable[[bytes], None] = self._parser.feed_data
+        self._parse: Callable[[bytes | memoryview], None] = self._parser.feed_data
 
     def __repr__(self) -> str:
         state = "done" if self.done else "body" if self.head else "head"
@@ -88,8 +88,8 @@ class ResponseReader:
         """Whether any byte has arrived."""
         return self._overhead > 0 or self._body_seen or self.head is not None
 
-    def feed(self, data: bytes) -> bytes:
-        """Takes one read; gives the body bytes in it. What is wrong with the read goes to `error`, after the body."""
+    def feed(self, data: bytes | memoryview) -> bytes:
+        """Takes one read; gives a copy of the body bytes in it. What is wrong goes to `error`, after the body."""
         try:
             self._parse(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -207,7 +207,7 @@ def idle_limit(headers: Mapping[str, str]) -> float | None:
     return max(0.0, int(match[1]) - KEEP_ALIVE_MARGIN) if match else None
 
 
-def _closed(data: bytes) -> None:
+def _closed(data: bytes | memoryview) -> None:
     raise AssertionError("fed after its end")
 
 

@@ -12,7 +12,9 @@ from llm_router.proxy.upstream.proxies import Proxy
 from llm_router.proxy.upstream.request import Origin
 
 
-async def adopt(loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol) -> asyncio.Transport:
+async def adopt(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.BaseProtocol
+) -> asyncio.Transport:
     """Makes a connected socket a transport, which owns it from then on. Raises ConnectFailed.
 
     Interrupted halfway nobody could say who owns the socket, and a descriptor closed twice may be somebody else's the
@@ -59,7 +61,7 @@ def connect_head(origin: Origin, proxy: Proxy) -> bytes:
     return f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode("ascii")
 
 
-def _abort_made(making: asyncio.Task[tuple[asyncio.Transport, asyncio.Protocol]]) -> None:
+def _abort_made(making: asyncio.Task[tuple[asyncio.Transport, asyncio.BaseProtocol]]) -> None:
     if not making.cancelled() and making.exception() is None:
         making.result()[0].abort()
 
