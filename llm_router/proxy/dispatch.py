@@ -138,18 +138,18 @@ class Router:
 
     async def _send(self, exchange: Exchange, win: Win, downstream: Downstream) -> None:
         won = win.won
-        headers = {**won.allowed, **exchange.headers()}
+        told = exchange.told()
         if not isinstance(won, WonStream):
             exchange.answer, exchange.answer_is_stream = (won.body,), won.as_stream
             exchange.usage = won.usage
-            await downstream.send_whole(won.body, headers, as_stream=won.as_stream)
+            downstream.send_whole(won.body, told, won.allowed, as_stream=won.as_stream)
             exchange.outcome = "completed"
             return
         relay = won.relay
         exchange.tap, exchange.answer_is_stream = relay.tap, True
         exchange.chat = exchange.chat.without_body()
         try:
-            client = await downstream.start_stream(headers)
+            client = downstream.start_stream(told, won.allowed)
             if win.empty is not None:
                 relay.pass_on_empty(client)
             else:
@@ -157,7 +157,6 @@ class Router:
                 relay.open(client)
             exchange.outcome = "completed" if await relay.run() is End.COMPLETED else "cut"
             exchange.failure = relay.failure if exchange.outcome == "cut" else exchange.failure
-            await downstream.end_stream()
         except ConnectionError:
             exchange.cancel()
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,20 +17,20 @@ from llm_router.wire.chat import ChatRequest
 from llm_router.wire.usage import Usage
 
 NONE = "none"
+# What every answer tells; the values are a `Told`.
+ROUTER_HEADERS = ("x-router-category", "x-router-mode", "x-router-model", "x-router-provider", "x-router-attempts")
+
+Told = tuple[str, str, str, str, str]
 
 
 class Downstream(Protocol):
     """The client's side of an exchange, as the server room offers it."""
 
-    async def start_stream(self, headers: dict[str, str]) -> ClientStream:
-        """Sends status 200 and the head of a stream."""
+    def start_stream(self, told: Told, allowed: Mapping[str, str]) -> ClientStream:
+        """Prepares status 200 and the head of a stream, with `allowed` headers of the upstream."""
         ...
 
-    async def end_stream(self) -> None:
-        """Ends the streamed body cleanly."""
-        ...
-
-    async def send_whole(self, body: bytes, headers: dict[str, str], *, as_stream: bool) -> None:
+    def send_whole(self, body: bytes, told: Told, allowed: Mapping[str, str], *, as_stream: bool) -> None:
         """Sends a whole answer at once: JSON, or the events of a stream."""
         ...
 
@@ -69,19 +70,22 @@ class Exchange:
     committed_ms: float | None = None
     side_costs: list[SideCost] = field(default_factory=list)
 
-    def headers(self) -> dict[str, str]:
-        """What happened, as the `x-router-*` headers of the answer."""
+    def told(self) -> Told:
+        """What happened, in the order of `ROUTER_HEADERS`."""
         decision, candidate = self.decision, self.candidate
         if candidate is None and self.tried:
             candidate = self.tried[-1].candidate
-        return {
-            "x-request-id": self.caller.request_id,
-            "x-router-category": decision.category if decision else NONE,
-            "x-router-mode": decision.mode if decision else NONE,
-            "x-router-model": candidate.model if candidate else NONE,
-            "x-router-provider": candidate.provider.name if candidate else NONE,
-            "x-router-attempts": str(len(self.tried) + (1 if self.committed_ms is not None else 0)),
-        }
+        return (
+            decision.category if decision else NONE,
+            decision.mode if decision else NONE,
+            candidate.model if candidate else NONE,
+            candidate.provider.name if candidate else NONE,
+            str(len(self.tried) + (1 if self.committed_ms is not None else 0)),
+        )
+
+    def headers(self) -> dict[str, str]:
+        """The same as headers, for an error."""
+        return {"x-request-id": self.caller.request_id, **dict(zip(ROUTER_HEADERS, self.told(), strict=True))}
 
     def won_by(self, candidate: Candidate, committed_ms: float, now_at: float, empty: Failure | None) -> None:
         """The commit point, after `committed_ms` of the winning attempt; `empty` if the answer holds nothing."""

@@ -37,6 +37,10 @@ class ClientStream(Protocol):
         """Sends whole events; never blocks. Does nothing once the client has left."""
         ...
 
+    def end(self, data: bytes) -> None:
+        """Sends the last events, if there are any left, and ends the body cleanly."""
+        ...
+
     async def drain(self) -> None:
         """Returns when the client has read enough to take more."""
         ...
@@ -167,13 +171,10 @@ class Relay:
     def open(self, client: ClientStream) -> None:
         """The client has the head of the answer: what was held goes out now, the rest as it comes."""
         self._client = client
-        held = b"".join(self.gate.held)
-        pending, self._pending = b"".join(self._pending), []
-        if held:
-            self.tap.keep(held)
-            client.write(held)
-        if pending:
-            self._pass(pending)
+        first = b"".join([*self.gate.held, *self._pending])
+        self._pending.clear()
+        if first:
+            self._pass(first)
         if self.end is None:
             if self.failure is not None:
                 self._cut_off(self.failure)
@@ -187,7 +188,7 @@ class Relay:
         self._client = client
         whole = b"".join([*self.gate.held, *self._pending])
         self.tap.keep(whole)
-        client.write(whole)
+        client.end(whole)
         self.end = End.COMPLETED
 
     async def run(self) -> End:
@@ -222,10 +223,12 @@ class Relay:
         screened = gate.screen(block)
         if screened.passed:
             self.tap.keep(screened.passed)
-            client.write(screened.passed)
         if screened.done:
-            self._close(End.COMPLETED)
-        elif screened.error is not None:
+            self._close(End.COMPLETED, screened.passed)
+            return
+        if screened.passed:
+            client.write(screened.passed)
+        if screened.error is not None:
             self._cut_off(gate.upstream_error(screened.error))
         elif client.full:
             self.response.pause()
@@ -235,8 +238,7 @@ class Relay:
         """A clean end without `[DONE]`: whole if every choice has finished, else cut."""
         assert self._client is not None
         if gate.finished_choices(self.tap.last_blocks(), self._choices):
-            self._client.write(DONE_EVENT)
-            self._close(End.COMPLETED)
+            self._close(End.COMPLETED, DONE_EVENT)
         else:
             message = "the provider ended the stream before the answer was finished"
             self._cut_off(Failure(FailureKind.TRUNCATED, message))
@@ -253,11 +255,13 @@ class Relay:
     def _cut_off(self, failure: Failure) -> None:
         assert self._client is not None
         self.failure = failure
-        self._client.write(error_event(failure, self._mask))
-        self._close(End.CUT)
+        self._close(End.CUT, error_event(failure, self._mask))
 
-    def _close(self, end: End) -> None:
+    def _close(self, end: End, last: bytes) -> None:
+        """The end of the answer; `last` leaves together with the end of the body."""
+        assert self._client is not None
         self.end = end
+        self._client.end(last)
         if end is End.COMPLETED:
             self.response.release()
         else:

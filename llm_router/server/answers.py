@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _JSON = "application/json"
 _SANE_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_X_REQUEST_ID = istr("x-request-id")
+X_REQUEST_ID: Final = istr("x-request-id")
 CLOSE: Final = {"Connection": "close"}
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def error_answer(error: ApiError, request_id: str | None = None) -> web.Response
     """The answer that tells a client about `error`; a `Connection: close` among its headers is kept."""
     answer = json_answer(error.payload(), error.status, error.headers)
     if request_id is not None:
-        answer.headers[_X_REQUEST_ID] = request_id
+        answer.headers[X_REQUEST_ID] = request_id
     if answer.headers.get(hdrs.CONNECTION) == "close":
         answer.force_close()
     return answer
@@ -63,15 +63,13 @@ def request_id(request: web.BaseRequest) -> str:
     try:
         return request[REQUEST_ID]
     except KeyError:
-        sent = request.headers.get(_X_REQUEST_ID)
-        known = sent if sent is not None and _SANE_TOKEN.fullmatch(sent) else next(_fresh_ids)
-        request[REQUEST_ID] = known
+        known = request[REQUEST_ID] = sane_id(request.headers.get(X_REQUEST_ID))
         return known
 
 
-def common_headers(request: web.BaseRequest) -> dict[str, str]:
-    """What every answer carries, for handlers that write their own heads."""
-    return {"Server": SERVER_NAME, "x-request-id": request_id(request), **request.get(EXTRA_HEADERS, {})}
+def sane_id(sent: str | None) -> str:
+    """The id that a client sent if it is a sane token, else a fresh one."""
+    return sent if sent is not None and _SANE_TOKEN.fullmatch(sent) else next(_fresh_ids)
 
 
 @web.middleware
@@ -88,7 +86,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     if not answer.prepared:
         headers = answer.headers
         headers[hdrs.SERVER] = SERVER_NAME
-        headers[_X_REQUEST_ID] = request_id(request)
+        headers[X_REQUEST_ID] = request_id(request)
     return answer
 
 

@@ -34,7 +34,7 @@ from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.classify import Brain
 from llm_router.server import admin, monitor, systemd
 from llm_router.server.bodies import expect_later
-from llm_router.server.chat import chat
+from llm_router.server.chat import CHAT_PATHS, DirectChat, chat
 from llm_router.server.connections import make_runner
 from llm_router.server.keys import ROUTER
 from llm_router.server.limits import check_parser, raise_descriptor_limit
@@ -52,7 +52,7 @@ def make_app(router: Router) -> web.Application:
     """All routes around a router; guard and error answers are the runner's."""
     app = web.Application()
     app[ROUTER] = router
-    for path in ("/v1/chat/completions", "/chat/completions"):
+    for path in CHAT_PATHS:
         app.router.add_post(path, chat, expect_handler=expect_later)
     monitor.add_routes(app)
     admin.add_routes(app)
@@ -220,7 +220,7 @@ async def serve(
 ) -> int:
     """From the first request to the last."""
     router = make_router(snapshot, config_file, environ)
-    runner = make_runner(make_app(router), lambda: router.snapshot, lambda: router.draining)
+    runner = make_runner(make_app(router), lambda: router.snapshot, lambda: router.draining, DirectChat(router))
     await runner.setup()
     site = web.SockSite(runner, listener, backlog=BACKLOG)
     await site.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from aiohttp import hdrs, web
+from aiohttp.streams import StreamReader
 
 from llm_router.errors import ApiError
 from llm_router.server.answers import CLOSE
@@ -36,11 +37,11 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     if hdrs.EXPECT in headers and request.version >= (1, 1):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # nothing of the answer itself has been sent
-    return await _read_on(request, limit)
+    return await read_on(request.protocol, request.content, limit)
 
 
-async def _read_on(request: web.Request, limit: int) -> bytes:
-    payload, connection = request.content, request.protocol
+async def read_on(connection: web.RequestHandler, payload: StreamReader, limit: int) -> bytes:
+    """A body that is still coming. Raises as `read_body`."""
     parts: list[bytes] = []
     size = 0
     try:

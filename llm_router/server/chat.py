@@ -1,32 +1,47 @@
-"""The chat route: reads the request, hands it to the dispatcher, and is the client's side of the answer."""
+"""The chat route: reads a request, hands it to the dispatcher, and sends the answer.
+
+Plain requests come by the short way (`DirectChat`): parsed by aiohttp's parser, but past its application. All others
+(browsers, HTTP 1.0, `Expect`, large or chunked bodies, mistakes) come as an aiohttp handler. Both end in one place.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Mapping
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+from multidict import istr
 
 from llm_router.errors import ApiError
-from llm_router.proxy.exchange import NONE, Caller
-from llm_router.proxy.relay import ClientStream
-from llm_router.server.answers import common_headers, json_answer, request_id
-from llm_router.server.bodies import read_body
-from llm_router.server.guard import client_of
+from llm_router.proxy.dispatch import Router
+from llm_router.proxy.exchange import NONE, ROUTER_HEADERS, Caller
+from llm_router.server.answers import EXTRA_HEADERS, X_REQUEST_ID, json_answer, request_id, sane_id
+from llm_router.server.bodies import read_body, read_on
+from llm_router.server.connections import Connection
+from llm_router.server.guard import Guard, client_of
 from llm_router.server.keys import ROUTER
+from llm_router.server.limits import BIG_BODY_BYTES
+from llm_router.server.rules import Facts, Identity
+from llm_router.server.sending import Sender
 from llm_router.wire.chat import parse_chat
 
-STREAM_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
-
-
-JSON_HEADERS = {"Content-Type": "application/json"}
+CHAT_PATHS = ("/v1/chat/completions", "/chat/completions")
 # For answers that were refused before anything was decided.
-UNDECIDED = {f"x-router-{name}": NONE for name in ("category", "mode", "model", "provider")} | {
-    "x-router-attempts": "0"
-}
+UNDECIDED = {**dict.fromkeys(ROUTER_HEADERS, NONE), "x-router-attempts": "0"}
+
+logger = logging.getLogger(__name__)
+
+
+class Sent(web.StreamResponse):
+    """Stands for an answer that was written past aiohttp."""
+
+    def __init__(self, sender: Sender) -> None:
+        super().__init__()
+        self._eof_sent = True
+        self._keep_alive = sender.keep_alive
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
@@ -53,10 +68,94 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     caller = caller_in(request)
     if request.headers.get("x-router-dry-run") == "1":
         return json_answer(router.explain(parsed, caller))
-    client = HttpDownstream(request)
-    await router.answer(parsed, caller, client)
-    assert client.response is not None
-    return client.response
+    sender = Sender(
+        request.protocol,
+        caller.request_id,
+        keep_alive=request.keep_alive,
+        modern=request.version >= HttpVersion11,
+        extra=request.get(EXTRA_HEADERS),
+    )
+    try:
+        await router.answer(parsed, caller, sender)
+    finally:
+        if sender.begun:
+            request.writer.output_size += 1  # whoever handles a mistake of ours must know that the answer has begun
+    return Sent(sender)
+
+
+class DirectChat:
+    """The short way for plain chat requests. `snapshot` settings are read at each request."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._guard = Guard(lambda: router.snapshot)
+
+    def takes(self, message: RawRequestMessage) -> Identity | None:
+        """Who sent this request, if it may come by the short way; whatever is to be refused goes the long one."""
+        headers = message.headers
+        length = headers.get(hdrs.CONTENT_LENGTH)
+        if (
+            length is None
+            or message.path not in CHAT_PATHS
+            or message.method != "POST"
+            or message.version is not HttpVersion11
+            or message.upgrade
+            or self._router.draining
+            or any(name in headers for name in _UNUSUAL)
+            or len(length) > 7
+            or int(length) > min(BIG_BODY_BYTES, self._router.snapshot.max_body_bytes)
+        ):
+            return None
+        facts = Facts(
+            "POST", message.path, headers.getall(hdrs.HOST, ()), authorization=headers.get(hdrs.AUTHORIZATION)
+        )
+        verdict = self._guard.judge(facts)
+        return verdict if isinstance(verdict, Identity) else None
+
+    async def serve(
+        self, connection: Connection, message: RawRequestMessage, payload: StreamReader, identity: Identity
+    ) -> bool:
+        """Answers; tells whether the connection may carry another request."""
+        headers = message.headers
+        name = sane_id(headers.get(X_REQUEST_ID))
+        sender = Sender(connection, name, keep_alive=not message.should_close)
+        try:
+            if payload.is_eof() and payload.exception() is None:
+                body = payload.read_nowait(-1)
+            else:
+                body = await read_on(connection, payload, BIG_BODY_BYTES)
+            chat = parse_chat(body)
+            del body
+            caller = Caller(name, identity.client, headers.get(_SESSION, ""), max_price_in(headers))
+            await self._router.answer(chat, caller, sender)
+        except ApiError as error:
+            if self._router.draining:
+                sender.keep_alive = False
+            sender.send_error(error, UNDECIDED)
+        except ConnectionError:
+            return False
+        except Exception:
+            logger.exception("unexpected error while answering POST %s", message.path)
+            if sender.begun:
+                if connection.transport is not None:
+                    connection.transport.abort()  # a clean end would make a broken answer look whole
+                return False
+            sender.send_error(_INTERNAL, UNDECIDED)
+        return sender.keep_alive and not self._router.draining
+
+
+_INTERNAL = ApiError(500, "Internal error; the router's log has the details", "server_error", "internal")
+# With any of these a request goes the long way.
+_UNUSUAL = (
+    hdrs.ORIGIN,
+    istr("Sec-Fetch-Site"),
+    hdrs.EXPECT,
+    hdrs.TRANSFER_ENCODING,
+    hdrs.CONTENT_ENCODING,
+    istr("x-router-dry-run"),
+)
+_SESSION = istr("x-session-id")
+_MAX_PRICE = istr("x-router-max-price")
 
 
 def caller_in(request: web.Request) -> Caller:
@@ -64,14 +163,14 @@ def caller_in(request: web.Request) -> Caller:
     return Caller(
         request_id=request_id(request),
         client=client_of(request),
-        session=request.headers.get("x-session-id", ""),
-        max_price=max_price_of(request),
+        session=request.headers.get(_SESSION, ""),
+        max_price=max_price_in(request.headers),
     )
 
 
-def max_price_of(request: web.Request) -> float | None:
+def max_price_in(headers: Mapping[str, str]) -> float | None:
     """The most that this request may cost, in USD, as its header says. Raises ApiError (400)."""
-    text = request.headers.get("x-router-max-price")
+    text = headers.get(_MAX_PRICE)
     if text is None:
         return None
     try:
@@ -82,62 +181,3 @@ def max_price_of(request: web.Request) -> float | None:
         message = "the header x-router-max-price must be a number of USD, such as 0.05"
         raise ApiError(400, message, param="x-router-max-price")
     return price
-
-
-class HttpDownstream:
-    """One client connection for one answer, as the dispatcher sees it."""
-
-    def __init__(self, request: web.Request) -> None:
-        self._request = request
-        self.response: web.StreamResponse | None = None
-
-    async def start_stream(self, headers: dict[str, str]) -> ClientStream:
-        """Sends the head; what follows is written by `StreamWriter`."""
-        response = web.StreamResponse(headers={**headers, **STREAM_HEADERS, **common_headers(self._request)})
-        self.response = response
-        await response.prepare(self._request)
-        return StreamWriter(self._request, response)
-
-    async def end_stream(self) -> None:
-        """The clean end of the body."""
-        assert self.response is not None
-        await self.response.write_eof()
-
-    async def send_whole(self, body: bytes, headers: dict[str, str], *, as_stream: bool) -> None:
-        """A whole answer in one piece."""
-        kind = STREAM_HEADERS if as_stream else JSON_HEADERS
-        self.response = web.Response(body=body, headers={**headers, **kind})
-
-
-class StreamWriter:
-    """Writes whole events to the client's transport, framed by us, without waking a task.
-
-    aiohttp's own `write` is a coroutine; here the caller is a data callback, which must not wait. Back-pressure is the
-    transport's: `full` while its buffer is over the high-water mark, `drain` until it is not.
-    """
-
-    __slots__ = ("_chunked", "_protocol", "_response", "_transport")
-
-    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
-        self._chunked = request.version >= HttpVersion11
-        self._protocol = request.protocol
-        self._transport = request.transport
-        self._response = response
-
-    @property
-    def full(self) -> bool:
-        """Whether the client has not read enough yet."""
-        return self._protocol.writing_paused
-
-    def write(self, data: bytes) -> None:
-        """Sends `data` as one chunk; nothing happens once the client is gone (the handler is being cancelled)."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        transport.write(data)
-
-    async def drain(self) -> None:
-        """Waits for the client to read. Raises ConnectionError if it left."""
-        await self._response.drain()

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
@@ -38,6 +38,7 @@ from llm_router.server.limits import (
     connection_limit,
     framing_problem,
 )
+from llm_router.server.rules import Identity
 
 _EVICTION_LOOK = 64
 
@@ -46,6 +47,20 @@ logger = logging.getLogger(__name__)
 
 class BodySilent(web.RequestPayloadError):
     """The client stopped sending in the middle of a request body."""
+
+
+class Direct(Protocol):
+    """A short way for some requests, past aiohttp's application; what it does not take goes the usual way."""
+
+    def takes(self, message: RawRequestMessage) -> Identity | None:
+        """Who sent this request, if it may come by the short way."""
+        ...
+
+    async def serve(
+        self, connection: Connection, message: RawRequestMessage, payload: StreamReader, identity: Identity
+    ) -> bool:
+        """Answers it; tells whether the connection may carry another request."""
+        ...
 
 
 class Connection(web.RequestHandler):
@@ -64,6 +79,45 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         if self._manager is not None and not self._manager.has_room():
             self.refuse(503, "This router has too many connections open; try again later", "too_many_connections")
+
+    async def start(self) -> None:
+        """The requests of this connection, one after the other: by the short way up to the first that must not."""
+        server = self._manager
+        if server is not None and server.direct is not None:
+            await self._go_direct(server, server.direct)
+        await super().start()
+
+    async def _go_direct(self, server: Server, direct: Direct) -> None:
+        while not self._force_close:
+            if not self._messages:
+                self._waiter = self._loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            message, payload = self._messages[0]
+            if type(message) is not RawRequestMessage or (identity := direct.takes(message)) is None:
+                return
+            self._messages.popleft()
+            if self._parser is not None:
+                self._parser.message_consumed()
+            if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+                self._resume_reading_if_drained()
+            server.requests_count += 1
+            self._request_in_progress = True
+            try:
+                keep = await direct.serve(self, message, payload, identity)
+            except BaseException:
+                self.force_close()
+                raise
+            finally:
+                self._request_in_progress = False
+            if not keep or self._close:
+                self.force_close()
+                return
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            if self._keepalive_handle is None:
+                self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 
     def data_received(self, data: bytes) -> None:
         if self._refused_at:
@@ -208,9 +262,15 @@ class Server(web.Server):
     """Makes the connections, counts them, sweeps over them, and stands in front of the application `handle`."""
 
     def __init__(
-        self, handle: Any, snapshot: Callable[[], Snapshot], draining: Callable[[], bool], **kwargs: Any
+        self,
+        handle: Any,
+        snapshot: Callable[[], Snapshot],
+        draining: Callable[[], bool],
+        direct: Direct | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(self._answer, **kwargs)  # type: ignore[arg-type]
+        self.direct = direct
         self.held_bytes = 0
         self._handle: Handler = handle
         self._guard = make_guard(snapshot)
@@ -266,10 +326,17 @@ class Server(web.Server):
 class Runner(web.AppRunner):
     """Runs the application behind its limits, its guard and its error answers."""
 
-    __slots__ = ("_draining", "_snapshot")
+    __slots__ = ("_direct", "_draining", "_snapshot")
 
-    def __init__(self, app: web.Application, snapshot: Callable[[], Snapshot], draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        snapshot: Callable[[], Snapshot],
+        draining: Callable[[], bool],
+        direct: Direct | None,
+    ) -> None:
         super().__init__(app, access_log=None, shutdown_timeout=snapshot().drain_timeout)
+        self._direct = direct
         self._snapshot = snapshot
         self._draining = draining
 
@@ -279,6 +346,7 @@ class Runner(web.AppRunner):
             plain.request_handler,
             self._snapshot,
             self._draining,
+            self._direct,
             request_factory=plain.request_factory,
             handler_cancellation=True,
             access_log=None,
@@ -293,11 +361,15 @@ class Runner(web.AppRunner):
 
 
 def make_runner(
-    app: web.Application, snapshot: Callable[[], Snapshot], draining: Callable[[], bool] = lambda: False
+    app: web.Application,
+    snapshot: Callable[[], Snapshot],
+    draining: Callable[[], bool] = lambda: False,
+    direct: Direct | None = None,
 ) -> web.BaseRunner:
     """A runner for `app`; error answers and the guard go around it, so that no route can be reached past them.
 
-    `snapshot` gives the settings in force. While `draining()`, every answer closes its connection.
+    `snapshot` gives the settings in force. While `draining()`, every answer closes its connection. `direct`
+    may take requests past the application.
     """
     check_parser()
-    return Runner(app, snapshot, draining)
+    return Runner(app, snapshot, draining, direct)

@@ -23,17 +23,28 @@ _NOBODY = Identity("anonymous", ANONYMOUS)
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9, _-]{1,1000}", re.ASCII)
 
 
+class Guard:
+    """Judges by the access settings of the snapshot in force."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+        self._rules = Rules(snapshot().access, snapshot().host)
+
+    def judge(self, facts: Facts) -> ApiError | Identity:
+        """The refusal, or who it is that may ask."""
+        current = self._snapshot()
+        if current.access is not self._rules.access:
+            self._rules = Rules(current.access, current.host)
+        return self._rules.judge(facts)
+
+
 def make_guard(snapshot: Callable[[], Snapshot]) -> Middleware:
-    """The middleware that judges every request by the access settings of the snapshot in force."""
-    rules = Rules(snapshot().access, snapshot().host)
+    """The middleware that judges every request."""
+    judge = Guard(snapshot).judge
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        nonlocal rules
-        current = snapshot()
-        if current.access is not rules.access:
-            rules = Rules(current.access, current.host)
-        verdict = rules.judge(facts_of(request))
+        verdict = judge(facts_of(request))
         if isinstance(verdict, ApiError):
             return error_answer(verdict)
         request[IDENTITY] = verdict

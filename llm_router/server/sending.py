@@ -1,0 +1,192 @@
+"""The client's side of a chat answer: head and body are written to its transport by ourselves.
+
+A head is a few joined byte strings, most of them made once, and it leaves together with the first bytes of the body;
+the last bytes of a stream leave together with its end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+import orjson
+from aiohttp.base_protocol import BaseProtocol
+
+from llm_router.errors import ApiError
+from llm_router.proxy.exchange import ROUTER_HEADERS, Told
+from llm_router.server.answers import SERVER_NAME
+
+_STREAM: Final = (
+    b"HTTP/1.1 200 OK\r\nServer: llm-router\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+    b"Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\nDate: "
+)
+_JSON: Final = b"HTTP/1.1 200 OK\r\nServer: llm-router\r\nContent-Type: application/json\r\nDate: "
+_CLOSE: Final = b"Connection: close\r\n"
+_TOLD_MOST: Final = 1024
+
+_told: dict[Told, bytes] = {}
+_date: tuple[int, bytes] = (0, b"")
+
+
+class Sender:
+    """One client connection for one answer, as the dispatcher sees it.
+
+    `keep_alive` tells, once the answer was sent, whether the connection may carry another request; `begun` whether
+    any byte was sent. `version` is that of the request: before HTTP 1.1 a stream ends with its connection.
+    """
+
+    __slots__ = ("_extra", "_head", "_modern", "_transport", "_wire", "begun", "keep_alive", "request_id")
+
+    def __init__(
+        self,
+        wire: BaseProtocol,
+        request_id: str,
+        *,
+        keep_alive: bool,
+        modern: bool = True,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        self._wire = wire
+        self._transport = wire.transport
+        self._modern = modern
+        self._extra = b"" if not extra else _lines(extra)
+        self._head = b""
+        self.request_id = request_id
+        self.keep_alive = keep_alive
+        self.begun = False
+
+    def __repr__(self) -> str:
+        return f"<Sender {self.request_id} begun={self.begun}>"
+
+    # --- whole answers ---------------------------------------------------------------------------------------------
+
+    def send_whole(self, body: bytes, told: Told, allowed: Mapping[str, str], *, as_stream: bool) -> None:
+        """A whole answer in one piece."""
+        head = self._start(_STREAM if as_stream else _JSON, told, allowed)
+        self._write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+
+    def send_error(self, error: ApiError, headers: Mapping[str, str]) -> None:
+        """The answer that tells of an error; `headers` beside those of the error itself."""
+        body = orjson.dumps(error.payload(), option=orjson.OPT_APPEND_NEWLINE)
+        fields = {**headers, **error.headers}
+        if fields.pop("Connection", "") == "close":
+            self.keep_alive = False
+        phrase = HTTPStatus(error.status).phrase
+        self._write(
+            b"HTTP/1.1 %d %b\r\nServer: %b\r\nContent-Type: application/json\r\nDate: %b\r\n"
+            b"%b%b%bContent-Length: %d\r\n\r\n%b"
+            % (
+                error.status,
+                phrase.encode(),
+                SERVER_NAME.encode(),
+                http_date(),
+                _lines({**fields, "x-request-id": self.request_id}),
+                self._extra,
+                self._connection_line(),
+                len(body),
+                body,
+            )
+        )
+
+    # --- streams ---------------------------------------------------------------------------------------------------
+
+    def start_stream(self, told: Told, allowed: Mapping[str, str]) -> Sender:
+        """The head of a stream; it leaves with the first bytes."""
+        if not self._modern:
+            self.keep_alive = False
+        head = self._start(_STREAM, told, allowed)
+        self._head = head + (b"Transfer-Encoding: chunked\r\n\r\n" if self._modern else b"\r\n")
+        return self
+
+    @property
+    def full(self) -> bool:
+        """Whether the client has not read enough yet."""
+        return self._wire.writing_paused
+
+    def write(self, data: bytes) -> None:
+        """Sends `data` as one chunk; nothing happens once the client is gone (the handler is being cancelled)."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._head:
+            self._write_first(data, b"")
+        elif self._modern:
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            transport.write(data)
+
+    def end(self, data: bytes) -> None:
+        """Sends `data`, if there is any, and the clean end of the body."""
+        if self._head:
+            self._write_first(data, b"0\r\n\r\n")
+        elif not self._modern:
+            self._write(data)
+        elif data:
+            self._write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+        else:
+            self._write(b"0\r\n\r\n")
+
+    async def drain(self) -> None:
+        """Waits for the client to read. Raises ConnectionError if it left."""
+        await self._wire._drain_helper()
+
+    # Details.
+
+    def _write_first(self, data: bytes, end: bytes) -> None:
+        head, self._head = self._head, b""
+        if not self._modern:
+            self._write(head + data)
+        elif data:
+            self._write(b"%b%x\r\n%b\r\n%b" % (head, len(data), data, end))
+        else:
+            self._write(head + end)
+
+    def _write(self, data: bytes) -> None:
+        self.begun = True
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+
+    def _start(self, kind: bytes, told: Told, allowed: Mapping[str, str]) -> bytes:
+        return b"%b%b\r\n%bx-request-id: %b\r\n%b%b%b" % (
+            kind,
+            http_date(),
+            _told.get(told) or _remember(told),
+            self.request_id.encode(),
+            _lines(allowed) if allowed else b"",
+            self._extra,
+            self._connection_line(),
+        )
+
+    def _connection_line(self) -> bytes:
+        if not self.keep_alive:
+            return _CLOSE
+        return b"" if self._modern else b"Connection: keep-alive\r\n"
+
+
+def http_date() -> bytes:
+    """The time as HTTP says it; made once a second."""
+    global _date
+    now = int(time.time())
+    if _date[0] != now:
+        _date = (now, formatdate(now, usegmt=True).encode())
+    return _date[1]
+
+
+def _remember(told: Told) -> bytes:
+    """The header lines for what was decided; bounded, since explicit models come from clients."""
+    if len(_told) >= _TOLD_MOST:
+        _told.clear()
+    lines = _told[told] = _lines(dict(zip(ROUTER_HEADERS, told, strict=True)))
+    return lines
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    """Header lines. Raises ValueError for what would begin another line."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if text.count("\n") != len(headers) or text.count("\r") != len(headers) or "\0" in text:
+        raise ValueError("a header has a line break in it")
+    return text.encode("utf-8", "surrogateescape")
