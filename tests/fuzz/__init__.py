@@ -1,0 +1,1 @@
+"""Fuzzing of everything that reads foreign bytes; see `targets`, and `run` for longer hunts with atheris."""
