@@ -233,23 +233,20 @@ class Contest:
         delay = self._hedge_delay(candidate)
         if delay is None or not self._queue:
             return await self._try(candidate)
-        tasks = {self._loop.create_task(self._try(candidate))}
+        tasks = [self._loop.create_task(self._try(candidate))]
+        best: Win | None = None
         try:
-            done, running = await asyncio.wait(tasks, timeout=delay)
+            _, running = await asyncio.wait(tasks, timeout=delay)
             hedge = self._hedge
             if running and self._queue and hedge and self._parts.hedges.take(self._decision.category, hedge.budget):
-                tasks.add(self._loop.create_task(self._try(self._queue.pop(0))))
-            while True:
-                done, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                wins = [win for task in done if (win := task.result()) is not None]
-                if wins or not running:
-                    break
-                tasks = running
-            for extra in wins[1:]:
-                self._exchange.side_costs.append(extra.lose(self._parts, self._exchange.chat))
-            return wins[0] if wins else None
+                tasks.append(self._loop.create_task(self._try(self._queue.pop(0))))
+            running = set(tasks)
+            while best is None and running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                best = next((win for task in tasks if task in done and (win := task.result()) is not None), None)
+            return best
         finally:
-            await self._stop(tasks)
+            await self._stop(tasks, best)
 
     def _hedge_delay(self, candidate: Candidate) -> float | None:
         """Seconds of silence after which the next candidate starts; None while too little is known."""
@@ -257,8 +254,8 @@ class Contest:
         after = self._hedge.after
         return self._parts.first_tokens.p95(candidate.model) if after == "p95" else after
 
-    async def _stop(self, tasks: set[asyncio.Task[Win | None]]) -> None:
-        """Cancels what still runs, at once; what it was asked for nothing is booked as waste."""
+    async def _stop(self, tasks: list[asyncio.Task[Win | None]], best: Win | None) -> None:
+        """Ends all but the best, at once; what they were asked for nothing is booked as waste."""
         running = [task for task in tasks if not task.done()]
         if running:
             self._losing = True
@@ -266,6 +263,13 @@ class Contest:
                 task.cancel()
             await asyncio.wait(running)
             self._losing = False
+        for task in tasks:
+            if task.cancelled() or task.exception() is not None:
+                continue
+            # A second winner, or one whose client left before it could be used.
+            win = task.result()
+            if win is not None and win is not best:
+                self._exchange.side_costs.append(win.lose(self._parts, self._exchange.chat))
 
 
 def explains_empty(chat: ChatRequest) -> bool:
