@@ -83,7 +83,7 @@ def _text_work(chance: random.Random) -> Rows:
         language = path.stem.partition("_")[2]
         passages = parts_of(FRAMES / f"passages_{language}.txt")[""]
         for frame in parts_of(path)[""]:
-            for passage in chance.sample(passages, min(9, len(passages))):
+            for passage in chance.sample(passages, min(8, len(passages))):
                 yield frame.replace("{p}", passage), "conversation", f"textwork-{language}"
 
 
