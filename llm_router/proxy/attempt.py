@@ -206,7 +206,7 @@ _KINDS: dict[type[UpstreamError], FailureKind] = {
     ConnectTimeout: FailureKind.CONNECT_TIMEOUT,
     ConnectionLost: FailureKind.CONNECTION_LOST,
     ResponseTooLarge: FailureKind.RESPONSE_TOO_LARGE,
-    InvalidCall: FailureKind.INVALID_REQUEST,
+    InvalidCall: FailureKind.CONNECT_ERROR,  # a key or address of ours that HTTP cannot carry
 }
 
 

@@ -42,7 +42,11 @@ def add_routes(app: web.Application) -> None:
 async def front(request: web.Request) -> web.StreamResponse:
     """GET /: a page for people, JSON for programs."""
     if quality(request.headers.get(hdrs.ACCEPT, ""), "text/html") > 0:
-        return web.Response(text=front_page(), content_type="text/html", headers={"X-Content-Type-Options": "nosniff"})
+        return web.Response(
+            text=front_page(f"{request.scheme}://{request.host}"),
+            content_type="text/html",
+            headers={"X-Content-Type-Options": "nosniff"},
+        )
     return json_answer(
         {
             "name": "llm-router",
@@ -85,12 +89,9 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     """GET /metrics: JSON, or Prometheus text for those who ask for text rather than JSON."""
     router = request.app[ROUTER]
     accept = request.headers.get(hdrs.ACCEPT, "")
-    report = router.circuit_report()
-    router.metrics.circuits = lambda: report  # the circuits themselves belong to the event loop
     wanted = max(quality(accept, kind) for kind in _PROMETHEUS_TYPES)
-    if wanted <= quality(accept, "application/json"):
-        return json_answer(router.metrics.to_json())
-    body, content_type = await asyncio.to_thread(router.metrics.prometheus, accept)
+    text = wanted > quality(accept, "application/json")
+    body, content_type = await router.metrics.figures(router.circuit_report(), accept if text else None)
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
 
 
@@ -137,7 +138,7 @@ async def ledger_request(request: web.Request) -> web.StreamResponse:
     name = request.match_info["request_id"]
     client = _own_client(request)
     # asked in this order: a request that settles between the two questions is found by the second
-    if bookkeeper.pending(name, client):
+    if bookkeeper.pending(name, client) or await asyncio.to_thread(bookkeeper.pending_elsewhere, name, client):
         return json_answer({"request_id": name, "status": "pending"}, 202, {"Retry-After": "1"})
     record = await asyncio.to_thread(bookkeeper.request, name, client)
     if record is None:

@@ -17,8 +17,8 @@ _ROUTES = (
 )
 
 
-def front_page() -> str:
-    """The page, without scripts and without anything from elsewhere."""
+def front_page(address: str) -> str:
+    """The page, without scripts and without anything from elsewhere. `address` is how the reader reached us."""
     rows = "".join(f'<tr><td><a href="{path}">{path}</a></td><td>{escape(text)}</td></tr>' for path, text in _ROUTES)
     return f"""<!doctype html>
 <html lang="en">
@@ -26,7 +26,7 @@ def front_page() -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>llm-router</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 44em; margin: 3em auto; padding: 0 1em }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52em; margin: 3em auto; padding: 0 1em }}
 pre {{ background: #8882; padding: .8em; overflow-x: auto }}
 td {{ padding: .1em 1em .1em 0 }}
 :root {{ color-scheme: light dark }}
@@ -34,8 +34,8 @@ td {{ padding: .1em 1em .1em 0 }}
 <h1>llm-router {__version__}</h1>
 <p>An OpenAI-compatible proxy: send a chat to the model <code>router</code>; it finds out what kind of task it is,
 asks the first able model of that category's chain, and moves on to the next one if that fails.</p>
-<pre>curl -N http://127.0.0.1:3456/v1/chat/completions -d \\
-  '{{"model": "router", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'</pre>
+<pre>curl -N {escape(address)}/v1/chat/completions \\
+  -d '{{"model": "router", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'</pre>
 <table>{rows}</table>
 <p>The guides are in the folder <code>docs/</code> of the source; <code>docs/API.md</code> tells all about these
 routes.</p>
