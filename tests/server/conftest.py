@@ -18,6 +18,7 @@ from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.dispatch import Router
 from llm_router.server import app as server_app
 from llm_router.server.bodies import expect_later, read_body
+from llm_router.server.chat import DirectChat
 from llm_router.server.connections import make_runner
 from tests.support.client import Answer, Connection, ask
 
@@ -25,7 +26,11 @@ from tests.support.client import Answer, Connection, ask
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """HTTP itself is tested on both event loops: their transports differ in when they say what."""
     loops = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
-    wanted = {"test_connections.py": ("uvloop", "asyncio"), "test_api_fuzz.py": ("asyncio",)}
+    wanted = {
+        "test_connections.py": ("uvloop", "asyncio"),
+        "test_api_fuzz.py": ("asyncio",),
+        "test_two_ways.py": ("asyncio",),
+    }
     return {name: loops[name] for name in wanted.get(item.path.name, ("uvloop",))}
 
 
@@ -183,7 +188,8 @@ async def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         environ |= {"ROUTER_API_KEY": ",".join(keys.api_keys), "ROUTER_ADMIN_KEY": keys.admin_key or ""}
         config_file = ConfigFile(environ, {})
         router = server_app.make_router(config_file.load(), config_file, environ)
-        runner = make_runner(server_app.make_app(router), lambda: router.snapshot, lambda: router.draining)
+        app, direct = server_app.make_app(router), DirectChat(router)
+        runner = make_runner(app, lambda: router.snapshot, lambda: router.draining, direct)
         await runner.setup()
         running.append((runner, router))
         site = web.TCPSite(runner, "127.0.0.1", 0)
