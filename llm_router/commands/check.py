@@ -45,7 +45,7 @@ def _print_providers(snapshot: Snapshot) -> None:
             state = "ready" if provider.keys else "ready, no key needed"
         else:
             state = f"no key: set {' or '.join(provider.key_variables)}"
-        rows.append((provider.name, state, provider.base_url))
+        rows.append((provider.name, state, provider.shown_url))
     print("\nProviders")
     print_table(rows, ("provider", "state", "base URL"))
 

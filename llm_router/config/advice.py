@@ -49,7 +49,7 @@ def _about_keys(provider: Provider) -> Iterator[str]:
 def _about_address(provider: Provider) -> Iterator[str]:
     parts = urlsplit(provider.base_url)
     if provider.keys and parts.scheme == "http" and not _is_local(parts.hostname or ""):
-        yield f"the key of {provider.name} travels unencrypted to {provider.base_url}; use https"
+        yield f"the key of {provider.name} travels unencrypted to {provider.shown_url}; use https"
 
 
 def _is_local(host: str) -> bool:

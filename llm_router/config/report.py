@@ -120,7 +120,7 @@ def _options(category: Category) -> dict[str, Any]:
 
 def _provider(provider: Provider) -> dict[str, Any]:
     shown: dict[str, Any] = {
-        "base_url": provider.base_url,
+        "base_url": provider.shown_url,
         "configured": provider.configured,
         "api": provider.api,
         "api_key_env": list(provider.key_variables),
@@ -162,7 +162,7 @@ def _provider_rows(provider: Provider, snapshot: Snapshot) -> Iterator[SettingRo
     key_source = snapshot.sources.get(f"{path}.api_key", "default")
     base_variable = f"{provider.name.upper()}_BASE_URL" if provider.builtin else ""
     yield SettingRow(f"{path}.api_key_env", variables, keys, key_source)
-    yield SettingRow(f"{path}.base_url", base_variable, provider.base_url, snapshot.sources[f"{path}.base_url"])
+    yield SettingRow(f"{path}.base_url", base_variable, provider.shown_url, snapshot.sources[f"{path}.base_url"])
     yield SettingRow(f"{path}.api", "", provider.api, snapshot.sources[f"{path}.api"])
     for name, value in (("max_concurrency", provider.max_concurrency), ("headers", sorted(provider.headers))):
         if value:

@@ -26,14 +26,20 @@ def base_url(text: str, dialect: str) -> str:
         raise ValueError("is not a valid URL; write it like https://api.example.org/v1") from None
     if parts.scheme.lower() not in ("http", "https") or not host:
         raise ValueError("must begin with http:// or https:// and a host name")
-    if "@" in parts.netloc:
-        raise ValueError("must not hold credentials; give the key in its variable and leave user:password@ out")
     if parts.query or parts.fragment or text.endswith(("?", "#")):
         raise ValueError("must not have a query (?...) or a fragment (#...)")
     if port == 0:
         raise ValueError("names port 0, which nothing listens on")
     path = _path(parts.path, dialect) or _PATHS.get(host.lower()) or _VERSION.get(dialect, "")
-    return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), path, "", ""))
+    userinfo, at, address = parts.netloc.rpartition("@")
+    return urlunsplit((parts.scheme.lower(), f"{userinfo}{at}{address.lower()}", path, "", ""))
+
+
+def without_credentials(url: str) -> str:
+    """A URL as it may be shown: `***` in the place of what stands before the host."""
+    parts = urlsplit(url)
+    _, at, address = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"***@{address}")) if at else url
 
 
 def _path(path: str, dialect: str) -> str:

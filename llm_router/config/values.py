@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from llm_router.config.urls import without_credentials
+
 BUILTIN_CATEGORIES = ("tools", "code", "reasoning", "conversation")
 BUILTIN_PROVIDERS = ("openrouter", "openai", "anthropic", "google", "ollama")
 RoutingMode = Literal["local", "keywords", "ollama", "api", "hybrid"]
@@ -34,13 +36,14 @@ class ApiKey:
 class Provider:
     """An upstream and how to talk to it.
 
-    `api` is the dialect; `base_url` is in normal form (config.urls); `keys` may hold several keys, tried in turn;
+    `api` is the dialect; `base_url` is in normal form (config.urls) and may hold credentials, `shown_url` never does;
+    `keys` may hold several keys, tried in turn;
     `key_variables` are the names to mention when none is set (empty: no key is needed). `headers` go onto every call,
     OpenRouter's attribution included. `options` holds dialect settings (num_ctx, keep_alive, cache, ...).
     """
 
     name: str
-    base_url: str
+    base_url: str = field(repr=False)
     api: Api = "openai-completions"
     keys: tuple[ApiKey, ...] = ()
     key_variables: tuple[str, ...] = ()
@@ -55,6 +58,11 @@ class Provider:
     def configured(self) -> bool:
         """Whether a request could be sent: a key is set, or none is needed."""
         return bool(self.keys) or not self.key_variables
+
+    @property
+    def shown_url(self) -> str:
+        """The base URL without credentials, for people and answers."""
+        return without_credentials(self.base_url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ async def providers(request: web.Request) -> web.StreamResponse:
     return json_answer(
         {
             "providers": {
-                name: {"base_url": provider.base_url, "configured": provider.configured}
+                name: {"base_url": provider.shown_url, "configured": provider.configured}
                 for name, provider in snapshot.providers.items()
             },
             "default_provider": snapshot.default_provider,

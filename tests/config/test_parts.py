@@ -16,7 +16,7 @@ from llm_router.config.models import full_model_id
 from llm_router.config.report import effective, mask, missing_variables, setting_rows
 from llm_router.config.timeouts import effective_timeouts
 from llm_router.config.urls import base_url
-from llm_router.config.values import BUILTIN_CATEGORIES, BUILTIN_PROVIDERS, Snapshot, Timeouts
+from llm_router.config.values import BUILTIN_CATEGORIES, BUILTIN_PROVIDERS, Provider, Snapshot, Timeouts
 
 PRICES = json.loads((Path(llm_router.__file__).parent / "data/prices.json").read_bytes())
 
@@ -57,15 +57,25 @@ def test_base_urls_are_brought_to_one_form(dialect: str, text: str, normal: str)
 @pytest.mark.parametrize(
     "text",
     [
-        "", "api.openai.com", "ftp://x/v1", "http://", "http:///v1", "https://u:p@x/v1", "https://u@x/v1", "http://x/?k=1",
+        "", "api.openai.com", "ftp://x/v1", "http://", "http:///v1", "https://u:p@/v1", "http://x/?k=1",
         "http://x/v1#a", "http://x/v1?", "http://x/../v1", "http://x/a b", "http://x:99999/", "http://x:0/",
         "http://[::1/v1", "http://x/\u2028", "http://bücher.example/v1", "javascript:alert(1)", "file:///etc/passwd",
     ],
 )  # fmt: skip
 def test_odd_base_urls_are_refused(text: str) -> None:
-    """Other schemes, credentials, queries, dots, control characters and broken hosts are no base URL."""
+    """Other schemes, queries, dots, control characters and broken hosts are no base URL."""
     with pytest.raises(ValueError, match=r"must|is not|names port"):
         base_url(text, "openai")
+
+
+def test_credentials_in_a_base_url_are_kept_and_never_shown() -> None:
+    """`user:password@` is for the wire alone, as it was written; what is shown has stars in its place."""
+    url = base_url("HTTPS://Me:PassWord@API.Example.org/v1/", "openai")
+    assert url == "https://Me:PassWord@api.example.org/v1"
+    provider = Provider("openai", url)
+    assert provider.shown_url == "https://***@api.example.org/v1"
+    assert "PassWord" not in repr(provider)
+    assert Provider("openai", "https://api.example.org/v1").shown_url == "https://api.example.org/v1"
 
 
 @pytest.mark.parametrize(
