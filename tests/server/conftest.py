@@ -185,7 +185,11 @@ async def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             "A_KEY": "sk-secret-a-key",
         }
         keys = Access(**access)
-        environ |= {"ROUTER_API_KEY": ",".join(keys.api_keys), "ROUTER_ADMIN_KEY": keys.admin_key or ""}
+        environ |= {
+            "ROUTER_LOG_LEVEL": "warning",
+            "ROUTER_API_KEY": ",".join(keys.api_keys),
+            "ROUTER_ADMIN_KEY": keys.admin_key or "",
+        }
         config_file = ConfigFile(environ, {})
         router = server_app.make_router(config_file.load(), config_file, environ)
         app, direct = server_app.make_app(router), DirectChat(router)
