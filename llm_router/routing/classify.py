@@ -19,6 +19,7 @@ from llm_router.routing.classify_model import Found, Model, load, softmax
 from llm_router.routing.turns import Turns
 
 CONVERSATION = "conversation"
+_TOOLS = "tools"  # decided by the request's tools; here only the user's keywords can choose it
 _CACHED = 2_048  # classifications that are kept
 _HIT = 4.0  # what one hit of the user's own keywords adds to its category's score, and every further one
 _FURTHER_HIT = 0.5
@@ -44,7 +45,10 @@ class Classification:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Roster:
-    """The categories of one configuration, made ready for the classifier. Compared by identity: it keys the cache."""
+    """The categories of one configuration, made ready for the classifier. Compared by identity: it keys the cache.
+
+    `names` are those that the classifier judges: all but `tools`.
+    """
 
     names: tuple[str, ...]
     own_keywords: KeywordMatcher
@@ -66,12 +70,13 @@ class Brain:
 
     def roster(self, categories: Iterable[Category]) -> Roster:
         """Make a configuration's categories ready; once per snapshot."""
-        known = [category for category in categories if category.name != "tools"]
+        known = tuple(categories)
+        judged = [category for category in known if category.name != _TOOLS]
         return Roster(
-            names=tuple(category.name for category in known),
+            names=tuple(category.name for category in judged),
             own_keywords=compile_keywords(known),
             all_keywords=compile_keywords(known, shipped=True),
-            profiles=compile_profiles(known, self.model),
+            profiles=compile_profiles(judged, self.model),
         )
 
     def classify(self, turns: Turns, roster: Roster) -> Classification:
@@ -96,6 +101,7 @@ class Brain:
         scores = self._by_category(logits, features, roster)
         hits = roster.own_keywords.find(texts[0])
         for hit in hits:
+            scores.setdefault(hit.category, scores[CONVERSATION] - _HIT / 2)
             scores[hit.category] += _HIT + _FURTHER_HIT * (min(hit.count, _MOST_HITS) - 1)
         names = list(scores)
         probabilities = dict(zip(names, softmax(list(scores.values()), 1.0), strict=True))

@@ -22,20 +22,42 @@ _CREATIVE_NAME = re.compile(
     r"|yaratıcı|إبداع|रचनात्मक|창작|创意|创作|文学|創作|novel|screenwrit|литератур",
     re.IGNORECASE,
 )
-_FLOOR = -2.5  # score of a custom category, against conversation, for a text that shares nothing with it
-_SIMILAR = 9.0  # what full likeness adds
-_TERM = 1.1  # what each rare word of the description that occurs adds, up to _TERMS
+_FLOOR = -2.6  # score of a custom category, against conversation, for a text that shares nothing with it
+_SIMILAR = 9.0  # what full likeness to an example adds
+_TERM = 1.6  # what each word of the description that occurs adds, times its rarity, up to _TERMS such
 _TERMS = 3.0
-_COMMON = 0.45  # share of a rare word's weight below which a word counts as common
+_COVER = 9.0  # what it adds if the text has no other words than those of the description
+_COMMON = 0.3  # rarity below which a word says nothing
+_ALIKE = 0.57  # share of the longer word that two forms of one word have in common from their start
+_HANGUL = ("\uac00", "\ud7af")
+_UNSPACED = "\u0e00"
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One custom category: the grams of each of its texts with their weights, and the lengths of those vectors."""
+    """One custom category: its examples as rare words with their weights, and the words that describe it by bucket.
+
+    `home` is the trained class that its own texts belong to: prompts of that class are the ones it takes over.
+    """
 
     name: str
+    home: str
     examples: tuple[tuple[Mapping[str, float], float], ...]
-    terms: Mapping[str, float]
+    terms: Mapping[str, tuple[tuple[str, float], ...]]
+
+    def score(self, words: Mapping[str, float], length: float) -> float:
+        """How alike the words of a text are, at least 0."""
+        best = 0.0
+        for vector, size in self.examples:
+            shared = sum(weight * vector[word] for word, weight in words.items() if word in vector)
+            best = max(best, shared / (length * size))
+        matched = sum(weight for word in words if (weight := self.term(word)))
+        cover = matched / (sum(words.values()) or 1.0)
+        return _SIMILAR * best + _TERM * min(matched, _TERMS) + _COVER * min(cover, 0.5)
+
+    def term(self, word: str) -> float:
+        """The weight of the describing word that this is a form of; 0 where it is none."""
+        return max((weight for term, weight in self.terms.get(_bucket(word), ()) if _same(term, word)), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +68,27 @@ class Profiles:
     own: tuple[Profile, ...]
     model: Model
 
-    def score(self, features: Features, tempered: Mapping[str, float], base: float) -> Iterator[tuple[str, float]]:
-        """Score by custom category, on the scale of the (tempered) trained classes."""
+    def score(self, features: Features, tempered: Mapping[str, float], rest: float) -> Iterator[tuple[str, float]]:
+        """Score by custom category on the scale of the trained classes (tempered); `rest` is conversation's score."""
         split = math.log(len(self.trained)) if self.trained else 0.0
         for name, trained in self.trained.items():
             yield name, tempered[trained] - split
         if self.own:
-            weights = {gram: self.model.rarity(gram) for gram in features.grams if _is_word(gram)}
-            length = math.sqrt(sum(weight * weight for weight in weights.values())) or 1.0
+            words = _words(features, self.model)
+            length = math.sqrt(sum(weight * weight for weight in words.values())) or 1.0
             for profile in self.own:
-                yield profile.name, base + _FLOOR + _likeness(profile, weights, length)
+                base = max(rest, tempered[profile.home]) if profile.home in tempered else rest
+                yield profile.name, base + _FLOOR + profile.score(words, length)
 
     def reasons(self, name: str, features: Features) -> list[str]:
         """Words that a text shares with a custom category's own texts."""
-        for profile in self.own:
-            if profile.name == name:
-                known = {**profile.terms}
-                for example, _ in profile.examples:
-                    known.update(example)
-                shared = sorted((g for g in features.grams if g in known), key=lambda g: (-known[g], g))
-                return [f"word '{gram}' as in its description or examples" for gram in shared if gram.isalnum()][:4]
-        return []
+        profile = next((profile for profile in self.own if profile.name == name), None)
+        if profile is None:
+            return []
+        words = _words(features, self.model)
+        shared = [word for word in words if profile.term(word) or any(word in vector for vector, _ in profile.examples)]
+        shared.sort(key=lambda word: (-words[word], word))
+        return [f"word '{word}' as in its description or examples" for word in shared[:4]]
 
 
 def compile_profiles(categories: Sequence[Category], model: Model) -> Profiles:
@@ -91,30 +113,46 @@ def _means_creative(category: Category, model: Model) -> bool:
 
 
 def _profile(category: Category, model: Model) -> Profile:
-    said = " ".join(
-        (category.name.replace("_", " ").replace("-", " "), category.description, " ".join(category.keywords))
-    )
-    terms = {g: w for g in _grams(said, model) if (w := model.rarity(g)) >= _COMMON and " " not in g}
+    name = re.sub(r"[_-]+", " ", category.name)
+    said = f"{name}. {category.description}. {' '.join(category.keywords)}"
+    terms: dict[str, list[tuple[str, float]]] = {}
+    for word, weight in _words(extract(said, model.lexicon), model).items():
+        terms.setdefault(_bucket(word), []).append((word, weight))
     examples = []
     for text in category.examples:
-        vector = {gram: model.rarity(gram) for gram in _grams(text, model)}
+        vector = _words(extract(text, model.lexicon), model)
         examples.append((vector, math.sqrt(sum(weight * weight for weight in vector.values())) or 1.0))
-    return Profile(category.name, tuple(examples), terms)
+    home = _home(" ".join((said, *category.examples)), model)
+    return Profile(category.name, home, tuple(examples), {key: tuple(found) for key, found in terms.items()})
 
 
-def _grams(text: str, model: Model) -> set[str]:
-    return {gram for gram in extract(text, model.lexicon).grams if _is_word(gram)}
+def _home(text: str, model: Model) -> str:
+    scores = model.logits(model.find(extract(text, model.lexicon)))
+    return model.classes[max(range(len(scores)), key=scores.__getitem__)]
+
+
+def _words(features: Features, model: Model) -> dict[str, float]:
+    """The words of a text that are not everywhere, with their rarity; pairs of characters where words are not spaced."""
+    return {gram: rarity for gram in features.grams if _is_word(gram) and (rarity := model.rarity(gram)) >= _COMMON}
 
 
 def _is_word(gram: str) -> bool:
-    """Words, stems and characters; not signs, beginnings and ends."""
-    return gram[0] not in "^*" and gram[-1] != "$" and any(map(str.isalpha, gram[:2]))
+    """Not a sign, a number, a pair, a stem, a beginning or an end; of characters without spaces just the pairs."""
+    if not gram[0].isalpha() or gram[-1] in "*$" or " " in gram:
+        return False
+    return gram < _UNSPACED or _HANGUL[0] <= gram[0] <= _HANGUL[1] or len(gram) == 2
 
 
-def _likeness(profile: Profile, weights: Mapping[str, float], length: float) -> float:
-    best = 0.0
-    for vector, size in profile.examples:
-        shared = sum(weight * vector[gram] for gram, weight in weights.items() if gram in vector)
-        best = max(best, shared / (length * size))
-    terms = sum(profile.terms[gram] for gram in weights if gram in profile.terms)
-    return _SIMILAR * best + _TERM * min(terms, _TERMS)
+def _bucket(word: str) -> str:
+    """What all forms of a word have in common: its beginning."""
+    if _HANGUL[0] <= word[0] <= _HANGUL[1]:
+        return word[:2]
+    return word if word >= _UNSPACED else word[:4]
+
+
+def _same(term: str, word: str) -> bool:
+    """Whether two words of one bucket are forms of one word."""
+    if term == word or term >= _UNSPACED:
+        return True
+    common = next((i for i, (a, b) in enumerate(zip(term, word, strict=False)) if a != b), min(len(term), len(word)))
+    return common >= 4 and common >= _ALIKE * max(len(term), len(word))

@@ -226,6 +226,9 @@ def test_custom_categories_work_from_description_and_examples(brain: Brain) -> N
     found = brain.classify(Turns("plan a weekend in Porto with a cheap hotel near the beach"), roster)
     assert found.category == "travel"
     assert any("as in its description or examples" in reason for reason in found.evidence)
+    sql = brain.roster([*BUILTIN, Category("sql", description="SQL queries and database design", custom=True)])
+    assert brain.classify(Turns("Design a database with three tables in SQL"), sql).category == "sql"
+    assert brain.classify(Turns("Reverse a string in Go"), sql).category == "code"
     for label, texts in CLEAR.items():
         assert brain.classify(Turns(texts[0]), roster).category == label
 

@@ -88,6 +88,15 @@ def test_shipped_keywords_stand_in_where_there_are_none(brain: Brain) -> None:
     )
 
 
+def test_keywords_can_choose_tools(brain: Brain) -> None:
+    """The category that structure decides can be chosen by the user's keywords, in both modes."""
+    roster = brain.roster([Category("tools", keywords=("browse the web",)), Category("code"), Category("conversation")])
+    turns = Turns("browse the web for news about whales")
+    assert classify_by_keywords(turns, roster).category == "tools"
+    assert brain.classify(turns, roster).category == "tools"
+    assert "tools" not in brain.classify(Turns("news about whales"), roster).scores
+
+
 def test_many_categories_cost_one_pass() -> None:
     """Thousands of keywords are looked up, not tried one by one: only words of the text are compared."""
     categories = [Category(f"c{i}", keywords=tuple(f"word{i}x{j}" for j in range(20))) for i in range(500)]
