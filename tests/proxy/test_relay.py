@@ -138,7 +138,7 @@ async def test_done_ends_the_answer_though_the_upstream_goes_on() -> None:
     [(STOP, DONE), (STOP.rstrip() + b"\n", b"\n" + DONE), (STOP + b'data: {"half', DONE)],
 )
 async def test_a_finish_without_done_gets_one(tail: bytes, added: bytes) -> None:
-    """After a finish and a clean end [DONE] is appended; a last event keeps its blank line, half an event is dropped."""
+    """After a finish and a clean end [DONE] is appended; a last event gets its blank line, half an event is dropped."""
     relay, _ = make()
     client = Client()
     relay.body_received(ROLE + TEXT)
