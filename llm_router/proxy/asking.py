@@ -136,6 +136,7 @@ class Asker:
             seconds,
             live.mask,
             self._parts.taps,
+            self._parts.deadlines,
             lambda: None,
         )
         try:

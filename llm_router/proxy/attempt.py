@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
 from llm_router.config.values import Timeouts
 from llm_router.errors import AttemptFailed, Failure, FailureKind
+from llm_router.proxy.deadlines import Deadlines
 from llm_router.proxy.gate import Verdict, judge_completion
 from llm_router.proxy.relay import Relay
 from llm_router.proxy.tap import Tap, TapBudget
@@ -65,7 +66,7 @@ class EmptyAnswer(AttemptFailed):
         self.won = won
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """Everything that one try needs. `seconds` bounds it up to the commit point."""
 
@@ -76,12 +77,13 @@ class Attempt:
     seconds: float
     mask: Callable[[str], str]
     budget: TapBudget
+    deadlines: Deadlines
     connected: Callable[[], None]
 
     async def run(self, upstream: UpstreamClient) -> Won:
         """Raises AttemptFailed (its message masked); cancellation closes the upstream at once."""
         try:
-            async with asyncio.timeout(self.seconds):
+            with self.deadlines.within(self.seconds):
                 return await self._run(upstream)
         except TimeoutError:
             message = f"no answer within {self.seconds:.3g} seconds"
@@ -145,7 +147,9 @@ class Attempt:
             raise AttemptFailed(Failure(FailureKind.INVALID_RESPONSE, message, response.status))
         body = await response.read(WHOLE_BODY_BYTES)
         completion = self.adapter.completion(self.chat, self.target, body)
-        parsed: Any = orjson.loads(completion.body)
+        parsed = completion.parsed
+        if parsed is None:
+            parsed = orjson.loads(completion.body)
         verdict = judge_completion(parsed)
         won: WonWhole | None = None
         if verdict.failure is None or verdict.well_formed_empty:
@@ -167,26 +171,31 @@ def _is_whole(response: UpstreamResponse) -> bool:
 
 
 # Of an upstream's headers, these and no others reach the client.
-_ALLOWED_HEADERS = (
-    "openai-processing-ms",
-    "openai-version",
-    "x-generation-id",
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-requests",
-    "x-ratelimit-reset-tokens",
+_ALLOWED_HEADERS = frozenset(
+    (
+        "openai-processing-ms",
+        "openai-version",
+        "x-generation-id",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-limit-tokens",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-requests",
+        "x-ratelimit-reset-tokens",
+    )
 )
 _HEADER_MOST = 200
+_PLAIN = re.compile(r"[\x20-\x7e]*")
 
 
 def _allowed(response: UpstreamResponse) -> dict[str, str]:
     headers = response.headers
+    if _ALLOWED_HEADERS.isdisjoint(headers):
+        return {}
     return {
         name: value
         for name in _ALLOWED_HEADERS
-        if (value := headers.get(name)) is not None and len(value) <= _HEADER_MOST and value.isascii()
+        if (value := headers.get(name)) is not None and len(value) <= _HEADER_MOST and _PLAIN.fullmatch(value)
     }
 
 

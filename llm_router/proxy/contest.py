@@ -13,11 +13,10 @@ from llm_router.proxy.attempt import Attempt, EmptyAnswer, Won, WonStream
 from llm_router.proxy.exchange import Exchange
 from llm_router.proxy.failover import Tried, chain_failed, ends_here, is_blameless, provider_answer
 from llm_router.proxy.live import Live
-from llm_router.proxy.parts import Parts
+from llm_router.proxy.parts import Parts, Slot
 from llm_router.routing.breaker import Permit
 from llm_router.routing.plan import Candidate, Obstacle, Plan, Skipped, larger_window
 from llm_router.wire.chat import ChatRequest
-from llm_router.wire.providers.base import Target
 
 # An empty stop is the request's own doing where it asked for hardly any output.
 _FEW_OUTPUT_TOKENS = 16
@@ -32,7 +31,7 @@ class Win:
     won: Won
     permit: Permit | None
     committed_ms: float
-    slot: asyncio.Semaphore | None = None
+    slot: Slot | None = None
     empty: Failure | None = None  # it is a well-formed empty answer that nobody could better
 
     def lose(self, parts: Parts, chat: ChatRequest) -> SideCost:
@@ -183,7 +182,7 @@ class Contest:
             parts.first_tokens.note(candidate.model, seconds)
         return Win(candidate, won, permit, seconds * 1000, slot)
 
-    async def _wait_for(self, slot: asyncio.Semaphore) -> None:
+    async def _wait_for(self, slot: Slot) -> None:
         """A full provider queues its requests; the wait is bounded by this candidate's share of the total."""
         try:
             async with asyncio.timeout(self._seconds()):
@@ -194,18 +193,17 @@ class Contest:
 
     def _start(self, candidate: Candidate, permit: Permit) -> Attempt:
         live, chat = self._live, self._exchange.chat
-        keys = candidate.provider.keys
-        key = keys[candidate.accounts.index(permit.account)].value if keys else None
         timeouts = self._timeouts(candidate)
         seconds = self._seconds()
         return Attempt(
             chat,
-            Target(candidate.provider, candidate.upstream_model, key, candidate.info),
+            live.target(candidate, permit.account),
             live.adapters[candidate.provider.name],
             timeouts,
             min(seconds, timeouts.first_byte or seconds),
             live.mask,
             self._parts.taps,
+            self._parts.deadlines,
             lambda: self._parts.circuits.connected(permit),
         )
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from llm_router.accounting.ledger import Bookkeeper
-from llm_router.accounting.metrics import Metrics
+from llm_router.accounting.books import Books, Figures
 from llm_router.accounting.pricing import PriceTable
 from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import ApiError, ConfigError
@@ -23,7 +22,7 @@ from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.contest import Contest, Win
 from llm_router.proxy.exchange import Caller, Downstream, Exchange
 from llm_router.proxy.live import Live, accounts_of, go_live
-from llm_router.proxy.parts import Parts
+from llm_router.proxy.parts import Memory, Parts
 from llm_router.proxy.relay import End, IdleSweep
 from llm_router.proxy.state import CircuitFile
 from llm_router.proxy.tasks import Tasks
@@ -32,7 +31,7 @@ from llm_router.routing.breaker import Circuits
 from llm_router.routing.classify import Brain
 from llm_router.routing.decision import Decision, decide
 from llm_router.routing.plan import Plan
-from llm_router.routing.sticky import Conversations, begins, key_of, stay_in_category, stay_on_model
+from llm_router.routing.sticky import begins, key_of, stay_in_category, stay_on_model
 from llm_router.wire.chat import ChatRequest
 
 SAVE_CIRCUITS_AFTER = 0.05
@@ -48,9 +47,10 @@ class Router:
         shipped_prices: bytes,
         brain: Brain,
         upstream: UpstreamClient,
-        bookkeeper: Bookkeeper,
-        metrics: Metrics,
+        bookkeeper: Books,
+        metrics: Figures,
         config_file: ConfigFile,
+        memory: Memory | None = None,
         circuit_file: CircuitFile | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -60,22 +60,29 @@ class Router:
         self.bookkeeper = bookkeeper
         self.metrics = metrics
         self.config_file = config_file
-        self.circuits = Circuits(snapshot.breaker)
+        memory = memory if memory is not None else Memory(Circuits(snapshot.breaker))
+        self.circuits = memory.circuits
         self.tasks = Tasks()
         self.sweep = IdleSweep()
-        self.conversations = Conversations()
+        self.conversations = memory.conversations
+        self._announce_reload = memory.announce_reload
         self.clock = clock
         self.started = clock()
         self.draining = False
         self.in_flight = 0
-        self._idle = asyncio.Event()
+        self._idle: asyncio.Event | None = None  # while somebody waits for the last request
         self._circuit_file = circuit_file
         self._saved_version = 0
         self._saving = False
-        self._parts = Parts(upstream, self.circuits, clock, self._save_circuits_soon)
+        self._parts = Parts(
+            upstream,
+            self.circuits,
+            clock,
+            self.circuits_changed,
+            hedges=memory.hedges,
+            make_slot=memory.make_slot,
+        )
         self._asker = Asker(self._parts, self.tasks)
-        if circuit_file is not None:
-            circuit_file.load(self.circuits, self.started)
 
     def __repr__(self) -> str:
         return f"<Router in_flight={self.in_flight} {self.circuits!r}>"
@@ -100,7 +107,6 @@ class Router:
             caller.request_id, exchange.started, client=caller.client, model=chat.model
         )
         self.in_flight += 1
-        self._idle.clear()
         win: Win | None = None
         try:
             win = await self._win(exchange)
@@ -115,7 +121,7 @@ class Router:
         finally:
             self.in_flight -= 1
             self._close(exchange, win)
-            if not self.in_flight:
+            if self._idle is not None and not self.in_flight:
                 self._idle.set()
 
     async def _win(self, exchange: Exchange) -> Win:
@@ -169,15 +175,17 @@ class Router:
     def _stay_in_category(self, exchange: Exchange, decision: Decision, live: Live) -> Decision:
         exchange.conversation = key_of(exchange.chat, exchange.caller.client, exchange.caller.session)
         stay = self.conversations.find(exchange.conversation, self.clock())
-        if stay is None or decision.mode == "models" or begins(exchange.chat):
+        if stay is None or begins(exchange.chat):
+            return decision
+        exchange.stay = stay
+        if decision.mode == "models":
             return decision
         chains = {name: category.models for name, category in live.snapshot.categories.items()}
         return stay_in_category(decision, stay, chains)
 
     def _stay_on_model(self, exchange: Exchange, plan: Plan) -> Plan:
-        stay = self.conversations.find(exchange.conversation, self.clock())
-        decision = exchange.decision
-        if stay is None or decision is None or stay.category != decision.category or begins(exchange.chat):
+        stay, decision = exchange.stay, exchange.decision
+        if stay is None or decision is None or stay.category != decision.category:
             return plan
         stayed = stay_on_model(plan, stay, decision.chain)
         if stayed is None:
@@ -204,7 +212,7 @@ class Router:
             if win.slot is not None:
                 win.slot.release()
             self._remember(exchange, win)
-        self._save_circuits_soon()
+        self.circuits_changed()
         self.bookkeeper.submit(exchange.booking(asyncio.get_running_loop().time()))
         if exchange.tap is not None:
             exchange.tap.release()
@@ -218,7 +226,8 @@ class Router:
         else:
             self.circuits.released(win.permit)
 
-    def _save_circuits_soon(self) -> None:
+    def circuits_changed(self) -> None:
+        """Has the circuits saved before long, if anything happened to them that is worth it."""
         if self._saving or self._circuit_file is None or self.circuits.version == self._saved_version:
             return
         self._saving = True
@@ -264,6 +273,12 @@ class Router:
     # --- operating -------------------------------------------------------------------------------------------------
 
     async def reload(self) -> Snapshot:
+        """Reads the configuration again, here and in all workers; see `refresh`."""
+        snapshot = await self.refresh()
+        self._announce_reload()
+        return snapshot
+
+    async def refresh(self) -> Snapshot:
         """Reads the configuration again; raises ApiError, and keeps the old one, if the new one is not valid."""
         try:
             return self.apply(await self.config_file.reload())
@@ -276,7 +291,9 @@ class Router:
         return await asyncio.shield(self.tasks.start(self._edit(change), "edit configuration"))
 
     async def _edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Snapshot:
-        return self.apply(await self.config_file.edit(change))
+        snapshot = self.apply(await self.config_file.edit(change))
+        self._announce_reload()
+        return snapshot
 
     def apply(self, snapshot: Snapshot) -> Snapshot:
         """Puts a valid snapshot in force for the requests to come."""
@@ -288,6 +305,7 @@ class Router:
     async def drained(self, seconds: float) -> None:
         """Until no request runs any more, at most `seconds`."""
         if self.in_flight:
+            self._idle = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
@@ -308,12 +326,12 @@ class Router:
         provider = self.snapshot.providers.get(split_model(model)[0])
         if provider is not None:
             self.circuits.reset_accounts(accounts_of(provider))
-        self._save_circuits_soon()
+        self.circuits_changed()
 
     def reset_all_circuits(self) -> None:
         """Clears every circuit, cooldown and account."""
         self.circuits.reset_all()
-        self._save_circuits_soon()
+        self.circuits_changed()
 
     def has_able_candidate(self) -> bool:
         """Whether any chain has a model that could be asked now."""

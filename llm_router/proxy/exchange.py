@@ -13,6 +13,7 @@ from llm_router.proxy.relay import ClientStream
 from llm_router.proxy.tap import Tap
 from llm_router.routing.decision import Decision
 from llm_router.routing.plan import Candidate
+from llm_router.routing.sticky import Stay
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.usage import Usage
 
@@ -56,6 +57,7 @@ class Exchange:
     ticket: int = -1
     decision: Decision | None = None
     conversation: bytes | None = None
+    stay: Stay | None = None  # where the conversation was served, if the request goes on with one
     tried: list[Tried] = field(default_factory=list)
     candidate: Candidate | None = None
     tap: Tap | None = None

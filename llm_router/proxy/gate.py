@@ -133,8 +133,12 @@ def has_substance(choice: Mapping[str, Any]) -> bool:
     if isinstance(finish, str) and finish in _ANSWERING_FINISHES:
         return True
     for part in (choice.get("delta"), choice.get("message")):
-        if isinstance(part, dict) and any(part.get(name) for name in _SUBSTANCE):
-            return True
+        if isinstance(part, dict):
+            if part.get("content"):
+                return True
+            for name in _SUBSTANCE:
+                if part.get(name):
+                    return True
     return bool(choice.get("text"))
 
 
@@ -154,10 +158,10 @@ def error_in(chunk: Any, name: bytes = b"") -> ErrorSeen | None:
     if chunk.get("object") == "error" or chunk.get("type") == "error" or name == b"error":
         return ErrorSeen(chunk)
     choices = chunk.get("choices")
-    if isinstance(choices, list) and any(
-        isinstance(choice, dict) and choice.get("finish_reason") == "error" for choice in choices
-    ):
-        return ErrorSeen({})
+    if isinstance(choices, list):
+        for choice in choices:
+            if isinstance(choice, dict) and choice.get("finish_reason") == "error":
+                return ErrorSeen({})
     return None
 
 
@@ -182,6 +186,9 @@ class CompletionVerdict:
     well_formed_empty: bool = False
 
 
+_ANSWER = CompletionVerdict()
+
+
 def judge_completion(body: Any) -> CompletionVerdict:
     """The same judgement for a non-streamed 200 answer, parsed."""
     error = error_in(body)
@@ -192,8 +199,9 @@ def judge_completion(body: Any) -> CompletionVerdict:
         return CompletionVerdict(
             Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without a completion in it", 200)
         )
-    if any(isinstance(choice, dict) and has_substance(choice) for choice in choices):
-        return CompletionVerdict()
+    for choice in choices:
+        if isinstance(choice, dict) and has_substance(choice):
+            return _ANSWER
     finished = any(isinstance(choice, dict) and choice.get("finish_reason") is not None for choice in choices)
     return CompletionVerdict(
         Failure(FailureKind.EMPTY_COMPLETION, "the provider answered 200 with nothing in it", 200),

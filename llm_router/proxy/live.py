@@ -15,7 +15,7 @@ from llm_router.routing.classify import Brain, Classification, Roster, classify_
 from llm_router.routing.plan import Candidate
 from llm_router.routing.turns import Turns
 from llm_router.wire.masking import Masker
-from llm_router.wire.providers.base import Adapter
+from llm_router.wire.providers.base import Adapter, Target
 from llm_router.wire.providers.registry import adapter_for
 
 _TIMEOUTS_MOST = 1024
@@ -33,12 +33,25 @@ class Live:
     brain: Brain
     roster: Roster
     _timeouts: dict[tuple[object, ...], Timeouts] = field(default_factory=dict)
+    _targets: dict[tuple[str, str], Target] = field(default_factory=dict)
 
     def classify(self, turns: Turns) -> Classification:
         """The category of what the person said, in the snapshot's mode, without asking anyone."""
         if self.snapshot.routing_mode == "keywords":
             return classify_by_keywords(turns, self.roster)
         return self.brain.classify(turns, self.roster)
+
+    def target(self, candidate: Candidate, account: str) -> Target:
+        """Where an attempt at `candidate` with the key behind `account` goes."""
+        known = self._targets.get((candidate.model, account))
+        if known is None:
+            keys = candidate.provider.keys
+            key = keys[candidate.accounts.index(account)].value if keys else None
+            if len(self._targets) >= _TIMEOUTS_MOST:
+                self._targets.clear()
+            known = Target(candidate.provider, candidate.upstream_model, key, candidate.info)
+            self._targets[candidate.model, account] = known
+        return known
 
     def timeouts(self, candidate: Candidate, category: str, *, stream: bool, effort: bool) -> Timeouts:
         """The clocks of an attempt at `candidate` in `category` (or "explicit")."""

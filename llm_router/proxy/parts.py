@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.accounting.pricing import cost as price_of
 from llm_router.config.values import Provider
+from llm_router.proxy.deadlines import Deadlines
 from llm_router.proxy.live import Live
 from llm_router.proxy.tap import TapBudget
 from llm_router.proxy.upstream import UpstreamClient
@@ -16,8 +18,10 @@ from llm_router.routing.breaker import Block, Circuits
 from llm_router.routing.decision import Decision
 from llm_router.routing.latency import FirstTokens
 from llm_router.routing.plan import Candidate, Plan, World, make_plan, needs_of
+from llm_router.routing.sticky import Conversations
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.base import Target
+from llm_router.wire.providers.openai import OpenAIShaped
 from llm_router.wire.usage import Usage
 
 
@@ -41,6 +45,41 @@ class HedgeBudget:
         return True
 
 
+class Slot(Protocol):
+    """One of the concurrent requests that a provider allows; an `asyncio.Semaphore` is one."""
+
+    async def acquire(self) -> bool:
+        """Waits until there is room."""
+        ...
+
+    def release(self) -> None:
+        """Makes room for the next one."""
+        ...
+
+
+def own_slot(provider: str, limit: int) -> Slot:
+    """The slot of a router that is one process."""
+    return asyncio.Semaphore(limit)
+
+
+def nobody_else() -> None:
+    """There is no other worker that would have to be told anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the router remembers from one request to the next: its own, or in common with other workers.
+
+    `announce_reload` tells the others that the configuration is to be read again.
+    """
+
+    circuits: Circuits
+    conversations: Conversations = field(default_factory=Conversations)
+    hedges: HedgeBudget = field(default_factory=HedgeBudget)
+    make_slot: Callable[[str, int], Slot] = own_slot
+    announce_reload: Callable[[], None] = nobody_else
+
+
 @dataclass(slots=True)
 class Parts:
     """Shared by all requests. `clock` gives Unix time; `changed` is called after anything happened to the circuits."""
@@ -51,32 +90,36 @@ class Parts:
     changed: Callable[[], None]
     taps: TapBudget = field(default_factory=TapBudget)
     first_tokens: FirstTokens = field(default_factory=FirstTokens)
+    deadlines: Deadlines = field(default_factory=Deadlines)
     hedges: HedgeBudget = field(default_factory=HedgeBudget)
     world: tuple[Live, World] | None = None
-    slots: dict[str, tuple[int, asyncio.Semaphore]] = field(default_factory=dict)
+    make_slot: Callable[[str, int], Slot] = own_slot
+    slots: dict[str, tuple[int, Slot]] = field(default_factory=dict)
 
-    def slot(self, provider: Provider) -> asyncio.Semaphore | None:
+    def slot(self, provider: Provider) -> Slot | None:
         """What bounds a provider's concurrent requests, where its configuration asks for that."""
         limit = provider.max_concurrency
         if limit is None:
             return None
         known = self.slots.get(provider.name)
         if known is None or known[0] != limit:
-            known = self.slots[provider.name] = (limit, asyncio.Semaphore(limit))
+            known = self.slots[provider.name] = (limit, self.make_slot(provider.name, limit))
         return known[1]
 
     def plan(self, chat: ChatRequest, decision: Decision, live: Live, max_price: float | None) -> Plan:
         """The plan for a decided request, as things stand now."""
         category = live.snapshot.categories.get(decision.category)
-        limits = [max_price, category.max_price if category else None, live.snapshot.max_price]
-        known_limits = [limit for limit in limits if limit is not None]
+        if not decision.explicit:
+            for limit in (category.max_price if category else None, live.snapshot.max_price):
+                if limit is not None and (max_price is None or limit < max_price):
+                    max_price = limit
         return make_plan(
             chat,
             decision.chain,
             needs_of(chat),
             self._world_of(live),
             explicit=decision.explicit,
-            max_price=min(known_limits) if known_limits and not decision.explicit else None,
+            max_price=None if decision.explicit else max_price,
             order=category.order if category else "chain",
         )
 
@@ -89,7 +132,12 @@ class Parts:
         def block(model: str, accounts: Sequence[str]) -> Block | None:
             return self.circuits.block(model, accounts, self.clock())
 
+        # Most dialects carry whatever a chat request can say: they need not be asked each time.
+        picky = {name for name, adapter in live.adapters.items() if not isinstance(adapter, OpenAIShaped)}
+
         def misfit(chat: ChatRequest, candidate: Candidate) -> tuple[str, str] | None:
+            if candidate.provider.name not in picky:
+                return None
             target = Target(candidate.provider, candidate.upstream_model, None, candidate.info)
             found = live.adapters[candidate.provider.name].misfit(chat, target)
             return (found.field, found.reason) if found is not None else None

@@ -119,6 +119,8 @@ class Circuits:
 
     def block(self, model: str, accounts: Sequence[str], now: float) -> Block | None:
         """Why `model` may not be tried now; None if it may."""
+        if not (self._models or self._providers or self._cooldowns or self._accounts):
+            return None
         provider = split_model(model)[0]
         for name, circuit in ((model, self._models.get(model)), (provider, self._providers.get(provider))):
             if circuit is not None and not circuit.passable(now):
@@ -143,6 +145,8 @@ class Circuits:
 
     def admit(self, model: str, accounts: Sequence[str], now: float, *, early: bool = False) -> Permit | None:
         """A permit for one attempt, or None. `early` lets the probe of an open circuit go ahead of its time."""
+        if accounts and not (self._models or self._providers or self._cooldowns or self._accounts):
+            return Permit(model, accounts[0], False)
         provider = split_model(model)[0]
         circuits = [c for c in (self._models.get(model), self._providers.get(provider)) if c is not None]
         probe = any(circuit.open_until for circuit in circuits)
@@ -163,6 +167,8 @@ class Circuits:
 
     def connected(self, permit: Permit) -> None:
         """An answer's head came in: whatever follows, the provider can be reached."""
+        if not self._providers:
+            return
         circuit = self._providers.get(split_model(permit.model)[0])
         if circuit is not None and circuit.failures and not circuit.open_until:
             circuit.failures = 0

@@ -51,7 +51,7 @@ def bounded(text: str) -> str:
     if len(text) <= _DENSE_HEAD + _DENSE_TAIL:
         return text
     sample = text[:_DENSE_HEAD]
-    if sum(map(len, _UNSPACED.findall(sample))) * 2 > _DENSE_HEAD:
+    if not sample.isascii() and sum(map(len, _UNSPACED.findall(sample))) * 2 > _DENSE_HEAD:
         return f"{sample}\n{text[-_DENSE_TAIL:]}"
     return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
 

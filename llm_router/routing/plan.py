@@ -7,9 +7,9 @@ for a missing key or an open circuit; whether it can take the request is for the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.config.values import Provider, split_model
@@ -19,6 +19,10 @@ from llm_router.wire.chat import ChatRequest
 # An estimate of the prompt must be this much over the window before it keeps a model from being asked.
 _WINDOW_SLACK = 0.75
 _BYTES_PER_TOKEN = 4
+_KNOWN_MOST = 1024
+
+
+Cost = Callable[[ModelInfo | None, int, int], float | None]
 
 
 class Obstacle(StrEnum):
@@ -36,17 +40,25 @@ class Obstacle(StrEnum):
     MISFIT = "misfit"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model that may be tried. `model` is the full id, `upstream_model` the provider's own."""
+class Candidate(NamedTuple):
+    """A model that may be tried. `model` is the full id, `upstream_model` the provider's own.
+
+    A tuple, since some are made for each request.
+    """
 
     model: str
     provider: Provider
     upstream_model: str
     info: ModelInfo | None
     accounts: tuple[str, ...]
+    cost: Cost
     estimated_tokens: int = 0
-    estimated_cost: float | None = None
+    estimated_output: int = 0
+
+    @property
+    def estimated_cost(self) -> float | None:
+        """In USD; None where the price is unknown."""
+        return self.cost(self.info, self.estimated_tokens, self.estimated_output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +102,14 @@ class World:
     accounts: Callable[[Provider], tuple[str, ...]]
     block: Callable[[str, Sequence[str]], Block | None]
     misfit: Callable[[ChatRequest, Candidate], tuple[str, str] | None]
-    cost: Callable[[ModelInfo | None, int, int], float | None]
+    cost: Cost
     first_token_s: Callable[[str], float | None]  # as observed; None if never
+    known: dict[str, Candidate] = field(default_factory=dict)  # without estimates
 
 
 def needs_of(chat: ChatRequest) -> Needs:
     """Reads the needs off a request; tolerant of whatever its fields hold."""
-    images, image_bytes = _images(chat.messages)
+    images, image_bytes = _images([c for m in chat.messages if type(c := m.get("content")) is list])
     response_format = chat.body.get("response_format")
     schema = isinstance(response_format, dict) and response_format.get("type") == "json_schema"
     return Needs(
@@ -108,12 +121,9 @@ def needs_of(chat: ChatRequest) -> Needs:
     )
 
 
-def _images(messages: Sequence[Mapping[str, Any]]) -> tuple[bool, int]:
+def _images(contents: Sequence[list[Any]]) -> tuple[bool, int]:
     found, size = False, 0
-    for message in messages:
-        content = message.get("content")
-        if type(content) is not list:
-            continue
+    for content in contents:
         for part in content:
             if isinstance(part, dict) and part.get("type") in ("image_url", "input_image", "image"):
                 found = True
@@ -139,29 +149,28 @@ def make_plan(
     """Sorts the models of `chain` into candidates and skipped. `max_price` is in USD for the whole request."""
     candidates: list[Candidate] = []
     skipped: list[Skipped] = []
-    for model in dict.fromkeys(chain):
+    for model in dict.fromkeys(chain) if len(chain) > 1 else chain:
         candidate = _candidate(model, needs, world)
         obstacle = _obstacle(chat, candidate, needs, world, explicit=explicit, max_price=max_price)
         if obstacle is None:
             candidates.append(candidate)
         else:
             skipped.append(obstacle)
-    return Plan(tuple(_ordered(candidates, world, order)), tuple(skipped))
+    if order != "chain":
+        candidates = _ordered(candidates, world, order)
+    return Plan(tuple(candidates), tuple(skipped))
 
 
 def _candidate(model: str, needs: Needs, world: World) -> Candidate:
-    name, upstream_model = split_model(model)
-    provider = world.providers[name]
-    info = world.info(model)
-    return Candidate(
-        model=model,
-        provider=provider,
-        upstream_model=upstream_model,
-        info=info,
-        accounts=world.accounts(provider),
-        estimated_tokens=needs.tokens,
-        estimated_cost=world.cost(info, needs.tokens, needs.output),
-    )
+    known = world.known.get(model)
+    if known is None:
+        name, upstream_model = split_model(model)
+        provider = world.providers[name]
+        known = Candidate(model, provider, upstream_model, world.info(model), world.accounts(provider), world.cost)
+        if len(world.known) >= _KNOWN_MOST:  # explicit models come from clients
+            world.known.clear()
+        world.known[model] = known
+    return Candidate(*known[:6], needs.tokens, needs.output)
 
 
 def _obstacle(

@@ -87,13 +87,14 @@ def _beginning(chat: ChatRequest) -> str | None:
     """The first message that a person sent: what follows it changes from turn to turn in agents' requests."""
     for message in chat.messages:
         if message.get("role") == "user":
-            return f"b\0{repr(message.get('content'))[:_FIRST_TEXT]}"
+            content = message.get("content")
+            return f"b\0{content[:_FIRST_TEXT] if isinstance(content, str) else repr(content)[:_FIRST_TEXT]}"
     return None
 
 
 def begins(chat: ChatRequest) -> bool:
     """Whether the request starts a conversation: nobody has answered in it yet."""
-    return not any(message.get("role") == "assistant" for message in chat.messages)
+    return "assistant" not in [message.get("role") for message in chat.messages]
 
 
 def stay_in_category(decision: Decision, stay: Stay, chains: Mapping[str, tuple[str, ...]]) -> Decision:

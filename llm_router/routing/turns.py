@@ -37,7 +37,7 @@ class Turns:
 
 def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
     """Find the person's words in the messages of a chat request (oldest first)."""
-    known = [message for message in messages if isinstance(message, Mapping)]
+    known = [message for message in messages if type(message) is dict or isinstance(message, Mapping)]
     said = _said(known)
     latest = next(said, "")
     earlier: list[str] = []
@@ -49,9 +49,9 @@ def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
         latest=latest,
         earlier=tuple(earlier),
         first_user=_first_user(known),
-        has_images=any(_has_image(message.get("content")) for message in known),
+        has_images=any(_has_image(content) for m in known if isinstance(content := m.get("content"), list)),
         in_tool_loop=_in_tool_loop(known),
-        assistant_seen=any(message.get("role") == "assistant" for message in known),
+        assistant_seen="assistant" in [message.get("role") for message in known],
     )
 
 

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,8 +30,10 @@ from llm_router.demo import demo_greeting, start_demo
 from llm_router.errors import ApiError, ConfigError
 from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.dispatch import Router
+from llm_router.proxy.parts import Memory
 from llm_router.proxy.state import CircuitFile, prepare_folder
 from llm_router.proxy.upstream import UpstreamClient
+from llm_router.routing.breaker import Circuits
 from llm_router.routing.classify import Brain
 from llm_router.server import admin, monitor, systemd
 from llm_router.server.bodies import expect_later
@@ -73,6 +76,10 @@ def make_router(snapshot: Snapshot, config_file: ConfigFile, environ: Mapping[st
         when_quiet=encodings.build_wanted,
     )
     bookkeeper.start()
+    circuit_file = CircuitFile(snapshot.state_dir) if folder is not None else None
+    circuits = Circuits(snapshot.breaker)
+    if circuit_file is not None:
+        circuit_file.load(circuits, time.time())
     router = Router(
         snapshot,
         shipped_prices=(DATA / "prices.json").read_bytes(),
@@ -81,10 +88,10 @@ def make_router(snapshot: Snapshot, config_file: ConfigFile, environ: Mapping[st
         bookkeeper=bookkeeper,
         metrics=metrics,
         config_file=config_file,
-        circuit_file=CircuitFile(snapshot.state_dir) if folder is not None else None,
+        memory=Memory(circuits),
+        circuit_file=circuit_file,
     )
     metrics.watched = bookkeeper
-    metrics.circuits = router.circuit_report
     return router
 
 
@@ -269,7 +276,7 @@ def _handle_signals(router: Router, stop: asyncio.Event, notifier: systemd.Notif
 
 async def _reload(router: Router) -> None:
     try:
-        await router.reload()
+        await router.refresh()
     except ApiError as error:
         log.error("the configuration was not reloaded: %s", error.message)
         raise

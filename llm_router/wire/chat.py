@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import orjson
@@ -22,6 +23,7 @@ _MODEL_FIELD = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 # A model's name goes into headers, logs and the ledger.
 _MODEL_CHARS = 256
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_MODELS_HINT = 'use "router", "router/<category>" or "provider/model"'
 # Bodies that orjson refuses (lone surrogates) are read by the slower parser of the standard library up to here.
 _SLOW_PARSE_BYTES = 1_000_000
 
@@ -79,9 +81,11 @@ class ChatRequest:
     def with_model(self, model: str) -> bytes:
         """The client's bytes with only `model` replaced; in place where the field stands alone in the text."""
         raw = self.raw
-        if raw.count(b'"model"') == 1 and not _ESCAPED_MODEL_KEY.search(raw):
-            found = _MODEL_FIELD.search(raw)
-            if found and orjson.loads(found[1]) == self.model:
+        at = raw.find(b'"model"')
+        # Two plain searches for substrings first: they are much quicker than a regular expression over a long body.
+        if raw.find(b'"model"', at + 1) < 0 and (b"\\u00" not in raw or not _ESCAPED_MODEL_KEY.search(raw)):
+            found = _MODEL_FIELD.match(raw, at)
+            if at >= 0 and found and orjson.loads(found[1]) == self.model:
                 return raw[: found.start(1)] + orjson.dumps(model) + raw[found.end(1) :]
         return dump({**self.body, "model": model})
 
@@ -98,18 +102,26 @@ def parse_chat(raw: bytes) -> ChatRequest:
     """Reads and checks the body of a chat request. Raises ApiError (400) that names the field and the remedy."""
     body = parse_object(raw)
     model = body.get("model")
-    if not isinstance(model, str) or not model.strip():
-        problem = "is missing" if "model" not in body else "must be a non-empty string"
-        _refuse("model", f'\'model\' {problem}; use "router", "router/<category>" or "provider/model"')
-    if not model.isprintable():
-        _refuse("model", "'model' holds control characters")
-    if not is_sane(model):
-        _refuse("model", f"'model' must have at most {_MODEL_CHARS} characters and no control characters")
+    if not isinstance(model, str):
+        model = ""
+    if (problem := _problem_of_model(model)) is not None:
+        _refuse("model", problem if "model" in body else f"'model' is missing; {_MODELS_HINT}")
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         _refuse("stream", "'stream' must be true, false or null")
     _check_messages(body)
     return ChatRequest(raw=raw, body=body, model=model, stream=bool(stream))
+
+
+@lru_cache(maxsize=1024)
+def _problem_of_model(model: str) -> str | None:
+    if not model.strip():
+        return f"'model' must be a non-empty string; {_MODELS_HINT}"
+    if not model.isprintable():
+        return "'model' holds control characters"
+    if not is_sane(model):
+        return f"'model' must have at most {_MODEL_CHARS} characters and no control characters"
+    return None
 
 
 def is_sane(model: str) -> bool:
@@ -119,7 +131,7 @@ def is_sane(model: str) -> bool:
 
 def parse_object(raw: bytes) -> dict[str, Any]:
     """A JSON object from `raw`. Raises ApiError (400)."""
-    if not raw.strip():
+    if not raw or raw.isspace():
         _refuse(None, "The request body is empty; send a JSON object")
     try:
         body = orjson.loads(raw)
@@ -150,14 +162,13 @@ def _check_messages(body: Mapping[str, Any]) -> None:
     if not messages:
         _refuse("messages", "'messages' must not be empty")
     for index, message in enumerate(messages):
-        place = f"messages[{index}]"
         if not isinstance(message, dict):
-            _refuse(place, f"'{place}' must be an object")
+            _refuse(f"messages[{index}]", f"'messages[{index}]' must be an object")
         role = message.get("role")
         if not isinstance(role, str) or not role:
-            _refuse(f"{place}.role", f"'{place}.role' must be a non-empty string")
+            _refuse(f"messages[{index}].role", f"'messages[{index}].role' must be a non-empty string")
         if message.get("content") is None and role != "assistant":
-            _refuse(f"{place}.content", f"'{place}.content' is missing")
+            _refuse(f"messages[{index}].content", f"'messages[{index}].content' is missing")
 
 
 def _refuse(param: str | None, message: str) -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.config.values import Provider
@@ -74,10 +74,14 @@ class StreamTranslator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole, non-streamed answer in OpenAI's shape, and the usage in normal form where it was reported."""
+    """A whole, non-streamed answer in OpenAI's shape, and the usage in normal form where it was reported.
+
+    `parsed` is the body's JSON where it had to be read anyway, None otherwise.
+    """
 
     body: bytes
     usage: Usage | None = None
+    parsed: Any = field(default=None, repr=False, compare=False)
 
 
 class Adapter(Protocol):

@@ -81,7 +81,7 @@ class OpenAIShaped:
             raise AttemptFailed(
                 Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without JSON in it", 200)
             )
-        return Completion(body)
+        return Completion(body, parsed=parsed)
 
     def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
         """Reads a non-200 answer."""
