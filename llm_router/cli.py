@@ -96,6 +96,7 @@ def _add_serve(add: AddCommand) -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", metavar="H", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", metavar="P", help="port to listen on (default 3456; 0 takes a free one)")
+    parser.add_argument("--workers", metavar="N", help="processes that answer requests, for more cores (default 1)")
     parser.add_argument(
         "--demo", action="store_true", help="made-up providers on loopback: no key, no network, no cost, no real ledger"
     )

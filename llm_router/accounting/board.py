@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from llm_router.accounting.store import prepare_folder
 
@@ -40,6 +40,22 @@ class Entry(NamedTuple):
     client: str
     category: str
     model: str
+
+
+class Slots(Protocol):
+    """Where requests are noted until they are in the ledger: a `Board`, or the boards of other processes."""
+
+    def enter(self, entry: Entry) -> int:
+        """Notes an admitted request; gives its slot, -1 where none is free."""
+        ...
+
+    def clear(self, slot: int) -> None:
+        """The request is in the ledger."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        ...
 
 
 class Board:
@@ -150,6 +166,13 @@ def dead_boards(folder: Path) -> Iterator[DeadBoard]:
             os.close(descriptor)
             continue
         yield DeadBoard(path, entries, descriptor)
+
+
+def all_entries(folder: Path) -> Iterator[Entry]:
+    """What stands on all boards at the moment, those of living processes included. Reads the disk."""
+    for path in folder.glob(_PATTERN):
+        with contextlib.suppress(OSError, ValueError):
+            yield from _entries(path.read_bytes())
 
 
 def _entries(data: bytes) -> Iterator[Entry]:

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llm_router.accounting.board import Board, Entry, dead_boards
+from llm_router.accounting.board import Board, Entry, Slots, dead_boards
 from llm_router.accounting.booking import Booking, LedgerRecord, Settled
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.report import By, LedgerReader, NoLedger, shown
@@ -36,7 +36,7 @@ _HEAVY_BYTES = 1024 * 1024
 # Past these the counting is too slow for what comes in.
 _LAGGING_BOOKINGS = 2_000
 _LATE_BOOKINGS, _LATE_SECONDS = 200, 5.0
-_QUEUED_BYTES = 64 * 1024 * 1024
+QUEUED_BYTES = 64 * 1024 * 1024
 _SHED_BLOCKS = 4
 _SHED_BLOCK_BYTES = 16_384
 _UNWRITTEN = 20_000
@@ -50,7 +50,8 @@ class Bookkeeper:
     """Settles bookings in a thread of its own. `folder` is the state folder; None keeps no ledger.
 
     `find_encoding` gives a tokenizer by name or None; `sinks` are called with each batch once it is in the ledger;
-    `when_quiet` is called after a batch while no request is running (work that would be felt, as building encodings).
+    `when_quiet` is called after a batch while no request is running (work that would be felt, as building encodings);
+    `board` stands in for a board of its own.
     `enter` and `submit` belong to the event loop's thread; everything else may be called from any thread.
     """
 
@@ -63,6 +64,7 @@ class Bookkeeper:
         count: CountMode = "always",
         when_quiet: Callable[[], object] | None = None,
         linger: float = _LINGER,
+        board: Slots | None = None,
     ) -> None:
         self._folder = folder
         self._when_quiet = when_quiet
@@ -70,7 +72,7 @@ class Bookkeeper:
         self._linger = linger
         self._store = Store(folder) if folder is not None else None
         self._reader = LedgerReader(folder) if folder is not None else None
-        self._board: Board | None = None
+        self._board = board
         self.drift = DriftBook()
         self._settler = Settler(find_encoding, self.drift)
         self._settler.mode = count
@@ -87,6 +89,7 @@ class Bookkeeper:
         self._retry_at = 0.0
         self._trouble = ""
         self._since_roll_up = 0
+        self._inherit = True
         self.lost = 0
         self.shed = 0
 
@@ -95,7 +98,7 @@ class Bookkeeper:
 
     def start(self) -> None:
         """Opens the board of requests in flight and starts the thread. Takes a few milliseconds; before serving."""
-        if self._folder is not None:
+        if self._folder is not None and self._board is None:
             self._board = Board.create(self._folder)
         self._thread = threading.Thread(target=self._run, name="bookkeeper", daemon=True)
         self._thread.start()
@@ -108,28 +111,31 @@ class Bookkeeper:
         self._open[ticket] = (request_id, client, slot)
         return ticket
 
+    def adopt(self, booking: Booking, slot: int) -> None:
+        """Hands over a request that another process entered and closed; `slot` is its place on the given board."""
+        self._entered = booking.ticket = self._entered + 1
+        self._open[booking.ticket] = (booking.request_id, booking.client, slot)
+        self.submit(booking)
+
+    def inherit(self) -> None:
+        """Books what processes that have died left on their boards, once all that they handed over is in the ledger."""
+        self._inherit = True
+        self._wake.set()
+
     def submit(self, booking: Booking) -> None:
         """Hands over a request that has closed; one that was never entered is entered now. Never waits."""
         if booking.ticket < 0:
             booking.ticket = self.enter(booking.request_id, booking.started, client=booking.client)
         size = booking.request_bytes + booking.answer_bytes
-        if self._bytes_in - self._bytes_out + size > _QUEUED_BYTES:
-            size = self._lighten(booking)
+        if self._bytes_in - self._bytes_out + size > QUEUED_BYTES:
+            size = lighten(booking)
+            self.shed += 1
         self._bytes_in += size
         self._submitted += 1
         self._queue.append((booking, size, time.monotonic()))
         if self._asleep:
             self._asleep = False
             self._wake.set()
-
-    def _lighten(self, booking: Booking) -> int:
-        """Too much waits already: keeps of this one what a report of usage fits into, and sizes to estimate from."""
-        booking.request = b""
-        if booking.answer_is_stream or booking.answer_bytes > _SHED_BLOCK_BYTES:
-            booking.answer = [block[-_SHED_BLOCK_BYTES:] for block in booking.answer[-_SHED_BLOCKS:]]
-        booking.side_costs = ()
-        self.shed += 1
-        return sum(map(len, booking.answer))
 
     @property
     def count(self) -> CountMode:
@@ -174,6 +180,10 @@ class Bookkeeper:
         return any(
             known == request_id and (client is None or owner == client) for known, owner, _ in list(self._open.values())
         )
+
+    def pending_elsewhere(self, request_id: str, client: str | None = None) -> bool:
+        """There is no other worker."""
+        return False
 
     def request(self, request_id: str, client: str | None = None) -> dict[str, Any] | None:
         """The newest record of a request id (of that client, if one is given), or None. Reads the disk."""
@@ -229,6 +239,8 @@ class Bookkeeper:
         try:
             self._settle_queue()
             self._care(idle=closing)
+            if self._inherit and self._store is not None and not (self._queue or self._unwritten):
+                self._take_over()
             if self._when_quiet is not None and not (self._queue or self.in_flight or closing):
                 self._when_quiet()
         except Exception:
@@ -253,6 +265,12 @@ class Bookkeeper:
         if self._store is None or self._folder is None:
             return
         self.drift.load(self._store.load_drift())
+        self._take_over()
+
+    def _take_over(self) -> None:
+        assert self._store is not None
+        assert self._folder is not None
+        self._inherit = False
         dead = list(dead_boards(self._folder))
         records = [interrupted_record(*entry) for board in dead for entry in board.entries]
         try:
@@ -381,3 +399,15 @@ class Bookkeeper:
         if self._board is not None:
             self._board.close()
             self._board = None
+
+
+def lighten(booking: Booking) -> int:
+    """Too much waits already: keeps of this one what a report of usage fits into, and sizes to estimate from.
+
+    Gives the bytes that are left of it.
+    """
+    booking.request = b""
+    if booking.answer_is_stream or booking.answer_bytes > _SHED_BLOCK_BYTES:
+        booking.answer = [block[-_SHED_BLOCK_BYTES:] for block in booking.answer[-_SHED_BLOCKS:]]
+    booking.side_costs = ()
+    return sum(map(len, booking.answer))

@@ -6,11 +6,14 @@ Prometheus text is made when it is asked for.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import orjson
 
 from llm_router.accounting.booking import LedgerRecord, Settled
 
@@ -107,7 +110,8 @@ class Metrics:
     """Counts settled requests. `observe` is the bookkeeper's sink; the rest may be called from any thread.
 
     `circuits` gives `{"open_circuits": [model], "circuits": {model: {"state": ..}}}` when asked, `watched` is the
-    bookkeeper; both may be set after construction.
+    bookkeeper; both may be set after construction. `pids` names the processes whose CPU and memory are the router's,
+    where it is more than this one.
     """
 
     def __init__(self, version: str = "") -> None:
@@ -124,6 +128,7 @@ class Metrics:
         self.version = version
         self.circuits: Callable[[], Mapping[str, Any]] = no_circuits
         self.watched: Watched | None = None
+        self.pids: Callable[[], Sequence[int]] | None = None
         # Read by the Prometheus collector, under the lock.
         self.outcomes: dict[tuple[str, str, str], int] = {}
         self.by_model: dict[str, ModelFigures] = {}
@@ -244,6 +249,14 @@ class Metrics:
             figures["unsettled"] = self.watched.queued
         return figures
 
+    async def figures(self, circuits: dict[str, Any], accept: str | None = None) -> tuple[bytes, str]:
+        """JSON, or the text that `accept` asks for, with its content type; `circuits` is how these are just now."""
+        self.circuits = lambda: circuits  # the circuits themselves belong to the event loop
+        if accept is None:
+            options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+            return orjson.dumps(self.to_json(), option=options), "application/json"
+        return await asyncio.to_thread(self.prometheus, accept)
+
     def prometheus(self, accept: str) -> tuple[bytes, str]:
         """The text that `accept` asks for (Prometheus or OpenMetrics) and its content type.
 
@@ -255,7 +268,7 @@ class Metrics:
         from llm_router.accounting.prometheus import FiguresCollector, registry_of
 
         if self._registry is None:
-            self._registry = registry_of(FiguresCollector(self))
+            self._registry = registry_of(FiguresCollector(self), self.pids)
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -127,10 +128,37 @@ class FiguresCollector:
         yield drift
 
 
-def registry_of(collector: FiguresCollector) -> CollectorRegistry:
-    """A registry of our own, with the process's CPU, memory and descriptors beside our figures."""
+class ProcessesCollector:
+    """CPU, memory and descriptors of several processes in one; the start is that of the oldest."""
+
+    def __init__(self, pids: Callable[[], Sequence[int]]) -> None:
+        self._pids = pids
+
+    def describe(self) -> list[Any]:
+        """Nothing to tell beforehand."""
+        return []
+
+    def collect(self) -> Iterator[Any]:
+        """The families of one process, each with the sum over all."""
+        families: dict[str, Any] = {}
+        values: dict[str, list[float]] = {}
+        for pid in self._pids():
+            for family in ProcessCollector(registry=None, pid=partial(int, pid)).collect():
+                families[family.name] = family
+                values.setdefault(family.name, []).append(family.samples[0].value)
+        for name, family in families.items():
+            combine = min if name == "process_start_time_seconds" else sum
+            family.samples = [family.samples[0]._replace(value=combine(values[name]))]
+            yield family
+
+
+def registry_of(collector: FiguresCollector, pids: Callable[[], Sequence[int]] | None = None) -> CollectorRegistry:
+    """A registry of our own, with CPU, memory and descriptors (of this process or of `pids`) beside our figures."""
     registry = CollectorRegistry()
     registry.register(collector)
-    ProcessCollector(registry=registry)
+    if pids is None:
+        ProcessCollector(registry=registry)
+    else:
+        registry.register(ProcessesCollector(pids))
     PlatformCollector(registry=registry)
     return registry

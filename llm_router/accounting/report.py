@@ -51,6 +51,10 @@ class LedgerReader:
             return shown(dict(found))
         return None
 
+    def has(self, request_id: str, started: float) -> bool:
+        """Whether this very request is on record. Raises NoLedger."""
+        return bool(self._query("SELECT 1 FROM requests WHERE request_id = ?1 AND started = ?2", (request_id, started)))
+
     def usage(self, by: By = "model", since: float | None = None, client: str | None = None) -> list[dict[str, Any]]:
         """Sums by `by` over the requests that started at `since` (Unix time) or later, dearest first.
 

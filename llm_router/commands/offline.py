@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from llm_router import __version__
 from llm_router.accounting.ledger import Bookkeeper
@@ -10,8 +11,10 @@ from llm_router.accounting.metrics import Metrics
 from llm_router.commands.common import DATA
 from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.dispatch import Router
+from llm_router.proxy.parts import Memory
 from llm_router.proxy.state import CircuitFile
 from llm_router.proxy.upstream import UpstreamClient
+from llm_router.routing.breaker import Circuits
 from llm_router.routing.classify import Brain
 
 
@@ -22,6 +25,8 @@ def offline_router(config: str | None) -> Router:
     """
     config_file = ConfigFile(os.environ, {"config": config})
     snapshot = config_file.load()
+    circuits = Circuits(snapshot.breaker)
+    CircuitFile(snapshot.state_dir).load(circuits, time.time())
     return Router(
         snapshot,
         shipped_prices=(DATA / "prices.json").read_bytes(),
@@ -30,5 +35,5 @@ def offline_router(config: str | None) -> Router:
         bookkeeper=Bookkeeper(None),
         metrics=Metrics(__version__),
         config_file=config_file,
-        circuit_file=CircuitFile(snapshot.state_dir),
+        memory=Memory(circuits),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-_FLAGS = ("host", "port", "config", "demo", "allow_unauthenticated", "log_level", "log_format")
+_FLAGS = ("host", "port", "workers", "config", "demo", "allow_unauthenticated", "log_level", "log_format")
 
 
 def run(arguments: Namespace) -> int:

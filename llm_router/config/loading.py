@@ -82,6 +82,7 @@ class _Loader:
             access=access,
             host=values["server.host"],
             port=values["server.port"],
+            workers=values["server.workers"],
             log_level=values["log.level"],
             log_format=values["log.format"],
             state_dir=values["state_dir"] or self._default_state_dir(),

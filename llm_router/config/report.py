@@ -139,6 +139,7 @@ def _server(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "host": snapshot.host,
         "port": snapshot.port,
+        "workers": snapshot.workers,
         "api_keys": len(access.api_keys),
         "admin_key": access.admin_key is not None,
         "allow_unauthenticated": access.allow_unauthenticated,

@@ -149,6 +149,7 @@ class Snapshot:
     access: Access = Access()
     host: str = "127.0.0.1"
     port: int = 3456
+    workers: int = 1
     log_level: str = "info"
     log_format: Literal["text", "json"] = "text"
     state_dir: str = ""

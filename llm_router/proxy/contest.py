@@ -105,17 +105,27 @@ class Contest:
 
     async def _try(self, candidate: Candidate) -> Win | None:
         """None if it failed or could not be tried, and the next one is to be asked. Raises ApiError to end it all."""
+        circuits, clock = self._parts.circuits, self._parts.clock
         try:
-            win = await self._try_keys(candidate)
+            while (
+                permit := circuits.admit(candidate.model, candidate.accounts, clock(), early=self._early)
+            ) is not None:
+                try:
+                    return await self._attempt(candidate, permit)
+                except AttemptFailed as error:
+                    # Another key of the same provider may do.
+                    if error.failure.kind not in _KEY_FAILURES or len(candidate.accounts) < 2:
+                        raise
+                    if circuits.block(candidate.model, candidate.accounts, clock()) is not None:
+                        raise
         except EmptyAnswer as error:
             self._empty = Win(candidate, error.won, None, 0.0, empty=error.failure)
             return None
         except AttemptFailed as error:
             self._judge(candidate, error.failure)
             return None
-        if win is None:
-            self._note_block(candidate)
-        return win
+        self._note_block(candidate)
+        return None
 
     def _judge(self, candidate: Candidate, failure: Failure) -> None:
         if ends_here(failure, explicit=self._decision.explicit):
@@ -129,21 +139,6 @@ class Contest:
                 if other not in kept
             ]
             self._queue = kept
-
-    async def _try_keys(self, candidate: Candidate) -> Win | None:
-        """Tries a candidate with one of its keys after the other; None if its circuit does not let it pass."""
-        circuits, clock = self._parts.circuits, self._parts.clock
-        while True:
-            permit = circuits.admit(candidate.model, candidate.accounts, clock(), early=self._early)
-            if permit is None:
-                return None
-            try:
-                return await self._attempt(candidate, permit)
-            except AttemptFailed as error:
-                if error.failure.kind not in _KEY_FAILURES or len(candidate.accounts) < 2:
-                    raise
-                if circuits.block(candidate.model, candidate.accounts, clock()) is not None:
-                    raise
 
     async def _attempt(self, candidate: Candidate, permit: Permit) -> Win:
         parts, chat = self._parts, self._exchange.chat
@@ -159,7 +154,7 @@ class Contest:
         except AttemptFailed as error:
             failure = error.failure
             self._exchange.tried.append(Tried(candidate, failure, (self._loop.time() - began) * 1000))
-            if is_blameless(failure, explains_empty(chat)):
+            if is_blameless(failure, isinstance(error, EmptyAnswer) and explains_empty(chat)):
                 parts.circuits.released(permit)
             else:
                 parts.circuits.failed(permit, failure, parts.clock(), in_chain=not self._decision.explicit)

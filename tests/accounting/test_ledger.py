@@ -423,7 +423,7 @@ def test_counting_that_falls_behind_becomes_an_estimate(tmp_path, monkeypatch):
 
 def test_bytes_that_wait_are_bounded(tmp_path, monkeypatch):
     """A queue that would hold too much lets go of requests and answers, but keeps the reported usage."""
-    monkeypatch.setattr(ledger, "_QUEUED_BYTES", 200_000)
+    monkeypatch.setattr(ledger, "QUEUED_BYTES", 200_000)
     keeper = Bookkeeper(tmp_path)
     kept = []
     for number in range(20):

@@ -1,0 +1,215 @@
+"""The keeper: the process that keeps the books for all workers.
+
+It has the one `Bookkeeper` (tokenizer, ledger, access log) and the one `Metrics`. Workers hand over what has closed on
+a Unix socket, in batches (see `passing`), and are told of each request that is in the ledger; until then it stands on
+their own board. So a worker that is killed loses nothing: what it had handed over is booked, what still stands on its
+board is found there. A keeper that is killed loses the live figures; workers hand over again what was not confirmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from llm_router.accounting.board import Entry
+from llm_router.accounting.booking import Booking
+from llm_router.accounting.ledger import Bookkeeper, Sink
+from llm_router.accounting.metrics import Metrics
+from llm_router.accounting.passing import LENGTH, Unpacker, frame, read_head
+from llm_router.accounting.ranks import Encodings
+from llm_router.accounting.report import LedgerReader, NoLedger
+from llm_router.accounting.settle import CountMode
+
+log = logging.getLogger(__name__)
+
+# A dead process lets go of its board a moment after its connection has ended.
+_INHERIT_AFTER = (0.1, 0.5, 3.0)
+_READ_AHEAD = 1 << 20
+_LAST_WORDS = 10.0
+
+
+class Confirmations:
+    """The `Slots` of the keeper's bookkeeper: to clear one is to tell its worker."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._numbers = itertools.count()
+        self._waiting: dict[int, tuple[Worker, int]] = {}
+        self._cleared: list[int] = []
+
+    def expect(self, worker: Worker, ticket: int) -> int:
+        """A slot for a ticket of that worker."""
+        slot = next(self._numbers)
+        self._waiting[slot] = (worker, ticket)
+        return slot
+
+    def enter(self, entry: Entry) -> int:
+        """Nobody enters requests here."""
+        return -1
+
+    def clear(self, slot: int) -> None:
+        """Comes from the bookkeeper's thread, for a whole batch in a row."""
+        self._cleared.append(slot)
+        if len(self._cleared) == 1:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: so have all workers
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _tell(self) -> None:
+        cleared, self._cleared = self._cleared, []
+        tickets: dict[Worker, list[int]] = {}
+        for slot in cleared:
+            worker, ticket = self._waiting.pop(slot)
+            tickets.setdefault(worker, []).append(ticket)
+        for worker, done in tickets.items():
+            worker.send("done", done)
+
+
+class Worker:
+    """One worker's connection."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.unpacker = Unpacker()
+        self.pid = 0
+        self.in_flight = 0
+
+    def send(self, kind: str, *values: Any) -> None:
+        """Never waits: what is said to a worker is small."""
+        if not self._writer.is_closing():
+            self._writer.writelines(frame(kind, *values))
+
+
+class Keeper:
+    """Serves workers on `listener` until `stop` is set and they have gone.
+
+    `pids` gives the processes whose CPU and memory are ours besides the workers'. `sinks` get what was settled.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        version: str,
+        encodings: Encodings,
+        sinks: Sequence[Sink] = (),
+        count: CountMode = "always",
+        pids: Callable[[], list[int]] = list,
+    ) -> None:
+        self._confirmations = Confirmations(asyncio.get_running_loop())
+        self.metrics = Metrics(version)
+        self.bookkeeper = Bookkeeper(
+            folder,
+            find_encoding=encodings.get,
+            sinks=[self.metrics.observe, *sinks],
+            count=count,
+            when_quiet=encodings.build_wanted,
+            board=self._confirmations,
+        )
+        self.metrics.watched = self
+        self.metrics.pids = lambda: [*pids(), *(worker.pid for worker in self._workers)]
+        self._reader = LedgerReader(folder)
+        self._workers: set[Worker] = set()
+        self._alone = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Keeper workers={len(self._workers)} {self.bookkeeper!r}>"
+
+    # --- what `/metrics` shows of the moment ------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that run in any worker, as last heard."""
+        return sum(worker.in_flight for worker in tuple(self._workers))
+
+    @property
+    def queued(self) -> int:
+        """Requests that were handed over and are not settled."""
+        return self.bookkeeper.queued
+
+    @property
+    def unwritten(self) -> int:
+        """Records that wait for the ledger."""
+        return self.bookkeeper.unwritten
+
+    @property
+    def lost(self) -> int:
+        """Records that the ledger never got."""
+        return self.bookkeeper.lost
+
+    @property
+    def degraded(self) -> int:
+        """Answers that were estimated because counting had fallen behind."""
+        return self.bookkeeper.degraded
+
+    def drift_ratios(self) -> dict[str, tuple[float | None, float | None]]:
+        """Reported over counted tokens by model."""
+        return self.bookkeeper.drift_ratios()
+
+    # --- serving ----------------------------------------------------------------------------------------------------
+
+    async def serve(self, listener: socket.socket, stop: asyncio.Event) -> None:
+        """From the first worker to the last."""
+        self.bookkeeper.start()
+        server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_READ_AHEAD)
+        try:
+            await stop.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS):
+                    while self._workers:
+                        self._alone.clear()
+                        await self._alone.wait()
+        finally:
+            server.close()
+            await asyncio.to_thread(self.bookkeeper.close, 5.0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        worker = Worker(writer)
+        self._workers.add(worker)
+        try:
+            while True:
+                (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+                kind, values, lengths = read_head(await reader.readexactly(length))
+                blobs = [await reader.readexactly(size) for size in lengths]
+                await self._hear(worker, kind, values, blobs)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._workers.discard(worker)
+            self._alone.set()
+            writer.close()
+            for seconds in _INHERIT_AFTER:
+                asyncio.get_running_loop().call_later(seconds, self.bookkeeper.inherit)
+
+    async def _hear(self, worker: Worker, kind: str, values: tuple[Any, ...], blobs: list[bytes]) -> None:
+        if kind == "book":
+            packed, new, worker.in_flight, again = values
+            for booking in worker.unpacker.unpack(packed, new, blobs):
+                if again and await asyncio.to_thread(self._is_booked, booking):
+                    worker.send("done", [booking.ticket])
+                else:
+                    self.bookkeeper.adopt(booking, self._confirmations.expect(worker, booking.ticket))
+        elif kind == "ask":
+            number, accept, circuits = values
+            worker.send("answer", number, *await self.metrics.figures(orjson.loads(circuits), accept))
+        elif kind == "hello":
+            (worker.pid,) = values
+        elif kind == "count":
+            (self.bookkeeper.count,) = values
+
+    def _is_booked(self, booking: Booking) -> bool:
+        """Whether a keeper before this one had it written and could not say so any more."""
+        try:
+            return self._reader.has(booking.request_id, booking.started)
+        except NoLedger:
+            return False

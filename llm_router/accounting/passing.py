@@ -1,0 +1,191 @@
+"""Bookings on their way from a worker to the keeper: one frame of bytes for many, and back.
+
+A frame is its head's length, the head, and after it the large blobs as they are, so that a prompt of megabytes is
+never copied on a worker's event loop. Both ends are forks of one process: the head is `marshal`, the quickest form
+there is, which must never be read from anybody else.
+"""
+
+from __future__ import annotations
+
+import marshal
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+from llm_router.accounting.booking import Attempt, Booking, SideCost
+from llm_router.accounting.pricing import ModelInfo, Prices
+from llm_router.wire.usage import Usage
+
+LENGTH: Final = struct.Struct("<I")
+_ALOUD: Final = 32 * 1024
+_INFOS_MOST: Final = 1024
+
+Message = tuple[Any, ...]
+
+
+def frame(kind: str, *values: Any, blobs: Sequence[bytes] = ()) -> list[bytes]:
+    """The parts of one frame, to be written one after the other. Raises ValueError for what is no plain value."""
+    head = marshal.dumps((kind, values, [len(blob) for blob in blobs]))
+    return [LENGTH.pack(len(head)) + head, *blobs]
+
+
+def read_head(head: bytes) -> tuple[str, Message, list[int]]:
+    """Kind, values, and the lengths of the blobs that follow."""
+    kind, values, lengths = marshal.loads(head)  # noqa: S302 - written by `frame` in a process of ours
+    return kind, values, lengths
+
+
+class Packer:
+    """The sending side of one connection: what is known of a model travels once and is named by a number after that."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, tuple[int, ModelInfo]] = {}
+        self._next = 0
+        self._new: list[tuple[int, Message]] = []
+        self._blobs: list[bytes] = []
+
+    def pack(self, bookings: Sequence[Booking], *about: Any) -> list[bytes]:
+        """One frame `book` of bookings; `about` are further plain values. Raises ValueError for what cannot travel."""
+        packed = [self._pack(booking) for booking in bookings]
+        blobs, self._blobs = self._blobs, []
+        new, self._new = self._new, []
+        return frame("book", packed, new, *about, blobs=blobs)
+
+    def _pack(self, booking: Booking) -> Message:
+        return (
+            booking.request_id,
+            booking.started,
+            booking.category,
+            booking.mode,
+            booking.model,
+            booking.provider,
+            booking.stream,
+            booking.client,
+            [tuple(attempt) for attempt in booking.attempts],
+            booking.outcome,
+            booking.status,
+            booking.failure,
+            booking.first_byte_ms,
+            booking.total_ms,
+            self._stow(booking.request),
+            [self._stow(block) for block in booking.answer],
+            booking.answer_bytes,
+            booking.answer_is_stream,
+            _usage(booking.reported),
+            self._info(booking.price_info),
+            [self._side(side) for side in booking.side_costs],
+            booking.ticket,
+            booking.request_bytes,
+        )
+
+    def _side(self, side: SideCost) -> Message:
+        return (
+            side.kind,
+            side.model,
+            self._stow(side.request),
+            [self._stow(block) for block in side.answer],
+            side.answer_is_stream,
+            _usage(side.reported),
+            self._info(side.price_info),
+        )
+
+    def _stow(self, blob: bytes) -> bytes | int:
+        if len(blob) < _ALOUD:
+            return blob
+        self._blobs.append(blob)
+        return len(self._blobs) - 1
+
+    def _info(self, info: ModelInfo | None) -> int:
+        if info is None:
+            return -1
+        known = self._numbers.get(id(info))
+        if known is None:
+            if len(self._numbers) >= _INFOS_MOST:
+                self._numbers.clear()
+            # The object is kept with its number: another one must not get its address.
+            known = self._numbers[id(info)] = (self._next, info)
+            # Numbers come round again long after they were last meant.
+            self._next = (self._next + 1) % (4 * _INFOS_MOST)
+            self._new.append((known[0], _plain_info(info)))
+        return known[0]
+
+
+class Unpacker:
+    """The receiving side of one connection."""
+
+    def __init__(self) -> None:
+        self._infos: dict[int, ModelInfo | None] = {-1: None}
+
+    def unpack(
+        self, packed: Sequence[Message], new: Sequence[tuple[int, Message]], blobs: Sequence[bytes]
+    ) -> list[Booking]:
+        """The bookings of one frame."""
+        for number, plain in new:
+            self._infos[number] = _info(plain)
+        return [self._booking(values, blobs) for values in packed]
+
+    def _booking(self, values: Message, blobs: Sequence[bytes]) -> Booking:
+        request_id, started, category, mode, model, provider, stream, client = values[:8]
+        attempts, outcome, status, failure, first_byte_ms, total_ms = values[8:14]
+        request, answer, answer_bytes, is_stream, usage, info, sides, ticket, request_bytes = values[14:]
+        return Booking(
+            request_id,
+            started,
+            category,
+            mode,
+            model,
+            provider,
+            stream,
+            client,
+            tuple(Attempt(*attempt) for attempt in attempts),
+            outcome,
+            status,
+            failure,
+            first_byte_ms,
+            total_ms,
+            _fetch(request, blobs),
+            [_fetch(block, blobs) for block in answer],
+            answer_bytes,
+            is_stream,
+            None if usage is None else Usage(*usage),
+            self._infos[info],
+            tuple(self._side(side, blobs) for side in sides),
+            ticket,
+            request_bytes,
+        )
+
+    def _side(self, values: Message, blobs: Sequence[bytes]) -> SideCost:
+        kind, model, request, answer, is_stream, usage, info = values
+        blocks = [_fetch(block, blobs) for block in answer]
+        reported = None if usage is None else Usage(*usage)
+        return SideCost(kind, model, _fetch(request, blobs), blocks, is_stream, reported, self._infos[info])
+
+
+def _fetch(blob: bytes | int, blobs: Sequence[bytes]) -> bytes:
+    return blobs[blob] if isinstance(blob, int) else blob
+
+
+def _usage(usage: Usage | None) -> Message | None:
+    if usage is None:
+        return None
+    return (
+        usage.fresh_input,
+        usage.cache_read,
+        usage.cache_write,
+        usage.output,
+        usage.reasoning,
+        usage.cache_write_1h,
+        usage.provider_cost,
+    )
+
+
+def _plain_info(info: ModelInfo) -> Message:
+    return tuple(
+        tuple(getattr(value, name) for name in Prices.__slots__) if isinstance(value, Prices) else value
+        for value in (getattr(info, name) for name in ModelInfo.__slots__)
+    )
+
+
+def _info(plain: Message) -> ModelInfo:
+    values: list[Any] = [Prices(*value) if isinstance(value, tuple) else value for value in plain]
+    return ModelInfo(*values)

@@ -1,0 +1,273 @@
+"""A worker's side of the books: requests are noted on a board of its own and handed to the keeper when they close.
+
+Nothing waits for the keeper. What has not been confirmed is kept, and handed over again when the keeper was replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from llm_router.accounting.board import Board, Entry, all_entries
+from llm_router.accounting.booking import Booking
+from llm_router.accounting.ledger import QUEUED_BYTES, lighten
+from llm_router.accounting.passing import LENGTH, Packer, frame, read_head
+from llm_router.accounting.report import By, LedgerReader, NoLedger
+from llm_router.accounting.settle import CountMode
+from llm_router.errors import ApiError
+
+log = logging.getLogger(__name__)
+
+_LINGER: Final = 0.02
+_MOST_AT_ONCE: Final = 256
+_TELL_EVERY: Final = 0.25
+_AGAIN_AFTER: Final = 0.1
+_PATIENCE: Final = 5.0
+
+
+class RemoteBooks(asyncio.Protocol):
+    """Stands in for `Bookkeeper` in a worker. `address` is the keeper's socket; make it inside the running loop.
+
+    `enter` and `submit` belong to the event loop; `request`, `usage`, `pending_elsewhere` and `close` to other threads.
+    """
+
+    def __init__(self, folder: Path, address: str, count: CountMode) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._folder = folder
+        self._address = address
+        self._reader = LedgerReader(folder)
+        self._board = Board.create(folder)
+        self._open: dict[int, tuple[str, str, int]] = {}
+        self._entered = self._submitted = 0
+        self._unconfirmed: dict[int, tuple[Booking, int]] = {}
+        self._bytes = 0
+        self._fresh: list[Booking] = []
+        self._flush_at: asyncio.TimerHandle | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._packer = Packer()
+        self._received = bytearray()
+        self._numbers = itertools.count()
+        self._asked: dict[int, asyncio.Future[tuple[bytes, str]]] = {}
+        self._told = 0
+        self._count = count
+        self._closing = False
+        self._all_confirmed = threading.Event()
+        self._work: asyncio.Task[object] | None = None
+        self._connect()
+        self._tell()
+
+    def __repr__(self) -> str:
+        return f"<RemoteBooks in_flight={self.in_flight} unconfirmed={len(self._unconfirmed)}>"
+
+    # --- for the router ---------------------------------------------------------------------------------------------
+
+    def enter(self, request_id: str, started: float, *, client: str = "", category: str = "", model: str = "") -> int:
+        """Notes an admitted request; gives the ticket for its booking."""
+        self._entered = ticket = self._entered + 1
+        board = self._board
+        slot = -1 if board is None else board.enter(Entry(request_id, started, client, category, model))
+        self._open[ticket] = (request_id, client, slot)
+        return ticket
+
+    def submit(self, booking: Booking) -> None:
+        """Hands over a request that has closed. Never waits."""
+        size = booking.request_bytes + booking.answer_bytes
+        if self._bytes + size > QUEUED_BYTES:
+            size = lighten(booking)
+        self._bytes += size
+        self._submitted += 1
+        self._unconfirmed[booking.ticket] = (booking, size)
+        self._fresh.append(booking)
+        if self._flush_at is None:
+            self._flush_at = self._loop.call_later(_LINGER, self._flush)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were entered and have not closed."""
+        return self._entered - self._submitted
+
+    @property
+    def count(self) -> CountMode:
+        """Whether answers whose usage was reported are counted too."""
+        return self._count
+
+    @count.setter
+    def count(self, mode: CountMode) -> None:
+        self._count = mode
+        self._send(frame("count", mode))
+
+    def pending(self, request_id: str, client: str | None = None) -> bool:
+        """Whether a request of that id (and client, if given) is running here or not yet settled."""
+        return any(
+            known == request_id and (client is None or owner == client) for known, owner, _ in list(self._open.values())
+        )
+
+    def pending_elsewhere(self, request_id: str, client: str | None = None) -> bool:
+        """The same of any other worker. Reads the disk."""
+        return any(
+            entry.request_id == request_id and (client is None or entry.client == client)
+            for entry in all_entries(self._folder)
+        )
+
+    def request(self, request_id: str, client: str | None = None) -> dict[str, Any] | None:
+        """The newest record of a request id (of that client, if one is given), or None. Reads the disk."""
+        try:
+            return self._reader.request(request_id, client)
+        except NoLedger:
+            return None
+
+    def usage(self, by: By = "model", since: float | None = None, client: str | None = None) -> list[dict[str, Any]]:
+        """Sums from the ledger, see `LedgerReader.usage`. Reads the disk."""
+        try:
+            return self._reader.usage(by, since, client)
+        except NoLedger:
+            return []
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Waits until all is confirmed, then lets go of keeper and board; False if that took too long."""
+        end = time.monotonic() + timeout
+        self._loop.call_soon_threadsafe(self._begin_to_close)
+        confirmed = self._all_confirmed.wait(max(0.0, end - time.monotonic()))
+        self._loop.call_soon_threadsafe(self._end)
+        return confirmed
+
+    async def figures(self, circuits: dict[str, Any], accept: str | None = None) -> tuple[bytes, str]:
+        """The figures of all workers: JSON, or what `accept` asks for, with its type. Raises ApiError."""
+        number = next(self._numbers)
+        answer: asyncio.Future[tuple[bytes, str]] = self._loop.create_future()
+        self._asked[number] = answer
+        try:
+            self._flush()
+            self._send(frame("ask", number, accept, orjson.dumps(circuits)))
+            return await asyncio.wait_for(answer, _PATIENCE)
+        except TimeoutError:
+            message = "The process that keeps the figures does not answer; try again"
+            raise ApiError(503, message, "server_error", "no_figures", headers={"Retry-After": "1"}) from None
+        finally:
+            del self._asked[number]
+
+    # --- the connection ---------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self._work = self._loop.create_task(self._try_to_connect())
+
+    async def _try_to_connect(self) -> None:
+        while not self._closing or self._unconfirmed:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            try:
+                await self._loop.sock_connect(sock, self._address)
+                await self._loop.create_connection(lambda: self, sock=sock)
+                return
+            except OSError as error:
+                sock.close()
+                log.debug("the keeper cannot be reached: %s", error)
+            await asyncio.sleep(_AGAIN_AFTER)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Introduces itself, and hands over again what another keeper did not confirm."""
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+        self._packer = Packer()
+        self._received.clear()
+        self._send(frame("hello", os.getpid()))
+        self._send(frame("count", self._count))
+        fresh = {booking.ticket for booking in self._fresh}
+        again = [booking for ticket, (booking, _) in self._unconfirmed.items() if ticket not in fresh]
+        self._hand_over(again, again=True)
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The keeper died; there will be another."""
+        self._transport = None
+        if not self._closing or self._unconfirmed:
+            log.warning("the keeper of the books has gone; %d requests are not confirmed", len(self._unconfirmed))
+            self._connect()
+
+    def data_received(self, data: bytes) -> None:
+        """Confirmations and answers."""
+        received = self._received
+        received += data
+        start = 0
+        while len(received) - start >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(received, start)
+            end = start + LENGTH.size + length
+            if len(received) < end:
+                break
+            kind, values, _ = read_head(bytes(received[start + LENGTH.size : end]))
+            self._hear(kind, values)
+            start = end
+        del received[:start]
+
+    def _hear(self, kind: str, values: tuple[Any, ...]) -> None:
+        if kind == "done":
+            for ticket in values[0]:
+                self._confirmed(ticket)
+            if self._closing and not self._unconfirmed:
+                self._all_confirmed.set()
+        elif kind == "answer":
+            number, body, content_type = values
+            answer = self._asked.get(number)
+            if answer is not None and not answer.done():
+                answer.set_result((body, content_type))
+
+    def _confirmed(self, ticket: int) -> None:
+        _, size = self._unconfirmed.pop(ticket, (None, 0))
+        self._bytes -= size
+        _, _, slot = self._open.pop(ticket, ("", "", -1))
+        if slot >= 0 and self._board is not None:
+            self._board.clear(slot)
+
+    def _flush(self) -> None:
+        if self._flush_at is not None:
+            self._flush_at.cancel()
+            self._flush_at = None
+        if self._transport is not None and self._fresh:
+            fresh, self._fresh = self._fresh, []
+            self._hand_over(fresh, again=False)
+
+    def _hand_over(self, bookings: list[Booking], *, again: bool) -> None:
+        for start in range(0, len(bookings), _MOST_AT_ONCE):
+            part = bookings[start : start + _MOST_AT_ONCE]
+            try:
+                self._send(self._packer.pack(part, self.in_flight, again))
+            except ValueError:
+                log.exception("%d requests cannot be handed over; they stay on the board", len(part))
+
+    def _send(self, parts: list[bytes]) -> None:
+        if self._transport is not None:
+            self._transport.writelines(parts)
+
+    def _tell(self) -> None:
+        """Streams last: how many run is told now and then, also while none closes."""
+        if self._told != self.in_flight:
+            self._told = self.in_flight
+            self._send(self._packer.pack((), self.in_flight, False))
+        self._teller = self._loop.call_later(_TELL_EVERY, self._tell)
+
+    def _begin_to_close(self) -> None:
+        self._closing = True
+        self._flush()
+        if not self._unconfirmed:
+            self._all_confirmed.set()
+
+    def _end(self) -> None:
+        self._teller.cancel()
+        if self._work is not None:
+            self._work.cancel()
+        if self._transport is not None:
+            with contextlib.suppress(OSError):
+                self._transport.close()
+        if self._board is not None:
+            self._board.close()
+            self._board = None

@@ -1,0 +1,264 @@
+"""`state.sqlite3`: the rows that workers have in common, and the transactions on them.
+
+The file is the workers' common memory, not a store: the supervisor makes it anew at each start. So nothing is ever
+synced to the disk, a commit takes some tens of microseconds, and a file that a power cut has damaged is never read.
+Each change carries the number of its transaction, so that a worker can ask for what is newer than it has seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from llm_router.config.values import BreakerSettings
+from llm_router.routing.breaker import CIRCUITS_MOST, Circuits, Permit
+from llm_router.routing.shared import Change, Key, Row, RowCircuits, StayRow, cooldowns_between
+from llm_router.routing.sticky import CONVERSATIONS_MOST, IDLE_SECONDS
+
+STATE_NAME: Final = "state.sqlite3"
+_SCHEMA: Final = """
+CREATE TABLE clock (version INTEGER NOT NULL);
+INSERT INTO clock VALUES (0);
+CREATE TABLE circuits (
+    scope TEXT NOT NULL, name TEXT NOT NULL, failures INTEGER NOT NULL, until REAL NOT NULL, kind TEXT NOT NULL,
+    prober INTEGER NOT NULL, last_attempt REAL NOT NULL, gone INTEGER NOT NULL, version INTEGER NOT NULL,
+    PRIMARY KEY (scope, name)
+) WITHOUT ROWID;
+CREATE INDEX circuits_by_version ON circuits (version);
+CREATE TABLE stays (
+    key BLOB PRIMARY KEY, model TEXT NOT NULL, category TEXT NOT NULL, used REAL NOT NULL, version INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX stays_by_version ON stays (version);
+CREATE TABLE shares (
+    kind TEXT NOT NULL, name TEXT NOT NULL, worker INTEGER NOT NULL, amount INTEGER NOT NULL,
+    PRIMARY KEY (kind, name, worker)
+) WITHOUT ROWID;
+CREATE TABLE notices (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID"""
+_ROW: Final = "scope, name, failures, until, kind, prober, last_attempt, gone"
+# A commit takes microseconds; whoever finds the file locked for this long goes on alone.
+_PATIENCE: Final = 0.25
+
+
+def create(folder: Path, rows: Sequence[Row] = ()) -> None:
+    """Makes the file anew, 0600, with `rows` in it. No process may have it open. Raises OSError or sqlite3.Error."""
+    path = folder / STATE_NAME
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(f"{STATE_NAME}{suffix}").unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    os.close(descriptor)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.executemany(f"INSERT INTO circuits VALUES ({'?, ' * 8}0)", rows)  # noqa: S608 - constants
+
+
+class StateRows:
+    """One connection of one worker, for one thread. All methods raise sqlite3.Error."""
+
+    def __init__(self, folder: Path, worker: int, settings: Callable[[], BreakerSettings]) -> None:
+        self.worker = worker
+        self._settings = settings
+        self._tidied = -1
+        self._connection = sqlite3.connect(
+            f"file:{folder / STATE_NAME}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            timeout=_PATIENCE,
+            check_same_thread=False,
+        )
+        self._connection.execute("PRAGMA synchronous=OFF")
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, and nobody else meanwhile."""
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                execute("ROLLBACK")
+            raise
+
+    # --- news -------------------------------------------------------------------------------------------------------
+
+    def changes_elsewhere(self) -> int:
+        """A number that is another one once any other connection has changed anything. Costs next to nothing."""
+        (number,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(number)
+
+    def news(self, after: int) -> tuple[int, list[Row], list[StayRow]]:
+        """The newest transaction's number, and what was changed in those after `after`."""
+        execute = self._connection.execute
+        execute("BEGIN")
+        try:
+            (newest,) = execute("SELECT version FROM clock").fetchone()
+            rows = execute(f"SELECT {_ROW} FROM circuits WHERE version > ?", (after,)).fetchall()  # noqa: S608
+            stays = execute("SELECT key, model, category, used FROM stays WHERE version > ?", (after,)).fetchall()
+        finally:
+            execute("COMMIT")
+        return newest, [_row(row) for row in rows], [StayRow(*stay) for stay in stays]
+
+    def _next_version(self) -> int:
+        self._connection.execute("UPDATE clock SET version = version + 1")
+        (version,) = self._connection.execute("SELECT version FROM clock").fetchone()
+        return int(version)
+
+    # --- circuits ---------------------------------------------------------------------------------------------------
+
+    def apply(self, changes: Sequence[Change]) -> list[Row]:
+        """Lets changes happen to the common rows, inside a transaction; gives the rows that these are about."""
+        version = self._next_version()
+        touched: dict[Key, Row] = {}
+        for change in changes:
+            before = self._load(self._keys(change))
+            common = self._circuits(before)
+            change.apply(common)
+            for row in before:
+                after = common.row(row.key, row.prober)
+                touched[row.key] = after
+                if after != row:
+                    self._put(after, version)
+        return list(touched.values())
+
+    def claim(self, keys: tuple[Key, ...], ask: Callable[[Circuits], Permit | None]) -> tuple[Permit | None, list[Row]]:
+        """Lets `ask` decide about a probe on the common rows; gives its permit, and the rows as they are then."""
+        with self.transaction():
+            before = self._load(keys)
+            # Nobody asks for a probe that is his: what stands there as ours is about to be freed.
+            common = self._circuits(before, free_for=self.worker)
+            permit = ask(common)
+            if permit is None or not permit.probe:
+                return permit, before
+            version = self._next_version()
+            rows = [common.row(row.key, self.worker) for row in before]
+            for row in rows:
+                self._put(row, version)
+            return permit, rows
+
+    def release_probes(self) -> None:
+        """Frees what this worker's predecessor held, and the slots that it had taken."""
+        with self.transaction():
+            version = self._next_version()
+            self._connection.execute(
+                "UPDATE circuits SET prober = 0, version = ? WHERE prober = ?", (version, self.worker)
+            )
+            self._connection.execute("DELETE FROM shares WHERE kind = 'slot' AND worker = ?", (self.worker,))
+
+    def _keys(self, change: Change) -> tuple[Key, ...]:
+        if change.everything:
+            return tuple(self._connection.execute("SELECT scope, name FROM circuits"))
+        if change.cooldowns_of is None:
+            return change.keys
+        found = self._connection.execute(
+            "SELECT scope, name FROM circuits WHERE scope = 'cooldown' AND name >= ? AND name < ?",
+            cooldowns_between(change.cooldowns_of),
+        )
+        return (*change.keys, *found)
+
+    def _load(self, keys: Sequence[Key]) -> list[Row]:
+        rows = []
+        for scope, name in keys:
+            found = self._connection.execute(
+                f"SELECT {_ROW} FROM circuits WHERE scope = ? AND name = ?",  # noqa: S608 - a constant
+                (scope, name),
+            ).fetchone()
+            rows.append(Row(scope, name, gone=True) if found is None else _row(found))
+        return rows
+
+    def _circuits(self, rows: Sequence[Row], free_for: int = 0) -> RowCircuits:
+        common = RowCircuits(self._settings())
+        for row in rows:
+            common.take(row, free_for=free_for)
+        return common
+
+    def _put(self, row: Row, version: int) -> None:
+        self._connection.execute(f"INSERT OR REPLACE INTO circuits VALUES ({'?, ' * 8}?)", (*row, version))  # noqa: S608
+
+    # --- conversations ----------------------------------------------------------------------------------------------
+
+    def put_stays(self, stays: Sequence[StayRow]) -> None:
+        """Writes down where conversations stay, inside a transaction; what is newer already is left."""
+        version = self._next_version()
+        self._connection.executemany(
+            "INSERT INTO stays VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET model = excluded.model, "
+            "category = excluded.category, used = excluded.used, version = excluded.version "
+            "WHERE excluded.used >= used",
+            [(*stay, version) for stay in stays],
+        )
+
+    # --- shares: how much of something each worker has taken ----------------------------------------------------------
+
+    def shares(self, kind: str) -> dict[str, tuple[int, int]]:
+        """By name: what this worker has, and what the others have together."""
+        found = self._connection.execute(
+            "SELECT name, sum(amount * (worker = ?1)), sum(amount * (worker != ?1)) FROM shares WHERE kind = ?2 "
+            "GROUP BY name",
+            (self.worker, kind),
+        )
+        return {name: (own, others) for name, own, others in found}
+
+    def put_share(self, kind: str, name: str, amount: int) -> None:
+        """Writes down what this worker has."""
+        self._connection.execute("INSERT OR REPLACE INTO shares VALUES (?, ?, ?, ?)", (kind, name, self.worker, amount))
+
+    def take_share(self, kind: str, name: str, most: int) -> bool:
+        """One more of something for this worker, if all workers together have less than `most`."""
+        with self.transaction():
+            own, others = self.shares(kind).get(name, (0, 0))
+            if own + others >= most:
+                return False
+            self.put_share(kind, name, own + 1)
+        return True
+
+    def give_back(self, kind: str, name: str) -> None:
+        """One less of something for this worker."""
+        with self.transaction():
+            own, _ = self.shares(kind).get(name, (0, 0))
+            self.put_share(kind, name, max(0, own - 1))
+
+    # --- notices, and tidiness --------------------------------------------------------------------------------------
+
+    def announce(self, name: str) -> int:
+        """Lets every worker see that `name` has happened once more; gives how often by now."""
+        with self.transaction():
+            number = self.announced(name) + 1
+            self._connection.execute("INSERT OR REPLACE INTO notices VALUES (?, ?)", (name, number))
+        return number
+
+    def announced(self, name: str) -> int:
+        """How often `name` has happened."""
+        found = self._connection.execute("SELECT number FROM notices WHERE name = ?", (name,)).fetchone()
+        return int(found[0]) if found else 0
+
+    def tidy(self, now: float) -> None:
+        """Drops what nobody needs any more, so that the file stays small."""
+        execute = self._connection.execute
+        with self.transaction():
+            execute("DELETE FROM circuits WHERE scope IN ('cooldown', 'account') AND until < ?", (now,))
+            # Every worker has seen by now what had gone at the last tidying.
+            execute("DELETE FROM circuits WHERE gone AND version <= ?", (self._tidied,))
+            (self._tidied,) = execute("SELECT version FROM clock").fetchone()
+            execute("DELETE FROM stays WHERE used < ?", (now - IDLE_SECONDS,))
+            for table, most in (("circuits", CIRCUITS_MOST), ("stays", CONVERSATIONS_MOST)):
+                execute(
+                    f"DELETE FROM {table} WHERE version <= coalesce("  # noqa: S608 - constants
+                    f"(SELECT version FROM {table} ORDER BY version DESC LIMIT 1 OFFSET ?), -1)",
+                    (2 * most,),
+                )
+
+
+def _row(found: tuple[Any, ...]) -> Row:
+    scope, name, failures, until, kind, prober, last_attempt, gone = found
+    return Row(scope, name, failures, until, kind, prober, last_attempt, bool(gone))

@@ -1,0 +1,255 @@
+"""One worker's part in what all workers share: its memory of it, and the thread that keeps up with the others.
+
+Changes go to the common file (`shared_rows`), and news from it come back, several times a second. Only what must be
+exact is asked for on the event loop, in a transaction: the probe of a half-open circuit, a hedge, a provider's slot.
+Where the file cannot be used any more, that is told once and each worker goes on alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from llm_router.config.values import BreakerSettings
+from llm_router.proxy.parts import HedgeBudget
+from llm_router.proxy.shared_rows import StateRows
+from llm_router.routing.breaker import Circuits, Permit
+from llm_router.routing.shared import Change, Key, Row, SharedCircuits, SharedConversations, StayRow
+
+log = logging.getLogger("llm_router")
+
+RELOAD: Final = "reload"
+_LOOK_EVERY: Final = 0.2
+_LINGER: Final = 0.01
+_TIDY_EVERY: Final = 30.0
+_SLOT_AGAIN_AFTER: Final = 0.03
+
+
+class SharedState:
+    """Makes the shared stand-ins for what a router has in memory. Make it inside the running loop, then `start`.
+
+    `worker` counts from 1; `when_heard` is called on the loop when circuits may have changed, `when_told` when another
+    worker announced that the configuration is to be read again. Raises sqlite3.Error where the file cannot be opened.
+    """
+
+    def __init__(self, folder: Path, worker: int, settings: BreakerSettings) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._worker = worker
+        self._changes: deque[Change] = deque()
+        self._stays: deque[StayRow] = deque()
+        self._wake = threading.Event()
+        self._closing = False
+        self._in_trouble = False
+        self.circuits = SharedCircuits(settings, self._note_change, self._claim)
+        self.conversations = SharedConversations(self._note_stay)
+        # One connection for each thread: SQLite lets them wait for each other as it does other processes.
+        self.rows = StateRows(folder, worker, lambda: self.circuits.settings)
+        self._thread_rows = StateRows(folder, worker, lambda: self.circuits.settings)
+        self.hedges = SharedHedges(self)
+        self.when_heard: Callable[[], object] = bool
+        self.when_told: Callable[[], object] = bool
+        self._seen = -1
+        self._elsewhere = -1
+        self._announced = 0
+        self._thread = threading.Thread(target=self._run, name="shared state", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<SharedState worker={self._worker} waiting={len(self._changes) + len(self._stays)}>"
+
+    def start(self) -> None:
+        """Takes over what the others know, frees what a predecessor held, and begins to keep up. A few milliseconds."""
+        self.rows.release_probes()
+        self._announced = self.rows.announced(RELOAD)
+        self._seen, rows, stays = self.rows.news(-1)
+        self._hear(rows, [], stays)
+        self.hedges.load()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Passes on what is left and ends the thread. May take a moment."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(2.0)
+        self.rows.close()
+
+    def slot(self, provider: str, limit: int) -> SharedSlot:
+        """What bounds the concurrent requests of a provider over all workers."""
+        return SharedSlot(self, provider, limit)
+
+    def announce_reload(self) -> None:
+        """Lets the other workers read the configuration again within a second."""
+        with self.bearing():
+            self._announced = self.rows.announce(RELOAD)
+
+    def bearing(self) -> _Bearing:
+        """Whatever happens to the file inside: it is told once, and the router goes on."""
+        return _Bearing(self._judge)
+
+    def _judge(self, error: sqlite3.Error | None) -> None:
+        if error is not None and not self._in_trouble:
+            log.error("the workers' common state cannot be used (%s): worker %d goes on alone", error, self._worker)
+        elif error is None and self._in_trouble:
+            log.warning("the workers' common state can be used again by worker %d", self._worker)
+        self._in_trouble = error is not None
+
+    # --- on the event loop --------------------------------------------------------------------------------------------
+
+    def _note_change(self, change: Change) -> None:
+        self._changes.append(change)
+        self._wake.set()
+
+    def _note_stay(self, stay: StayRow) -> None:
+        self._stays.append(stay)
+        self._wake.set()
+
+    def _claim(
+        self, keys: tuple[Key, ...], ask: Callable[[Circuits], Permit | None]
+    ) -> tuple[Permit | None, list[Row]] | None:
+        with self.bearing():
+            return self.rows.claim(keys, ask)
+        return None
+
+    def _hear(self, rows: list[Row], saved: list[Change], stays: list[StayRow]) -> None:
+        self.conversations.hear(stays)
+        if rows or saved:
+            self.circuits.hear(rows, saved)
+            self.when_heard()
+
+    # --- in the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        tidy_at = time.monotonic() + _TIDY_EVERY
+        while not self._closing:
+            if self._wake.wait(_LOOK_EVERY):
+                # What happens within the next moment goes into the same transaction.
+                time.sleep(_LINGER)
+                self._wake.clear()
+            self._round()
+            if self._worker == 1 and time.monotonic() > tidy_at:
+                tidy_at = time.monotonic() + _TIDY_EVERY
+                with self.bearing():
+                    self._thread_rows.tidy(time.time())
+        self._round()
+        self._thread_rows.close()
+
+    def _round(self) -> None:
+        changes = [self._changes.popleft() for _ in range(len(self._changes))]
+        stays = [self._stays.popleft() for _ in range(len(self._stays))]
+        touched: list[Row] = []
+        rows: list[Row] = []
+        heard: list[StayRow] = []
+        with self.bearing():
+            if changes or stays:
+                with self._thread_rows.transaction():
+                    touched = self._thread_rows.apply(changes) if changes else []
+                    if stays:
+                        self._thread_rows.put_stays(stays)
+            self.hedges.share(self._thread_rows)
+            elsewhere = self._thread_rows.changes_elsewhere()
+            if elsewhere != self._elsewhere:
+                self._elsewhere = elsewhere
+                self._seen, rows, heard = self._thread_rows.news(self._seen)
+                self.hedges.learn(self._thread_rows)
+                self._look_for_notices()
+        if changes or rows or heard:
+            self._on_loop(self._hear, [*touched, *rows], changes, heard)
+
+    def _look_for_notices(self) -> None:
+        announced = self._thread_rows.announced(RELOAD)
+        if announced > self._announced:
+            self._announced = announced
+            self._on_loop(self.when_told)
+
+    def _on_loop(self, call: Callable[..., object], *values: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(call, *values)
+
+
+class _Bearing:
+    """Bears errors of SQLite: what follows them inside the block is left out."""
+
+    def __init__(self, judge: Callable[[sqlite3.Error | None], None]) -> None:
+        self._judge = judge
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if error is None or isinstance(error, sqlite3.Error):
+            self._judge(error)
+            return True
+        return False
+
+
+class SharedHedges(HedgeBudget):
+    """Hedges as a share of the requests of all workers. Requests are added up within a second, hedges exactly."""
+
+    def __init__(self, state: SharedState) -> None:
+        super().__init__()
+        self._state = state
+        self._elsewhere: dict[str, int] = {}
+        self._shared: dict[str, int] = {}
+
+    def load(self) -> None:
+        """Takes over what this worker's predecessor counted."""
+        self._requests = {name: own for name, (own, _) in self._state.rows.shares("request").items()}
+        self._shared = dict(self._requests)
+        self.learn(self._state.rows)
+
+    def take(self, category: str, share: float) -> bool:
+        """Whether one more hedge keeps within `share`; it is counted then."""
+        requests = self._requests.get(category, 0) + self._elsewhere.get(category, 0)
+        most = int(max(1.0, share * requests))
+        with self._state.bearing():
+            return self._state.rows.take_share("hedge", category, most)
+        return super().take(category, share)
+
+    def share(self, rows: StateRows) -> None:
+        """Tells the others how many requests there were here."""
+        for name, amount in list(self._requests.items()):
+            if self._shared.get(name) != amount:
+                self._shared[name] = amount
+                rows.put_share("request", name, amount)
+
+    def learn(self, rows: StateRows) -> None:
+        """How many requests there were elsewhere."""
+        self._elsewhere = {name: others for name, (_, others) in rows.shares("request").items()}
+
+
+class SharedSlot:
+    """A provider's `max_concurrency` over all workers, as a semaphore that is polled while others hold it."""
+
+    def __init__(self, state: SharedState, provider: str, limit: int) -> None:
+        self._state = state
+        self._provider = provider
+        self._limit = limit
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    async def acquire(self) -> bool:
+        """Waits for a slot; first come, first served within this worker."""
+        async with self._turn:
+            while not self._take():
+                self._freed.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._freed.wait(), _SLOT_AGAIN_AFTER)
+        return True
+
+    def release(self) -> None:
+        """Gives the slot back."""
+        with self._state.bearing():
+            self._state.rows.give_back("slot", self._provider)
+        self._freed.set()
+
+    def _take(self) -> bool:
+        with self._state.bearing():
+            return self._state.rows.take_share("slot", self._provider, self._limit)
+        return True
