@@ -99,9 +99,8 @@ class Attempt:
         try:
             if not 200 <= response.status < 300:
                 raise AttemptFailed(await self._refusal(response))
-            translator = self.adapter.translator(self.chat, self.target) if self.chat.stream else None
             if self.chat.stream and not _is_whole(response):
-                return await self._stream(response, translator)
+                return await self._stream(response, self.adapter.translator(self.chat, self.target))
             return await self._whole(response)
         except BaseException:
             response.close()
@@ -146,6 +145,10 @@ class Attempt:
             message = "the provider answered 200 with a web page"
             raise AttemptFailed(Failure(FailureKind.INVALID_RESPONSE, message, response.status))
         body = await response.read(WHOLE_BODY_BYTES)
+        if not body.strip():
+            raise AttemptFailed(
+                Failure(FailureKind.EMPTY_COMPLETION, "the provider answered with nothing", response.status)
+            )
         completion = self.adapter.completion(self.chat, self.target, body)
         parsed = completion.parsed
         if parsed is None:

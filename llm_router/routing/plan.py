@@ -40,6 +40,10 @@ class Obstacle(StrEnum):
     MISFIT = "misfit"
 
 
+def _no_cost(info: ModelInfo | None, tokens: int, output: int) -> float | None:
+    return None
+
+
 class Candidate(NamedTuple):
     """A model that may be tried. `model` is the full id, `upstream_model` the provider's own.
 
@@ -51,9 +55,9 @@ class Candidate(NamedTuple):
     upstream_model: str
     info: ModelInfo | None
     accounts: tuple[str, ...]
-    cost: Cost
     estimated_tokens: int = 0
     estimated_output: int = 0
+    cost: Cost = _no_cost
 
     @property
     def estimated_cost(self) -> float | None:
@@ -166,11 +170,11 @@ def _candidate(model: str, needs: Needs, world: World) -> Candidate:
     if known is None:
         name, upstream_model = split_model(model)
         provider = world.providers[name]
-        known = Candidate(model, provider, upstream_model, world.info(model), world.accounts(provider), world.cost)
+        known = Candidate(model, provider, upstream_model, world.info(model), world.accounts(provider))
         if len(world.known) >= _KNOWN_MOST:  # explicit models come from clients
             world.known.clear()
         world.known[model] = known
-    return Candidate(*known[:6], needs.tokens, needs.output)
+    return Candidate(*known[:5], needs.tokens, needs.output, world.cost)
 
 
 def _obstacle(

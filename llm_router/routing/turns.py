@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from llm_router.routing.wrappers import own_words
 
 EARLIER = 4  # earlier user texts kept for short follow-ups
-_FIRST = 4_000  # characters of the first user text kept as a mark of the conversation
 _LOOKBACK = 64  # messages that are searched for earlier user texts; agent loops are long
 _TEXT_TYPES = ("text", "input_text", None)
 _IMAGE_TYPES = ("image_url", "image", "input_image")
@@ -29,30 +29,14 @@ class Turns:
 
     latest: str = ""
     earlier: tuple[str, ...] = ()
-    first_user: str = ""
-    has_images: bool = False
     in_tool_loop: bool = False
-    assistant_seen: bool = False
 
 
 def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
     """Find the person's words in the messages of a chat request (oldest first)."""
     known = [message for message in messages if type(message) is dict or isinstance(message, Mapping)]
-    said = _said(known)
-    latest = next(said, "")
-    earlier: list[str] = []
-    for text in said:
-        if len(earlier) == EARLIER:
-            break
-        earlier.append(text)
-    return Turns(
-        latest=latest,
-        earlier=tuple(earlier),
-        first_user=_first_user(known),
-        has_images=any(_has_image(content) for m in known if isinstance(content := m.get("content"), list)),
-        in_tool_loop=_in_tool_loop(known),
-        assistant_seen="assistant" in [message.get("role") for message in known],
-    )
+    said = list(islice(_said(known), EARLIER + 1))
+    return Turns(said[0] if said else "", tuple(said[1:]), _in_tool_loop(known))
 
 
 def message_text(content: object) -> str:
@@ -69,7 +53,7 @@ def message_text(content: object) -> str:
 def _said(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """User texts that say something, newest first; the raw last text where no message has words of its own."""
     found = False
-    for message in reversed(messages[-_LOOKBACK:]):
+    for message in islice(reversed(messages), _LOOKBACK):
         if message.get("role") == "user" and (text := message_text(message.get("content"))):
             found = True
             yield text
@@ -91,13 +75,6 @@ def _raw(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _last_part(content: object) -> str:
     parts = content if isinstance(content, list) else []
     return next((text for part in reversed(parts) if (text := _part_text(part))), "")
-
-
-def _first_user(messages: Sequence[Mapping[str, Any]]) -> str:
-    for message in messages:
-        if message.get("role") == "user" and (text := message_text(message.get("content"))):
-            return text[:_FIRST]
-    return ""
 
 
 def _part_text(part: object) -> str:

@@ -86,7 +86,8 @@ class ChatRequest:
         if raw.find(b'"model"', at + 1) < 0 and (b"\\u00" not in raw or not _ESCAPED_MODEL_KEY.search(raw)):
             found = _MODEL_FIELD.match(raw, at)
             if at >= 0 and found and orjson.loads(found[1]) == self.model:
-                return raw[: found.start(1)] + orjson.dumps(model) + raw[found.end(1) :]
+                start, end = found.span(1)
+                return b"".join((raw[:start], orjson.dumps(model), memoryview(raw)[end:]))
         return dump({**self.body, "model": model})
 
 

@@ -52,11 +52,18 @@ class Client:
 
     def __init__(self) -> None:
         self.sent = b""
+        self.ended = False
         self.full = False
         self.readable = asyncio.Event()
 
     def write(self, data: bytes) -> None:
         """Takes the bytes."""
+        self.sent += data
+
+    def end(self, data: bytes) -> None:
+        """Takes the last bytes; nothing may follow."""
+        assert not self.ended
+        self.ended = True
         self.sent += data
 
     async def drain(self) -> None:

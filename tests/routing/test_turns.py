@@ -35,7 +35,7 @@ def openclaw(text: str, *more: dict[str, Any]) -> list[dict[str, Any]]:
 def test_openclaw_words_are_found() -> None:
     """The stamp, the runtime line and the internal context of OpenClaw are not the person's words."""
     turns = read_turns(openclaw("Write a poem about rain"))
-    assert turns == Turns(latest="Write a poem about rain", first_user="Write a poem about rain")
+    assert turns == Turns(latest="Write a poem about rain")
 
 
 def test_openclaw_tool_loop() -> None:
@@ -50,7 +50,6 @@ def test_openclaw_tool_loop() -> None:
     )
     assert turns.latest == "Fix the failing test"
     assert turns.in_tool_loop
-    assert turns.assistant_seen
 
 
 def test_openclaw_retry_keeps_the_words() -> None:
@@ -133,7 +132,6 @@ def test_last_text_part_speaks() -> None:
         ]
     )
     assert turns.latest == "What is on this picture?"
-    assert turns.has_images
 
 
 def test_earlier_texts_come_newest_first_and_bounded() -> None:
@@ -144,7 +142,6 @@ def test_earlier_texts_come_newest_first_and_bounded() -> None:
     turns = read_turns(messages[:-1])
     assert turns.latest == "question 9"
     assert turns.earlier == tuple(f"question {n}" for n in range(8, 8 - EARLIER, -1))
-    assert turns.first_user == "question 0"
     assert not turns.in_tool_loop
 
 

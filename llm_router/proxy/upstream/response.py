@@ -111,6 +111,10 @@ class UpstreamResponse:
 
         Being cancelled closes the connection.
         """
+        if self._over and self._error is None and self._inflater is None and self._backlog_size <= limit:
+            body = b"".join(self._backlog)  # it came together with the head, as most do
+            self._let_go()
+            return body
         collector = _Collector(self, limit, self._loop.create_future())
         self.attach(collector)
         try:

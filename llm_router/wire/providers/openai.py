@@ -23,6 +23,9 @@ from llm_router.wire.providers.reasoning import has_packed_thinking, without_pac
 # Families whose every member refuses max_tokens, for models younger than the price table.
 _REASONING_NAMES = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)")
 
+_OPENROUTER_FIELDS = frozenset(OPENROUTER_FIELDS)
+_KNOWN_MOST = 1024
+
 Changes = dict[str, Any]  # field -> new value; REMOVED takes the field out
 REMOVED: Any = object()
 
@@ -33,6 +36,8 @@ class OpenAIShaped:
     def __init__(self, kind: str) -> None:
         self._adapt: Callable[[ChatRequest, Target], Changes] = _ADAPTATIONS.get(kind, _adapt_other)
         self._kind = kind
+        # Address and headers by target; the target is kept, so that its id stays its own.
+        self._known: dict[int, tuple[Target, str, dict[str, str]]] = {}
 
     def __repr__(self) -> str:
         return f"<OpenAIShaped {self._kind}>"
@@ -43,9 +48,12 @@ class OpenAIShaped:
 
     def call(self, chat: ChatRequest, target: Target) -> UpstreamCall:
         """The client's request with `model` replaced and the few documented changes."""
-        return UpstreamCall(
-            url=chat_url(target, self._kind), headers=self._headers(target), body=self._body(chat, target)
-        )
+        known = self._known.get(id(target))
+        if known is None:
+            if len(self._known) >= _KNOWN_MOST:
+                self._known.clear()
+            known = self._known[id(target)] = (target, chat_url(target, self._kind), self._headers(target))
+        return UpstreamCall(known[1], known[2], self._body(chat, target))
 
     def _body(self, chat: ChatRequest, target: Target) -> bytes:
         if self._kind == "google":
@@ -103,7 +111,9 @@ def chat_url(target: Target, kind: str) -> str:
 
 
 def _adapt_openai(chat: ChatRequest, target: Target) -> Changes:
-    changes: Changes = {name: REMOVED for name in OPENROUTER_FIELDS if name in chat.body}
+    changes: Changes = {}
+    if not _OPENROUTER_FIELDS.isdisjoint(chat.body):
+        changes = {name: REMOVED for name in OPENROUTER_FIELDS if name in chat.body}
     if "max_tokens" in chat.body and _is_reasoning(target):
         changes["max_tokens"] = REMOVED
         changes["max_completion_tokens"] = chat.body.get("max_completion_tokens", chat.body["max_tokens"])

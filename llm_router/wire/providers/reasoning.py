@@ -14,6 +14,7 @@ import orjson
 
 # Entries of ours are told from a provider's own by this mark; other providers see an entry of unknown format.
 _MARK = "anthropic:"
+_PACKED = f'"{_MARK}['.encode()
 _GOOGLE_FORMAT = "google-gemini-v1"
 
 
@@ -42,7 +43,7 @@ def thinking_blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def has_packed_thinking(raw: bytes) -> bool:
     """Whether a request's bytes look as if they held an entry of ours; a cheap look before the careful one."""
-    return b'"' + _MARK.encode() + b"[" in raw
+    return _PACKED in raw
 
 
 def without_packed_thinking(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
