@@ -13,6 +13,11 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict, istr
 
 from llm_router.errors import ApiError
+from llm_router.proxy.exchange import NONE, ROUTER_HEADERS
+
+CHAT_PATHS: Final = ("/v1/chat/completions", "/chat/completions")
+# For chat answers that were refused before anything was decided.
+UNDECIDED: Final = {**dict.fromkeys(ROUTER_HEADERS, NONE), "x-router-attempts": "0"}
 
 SERVER_NAME: Final = "llm-router"
 REQUEST_ID: Final = web.RequestKey("request_id", str)

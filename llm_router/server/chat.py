@@ -17,8 +17,16 @@ from multidict import istr
 
 from llm_router.errors import ApiError
 from llm_router.proxy.dispatch import Router
-from llm_router.proxy.exchange import NONE, ROUTER_HEADERS, Caller
-from llm_router.server.answers import EXTRA_HEADERS, X_REQUEST_ID, json_answer, request_id, sane_id
+from llm_router.proxy.exchange import Caller
+from llm_router.server.answers import (
+    CHAT_PATHS,
+    EXTRA_HEADERS,
+    UNDECIDED,
+    X_REQUEST_ID,
+    json_answer,
+    request_id,
+    sane_id,
+)
 from llm_router.server.bodies import read_body, read_on
 from llm_router.server.connections import Connection
 from llm_router.server.guard import Guard, client_of
@@ -28,9 +36,7 @@ from llm_router.server.rules import Facts, Identity
 from llm_router.server.sending import Sender
 from llm_router.wire.chat import parse_chat
 
-CHAT_PATHS = ("/v1/chat/completions", "/chat/completions")
-# For answers that were refused before anything was decided.
-UNDECIDED = {**dict.fromkeys(ROUTER_HEADERS, NONE), "x-router-attempts": "0"}
+__all__ = ["CHAT_PATHS", "DirectChat", "caller_in", "chat"]
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from multidict import istr
 
 from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError
-from llm_router.server.answers import EXTRA_HEADERS, Handler, answer_errors, error_answer
+from llm_router.server.answers import CHAT_PATHS, EXTRA_HEADERS, UNDECIDED, Handler, answer_errors, error_answer
 from llm_router.server.rules import ANONYMOUS, Facts, Identity, Rules
 
 IDENTITY: Final = web.RequestKey("identity", Identity)
@@ -46,6 +46,8 @@ def make_guard(snapshot: Callable[[], Snapshot]) -> Middleware:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         verdict = judge(facts_of(request))
         if isinstance(verdict, ApiError):
+            if request.path in CHAT_PATHS:
+                verdict.headers = {**UNDECIDED, **verdict.headers}
             return error_answer(verdict)
         request[IDENTITY] = verdict
         if verdict.cors:
