@@ -64,7 +64,7 @@ class Tried:
 
 
 def is_blameless(failure: Failure, explains_empty: bool) -> bool:
-    """Whether the circuit must not hear of it: the request itself explains an empty answer."""
+    """Whether the circuit must not hear of it: the request itself explains an empty `stop` (no other emptiness)."""
     return failure.kind is FailureKind.EMPTY_COMPLETION and explains_empty
 
 

@@ -1,0 +1,99 @@
+"""Promises 2 and 5 and the answers' heads: what counts as nothing, what every chat answer carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import Desk
+from tests.support.chunks import DONE, completion, finish, role, usage
+from tests.support.client import Connection, chat_body, request_bytes
+from tests.support.upstream import healthy, reply, stream
+
+ROUTER_HEADERS = ("category", "mode", "model", "provider", "attempts")
+
+NOTHING = {
+    "no bytes as JSON": reply(200, b""),
+    "no bytes as a stream": reply(200, b"", content_type="text/event-stream"),
+    "blanks": reply(200, b" \n"),
+    "204": reply(204, b""),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_answer_of_no_bytes_is_called_empty(desk: Desk, name: str, streamed: bool) -> None:
+    """A 2xx that holds nothing fails over with the kind `empty_completion`, streamed or not."""
+    desk.up["groq"].script = NOTHING[name]
+    got = await desk.chat("router/pair", streamed)
+    assert (got.status, got.header("x-router-model"), got.header("x-router-attempts")) == (200, "openai/second", "2")
+    first, second = (await desk.record(got))["attempts"]
+    assert (first["kind"], second["kind"]) == ("empty_completion", "ok")
+
+
+@pytest.mark.parametrize(
+    "events", [[DONE], [role(), DONE], [role()], [usage(), DONE]], ids=["done", "role done", "role", "usage"]
+)
+async def test_a_stream_without_meaning_is_called_empty(desk: Desk, events: list[bytes]) -> None:
+    """A stream that ends without content, reason to stop or error is `empty_completion` and fails over."""
+    desk.up["groq"].script = stream(events)
+    got = await desk.chat("router/pair", True)
+    assert got.header("x-router-model") == "openai/second"
+    assert (await desk.record(got))["attempts"][0]["kind"] == "empty_completion"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_only_an_empty_stop_is_explained_by_the_request(desk: Desk, streamed: bool) -> None:
+    """Few output tokens excuse an empty `stop`, not an answer of no bytes: that one counts for the circuit."""
+    nothing = stream([DONE]) if streamed else reply(200, b"")
+    empty_stop = stream([role(), finish(), DONE]) if streamed else reply(200, completion(""))
+    for script, opens in ((empty_stop, False), (nothing, True)):
+        await desk.reset()
+        desk.up["groq"].script = script
+        for _ in range(3):
+            await desk.chat("router/pair", streamed, max_tokens=5)
+        report = (await desk.ask("GET", "/circuit-breaker")).json()
+        assert ("groq/first" in report["open_circuits"]) is opens
+
+
+REFUSED: dict[str, tuple[str, Any, dict[str, str | None], int]] = {
+    "unknown category": ("POST", chat_body("router/nosuch"), {}, 404),
+    "unknown provider": ("POST", chat_body("nosuch/model"), {}, 404),
+    "no model": ("POST", {"messages": []}, {}, 400),
+    "no JSON": ("POST", b"{", {}, 400),
+    "a foreign origin": ("POST", chat_body(), {"Origin": "https://evil.example"}, 403),
+    "a foreign host": ("POST", chat_body(), {"Host": "evil.example"}, 403),
+    "a form of a page": ("POST", chat_body(), {"Sec-Fetch-Site": "same-origin", "Content-Type": "text/plain"}, 415),
+    "packed": ("POST", chat_body(), {"Content-Encoding": "gzip"}, 415),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
+async def test_refused_chats_carry_the_headers_too(desk: Desk, name: str, path: str) -> None:
+    """Every chat answer says what happened, also one that was refused before anything was decided."""
+    method, body, headers, status = REFUSED[name]
+    got = await desk.ask(method, path, body, headers={"x-request-id": "mine-1", **headers})
+    assert got.status == status
+    assert got.header("x-request-id") == "mine-1"
+    for header in ROUTER_HEADERS:
+        assert got.header(f"x-router-{header}"), header
+    assert got.header("x-router-attempts") == "0"
+    assert set(got.error) >= {"message", "type", "param", "code"}
+    assert got.body.endswith(b"}\n")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_http_1_0_with_keep_alive_gets_an_end(desk: Desk, streamed: bool) -> None:
+    """A client of HTTP/1.0 that offers to keep the connection still learns where the answer ends."""
+    desk.up["groq"].script = healthy
+    connection = await Connection.open(desk.router.port)
+    try:
+        body = chat_body("router/code", streamed)
+        await connection.send(request_bytes(body=body, headers={"Connection": "keep-alive"}, version="1.0"))
+        got = await connection.answer(5)
+    finally:
+        connection.close()
+    assert (got.status, got.ended) == (200, "whole")
+    assert "upstream" in got.text
