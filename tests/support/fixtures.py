@@ -12,16 +12,19 @@ from typing import Any
 import pytest
 
 from tests.support.client import Answer
-from tests.support.router import RouterProcess, chains, free_port
+from tests.support.router import RouterProcess, chains, keep_port
 from tests.support.upstream import Upstream, healthy
 
 Launch = Callable[..., Awaitable[RouterProcess]]
 
 
 @pytest.fixture(scope="session")
-def ports() -> dict[str, int]:
+def ports() -> Iterator[dict[str, int]]:
     """The ports of the upstreams a, b and c, the same for the whole session."""
-    return {name: free_port() for name in "abc"}
+    kept = {name: keep_port() for name in "abc"}
+    yield {name: sock.getsockname()[1] for name, sock in kept.items()}
+    for sock in kept.values():
+        sock.close()
 
 
 @pytest.fixture(scope="session")

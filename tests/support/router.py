@@ -37,16 +37,31 @@ CHAINS = {
 
 
 def free_port() -> int:
-    """A port that nobody uses and that the kernel does not hand out to outgoing connections."""
+    """A port that nobody uses or keeps, and that the kernel does not hand out to outgoing connections."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
+
+
+def keep_port() -> socket.socket:
+    """A free port that stays ours while nobody listens on it: other runs of the suite choose ports too.
+
+    A listener with SO_REUSEADDR may join the socket that is returned; connections are refused until then.
+    """
+    while True:
+        kept = socket.socket()
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            kept.bind(("127.0.0.1", free_port()))
+        except OSError:
+            kept.close()
+            continue
+        return kept
 
 
 def chains(ports: Mapping[str, int], models: Mapping[str, list[str]] | None = None, **more: Any) -> dict[str, Any]:
