@@ -37,12 +37,13 @@ WEIGHTS = {"single": 1.0, "weak": 0.25, "agent-real": 1.0, "paste": 1.0}  # kind
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One text to learn from; `family` are the sources that are left out together."""
+    """One text to learn from; `family` are the sources that are left out together, `clear` has one right label."""
 
     text: str
     label: str
     family: str
     weight: float
+    clear: bool = True
 
 
 def open_rows(path: Path) -> Iterator[Row]:
@@ -53,7 +54,7 @@ def open_rows(path: Path) -> Iterator[Row]:
             continue
         turns = read_turns(row["request"]["messages"])
         weight = WEIGHTS[row["kind"]] * (0.5 if row["accept"] else 1.0)
-        yield Row(turns.latest, row["label"], re.split(r"[-_]", row["source"])[0], weight)
+        yield Row(turns.latest, row["label"], re.split(r"[-_]", row["source"])[0], weight, not row["accept"])
 
 
 def own_rows() -> Iterator[Row]:
@@ -178,20 +179,41 @@ def main() -> None:
 
 
 def report(data: Table, rows: Sequence[Row], c: float, folds: int) -> float:
-    """Print accuracy by family where the family was left out; give the temperature."""
+    """Print how right models are about families that they have not seen; give the temperature."""
     scores = scores_out_of_source(data, rows, c, folds)
     truth = np.array([CLASSES.index(row.label) for row in rows])
-    right = scores.argmax(axis=1) == truth
-    for family in sorted({row.family for row in rows if not row.family.startswith("own-")}):
-        here = np.array([row.family == family for row in rows])
-        print(f"  {family:24s} n={here.sum():5d} {100 * right[here].mean():5.1f}%")
     weights = balance(rows) * np.array([row.family != "own-followups" for row in rows])
     temperature = temperature_of(scores, truth, weights)
-    print(
-        f"folds by source: {100 * right.mean():.1f}%, "
-        f"balanced {100 * np.average(right, weights=weights):.1f}%, T={temperature:.2f}"
-    )
+    clear = np.array([row.clear and not row.family.startswith("own-") for row in rows])
+    right = scores.argmax(axis=1) == truth
+    for family in sorted({row.family for row, is_clear in zip(rows, clear, strict=True) if is_clear}):
+        here = clear & np.array([row.family == family for row in rows])
+        print(f"  {family:16s} n={here.sum():5d} {100 * right[here].mean():5.1f}%")
+    print(f"open sources, left out: {measures(scores[clear] / temperature, truth[clear])}")
+    own = np.array([row.family.startswith("own-") and row.family != "own-followups" for row in rows])
+    print(f"own prompts, left out: {measures(scores[own] / temperature, truth[own])}")
+    print(f"temperature {temperature:.2f}")
     return temperature
+
+
+def measures(scores: np.ndarray, truth: np.ndarray) -> str:
+    """Accuracy, F1 by class, calibration."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    guess, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    right = guess == truth
+    f1 = []
+    for number, name in enumerate(CLASSES):
+        hits = ((guess == number) & (truth == number)).sum()
+        total = (guess == number).sum() + (truth == number).sum()
+        f1.append(f"{name} {200 * hits / max(1, total):.1f}")
+    surest = np.argsort(-sure)[: len(sure) * 8 // 10]
+    bins = np.minimum(9, (sure * 10).astype(int))
+    gaps = [abs(sure[bins == b].sum() - right[bins == b].sum()) for b in range(10)]
+    return (
+        f"n={len(truth)} right {100 * right.mean():.1f}%, F1 {', '.join(f1)}, "
+        f"surest 80% {100 * right[surest].mean():.1f}%, calibration error {100 * sum(gaps) / len(truth):.1f}"
+    )
 
 
 def write(

@@ -132,7 +132,7 @@ def _home(text: str, model: Model) -> str:
 
 
 def _words(features: Features, model: Model) -> dict[str, float]:
-    """The words of a text that are not everywhere, with their rarity; pairs of characters where words are not spaced."""
+    """The rarer words of a text with their rarity; pairs of characters where words are not spaced."""
     return {gram: rarity for gram in features.grams if _is_word(gram) and (rarity := model.rarity(gram)) >= _COMMON}
 
 
