@@ -10,11 +10,10 @@ import contextlib
 import itertools
 import logging
 import os
-import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
@@ -163,21 +162,16 @@ class RemoteBooks(asyncio.Protocol):
 
     async def _try_to_connect(self) -> None:
         while not self._closing or self._unconfirmed:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.setblocking(False)
             try:
-                await self._loop.sock_connect(sock, self._address)
-                await self._loop.create_connection(lambda: self, sock=sock)
+                await self._loop.create_unix_connection(lambda: self, self._address)
                 return
             except OSError as error:
-                sock.close()
                 log.debug("the keeper cannot be reached: %s", error)
             await asyncio.sleep(_AGAIN_AFTER)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduces itself, and hands over again what another keeper did not confirm."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are of no such class
         self._packer = Packer()
         self._received.clear()
         self._send(frame("hello", os.getpid()))

@@ -65,7 +65,7 @@ class Router:
         self.tasks = Tasks()
         self.sweep = IdleSweep()
         self.conversations = memory.conversations
-        self._announce_reload = memory.announce_reload
+        self.announce_reload = memory.announce_reload
         self.clock = clock
         self.started = clock()
         self.draining = False
@@ -275,7 +275,7 @@ class Router:
     async def reload(self) -> Snapshot:
         """Reads the configuration again, here and in all workers; see `refresh`."""
         snapshot = await self.refresh()
-        self._announce_reload()
+        self.announce_reload()
         return snapshot
 
     async def refresh(self) -> Snapshot:
@@ -292,7 +292,7 @@ class Router:
 
     async def _edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Snapshot:
         snapshot = self.apply(await self.config_file.edit(change))
-        self._announce_reload()
+        self.announce_reload()
         return snapshot
 
     def apply(self, snapshot: Snapshot) -> Snapshot:

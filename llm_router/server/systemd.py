@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 _SECONDS_PER_US = 1e-6
 
@@ -65,10 +65,20 @@ class Notifier:
         """The service drains. The watchdog is still fed: draining may take longer than its limit."""
         self._send(STOPPING=1, STATUS="draining")
 
-    def start_watchdog(self) -> None:
-        """Feeds the watchdog from the running event loop, so that a loop that hangs is noticed."""
+    @property
+    def watchdog_s(self) -> float | None:
+        """How often, in seconds, the service manager wants to hear from us; None if it does not."""
+        return self._watchdog_s
+
+    def feed_watchdog(self) -> None:
+        """All is well."""
         if self._watchdog_s is not None:
             self._send(WATCHDOG=1)
+
+    def start_watchdog(self, when_orphaned: Callable[[], object] | None = None) -> None:
+        """Feeds the watchdog from the running event loop, so that a loop that hangs is noticed."""
+        if self._watchdog_s is not None:
+            self.feed_watchdog()
             self._watchdog = asyncio.get_running_loop().call_later(self._watchdog_s, self.start_watchdog)
 
     def close(self) -> None:

@@ -1,0 +1,95 @@
+"""Before the first request: whether the address may be bound, the listening socket, and where the log goes."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import sys
+from datetime import UTC, datetime
+
+import orjson
+
+from llm_router.accounting.access_log import AccessLog
+from llm_router.config.values import Snapshot
+
+log = logging.getLogger("llm_router")
+
+BACKLOG = 4096
+
+
+def unguarded(snapshot: Snapshot) -> str | None:
+    """Why this address may not be bound: anybody on the network could spend the keys."""
+    access = snapshot.access
+    if access.api_keys or is_loopback(snapshot.host):
+        return None
+    if access.allow_unauthenticated:
+        log.warning(
+            "serving %s without a key: whoever reaches it can spend yours; publishing it wider needs ROUTER_API_KEY",
+            snapshot.host,
+        )
+        return None
+    return (
+        f"refusing to bind {snapshot.host}, which is reachable from other machines, without a key: set ROUTER_API_KEY, "
+        "or say --allow-unauthenticated (ROUTER_ALLOW_UNAUTHENTICATED=1)"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class JsonLines(logging.Formatter):
+    """Log records as one JSON object a line, as the access log's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line).decode()
+
+
+def set_up_logging(snapshot: Snapshot) -> None:
+    """Everything goes to standard error; level and form are the configuration's."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JsonLines() if snapshot.log_format == "json" else text)
+    logging.basicConfig(level=snapshot.log_level.upper(), handlers=[handler])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound, listening socket. Raises OSError, also where another process listens on the port."""
+    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listener = socket.socket(info[0], socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(info[4])
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def access_logs(snapshot: Snapshot) -> list[AccessLog]:
+    """The access log on standard error; none where the log level is above info."""
+    if snapshot.log_level not in ("debug", "info"):
+        return []
+
+    def write(lines: str) -> None:
+        sys.stderr.write(lines)
+        sys.stderr.flush()
+
+    return [AccessLog(write, snapshot.log_format)]
