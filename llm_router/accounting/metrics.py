@@ -164,7 +164,8 @@ class Metrics:
         else:
             self._failed += 1
         self._recent.append(record)
-        self._categories[category] = self._categories.get(category, 0) + 1
+        if category:  # a request that was refused before it had one has none
+            self._categories[category] = self._categories.get(category, 0) + 1
         model = self._label(record.model) if record.model else ""
         key = (category, model, outcome)
         self.outcomes[key] = self.outcomes.get(key, 0) + 1

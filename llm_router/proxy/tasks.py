@@ -7,6 +7,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from llm_router.errors import ApiError
+
 log = logging.getLogger("llm_router")
 
 
@@ -41,7 +43,10 @@ class Tasks:
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ApiError) and error.status < 500:
+            return  # the client's mistake, and the client is told
+        if error is not None:
             log.error("background task %s failed: %r", task.get_name(), error)
 
     async def drain(self, seconds: float) -> None:

@@ -43,7 +43,8 @@ def compat_body(chat: ChatRequest, model: str, info: ModelInfo | None = None) ->
             for tool in functions(chat)
         ]
     if "max_completion_tokens" in body:
-        body["max_tokens"] = body.pop("max_completion_tokens")
+        named = body.pop("max_completion_tokens")
+        body["max_tokens"] = body.get("max_tokens") if named is None else named
     level = compat_effort(effort(chat.body), gemini_traits(model))
     body.pop("reasoning_effort", None)
     if level is not None:

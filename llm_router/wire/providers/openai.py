@@ -116,7 +116,8 @@ def _adapt_openai(chat: ChatRequest, target: Target) -> Changes:
         changes = {name: REMOVED for name in OPENROUTER_FIELDS if name in chat.body}
     if "max_tokens" in chat.body and _is_reasoning(target):
         changes["max_tokens"] = REMOVED
-        changes["max_completion_tokens"] = chat.body.get("max_completion_tokens", chat.body["max_tokens"])
+        named = chat.body.get("max_completion_tokens")
+        changes["max_completion_tokens"] = chat.body["max_tokens"] if named is None else named
     return changes
 
 
@@ -134,7 +135,8 @@ def _adapt_other(chat: ChatRequest, target: Target) -> Changes:
     changes: Changes = {}
     if "max_completion_tokens" in chat.body:
         changes["max_completion_tokens"] = REMOVED
-        changes["max_tokens"] = chat.body["max_completion_tokens"]
+        named = chat.body["max_completion_tokens"]
+        changes["max_tokens"] = chat.body.get("max_tokens") if named is None else named
     if any(message.get("role") == "developer" for message in chat.messages):
         changes["messages"] = [
             {**message, "role": "system"} if message.get("role") == "developer" else message
