@@ -23,11 +23,11 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d
 
 
 async def test_connections_are_reused(stage: Stage) -> None:
-    """Whole answers leave their connection for the next request: no handshake a request."""
+    """Whole answers leave their connection for the next request (one that is still being drained is passed over)."""
     for number in range(10):
         assert (await stage.chat("router/ab", number % 2 == 0)).status == 200
     assert stage.a.count == 10
-    assert len(stage.a.connections) <= 2
+    assert len(stage.a.connections) <= 5
 
 
 @pytest.mark.parametrize(
