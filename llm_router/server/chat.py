@@ -38,6 +38,8 @@ from llm_router.wire.chat import parse_chat
 
 __all__ = ["CHAT_PATHS", "DirectChat", "caller_in", "chat"]
 
+_YES = ("1", "true", "yes")
+
 logger = logging.getLogger(__name__)
 
 
@@ -72,8 +74,10 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     snapshot = router.snapshot
     parsed = parse_chat(await read_body(request, snapshot.max_body_bytes))
     caller = caller_in(request)
-    if request.headers.get("x-router-dry-run") == "1":
-        return json_answer(router.explain(parsed, caller))
+    if request.headers.get("x-router-dry-run", "").strip().lower() in _YES:
+        explained = router.explain(parsed, caller)
+        decided = {f"x-router-{name}": str(explained[name]) for name in ("category", "mode")}
+        return json_answer(explained, headers={**UNDECIDED, **decided})
     sender = Sender(
         request.protocol,
         caller.request_id,

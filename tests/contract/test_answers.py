@@ -97,3 +97,14 @@ async def test_http_1_0_with_keep_alive_gets_an_end(desk: Desk, streamed: bool) 
         connection.close()
     assert (got.status, got.ended) == (200, "whole")
     assert "upstream" in got.text
+
+
+@pytest.mark.parametrize("wish", ["1", "true", "yes"])
+async def test_a_dry_run_asks_nobody(desk: Desk, wish: str) -> None:
+    """`x-router-dry-run` answers what `/v1/explain` answers, with the headers of a chat answer and no attempt."""
+    body = chat_body("router/pair")
+    got = await desk.ask("POST", "/v1/chat/completions", body, headers={"x-router-dry-run": wish})
+    assert got.json() == (await desk.ask("POST", "/v1/explain", body)).json()
+    told = [got.header(f"x-router-{name}") for name in ROUTER_HEADERS]
+    assert told == ["pair", "forced", "none", "none", "0"]
+    assert not desk.up["groq"].connections
