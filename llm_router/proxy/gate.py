@@ -6,6 +6,7 @@ reads whole events of an OpenAI-shaped stream and says HOLD, COMMIT or REJECT; i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +15,7 @@ from typing import Any
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.wire.sse import DONE, iter_events, raw_events
+from llm_router.wire.sse import DONE, EVENT_END, iter_events, raw_events
 
 HELD_BYTES = 1024 * 1024
 # Of a delta or a message: any of these, when not empty, is something that the client wants to see.
@@ -209,6 +210,10 @@ def judge_completion(body: Any) -> CompletionVerdict:
     )
 
 
+# An event that begins with [DONE], where it follows a blank line of plain line feeds or begins the block.
+_PLAIN_DONE = re.compile(rb"(?:\A|\n\n)data: ?\[DONE\]")
+
+
 @dataclass(frozen=True, slots=True)
 class Screened:
     """A block after the commit point: what may be sent of it, and what ended the answer, if anything did."""
@@ -220,8 +225,15 @@ class Screened:
 
 def screen(block: bytes) -> Screened:
     """Looks for `[DONE]` and error events in whole events that follow the commit point."""
+    if b'"error"' not in block and b"event:" not in block and (done := _PLAIN_DONE.search(block)) is not None:
+        end = EVENT_END.search(block, done.end())
+        return Screened(block if end is None else block[: end.end()], done=True)
     start = 0
     for raw in raw_events(block):
+        # What no error and no end can do without; most events need not be parsed.
+        if b'"error"' not in raw and b"[DONE]" not in raw and b"event:" not in raw:
+            start += len(raw)
+            continue
         for event in iter_events(raw):
             if event.data is None:
                 continue

@@ -16,8 +16,8 @@ DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-# Atomic groups: a CRLF must never be taken for a CR line and an LF line.
-_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+# A blank line behind a line. Atomic groups: a CRLF must never be taken for a CR line and an LF line.
+EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 
 class EventTooLarge(ValueError):
@@ -135,7 +135,7 @@ def iter_events(block: bytes) -> Iterator[SseEvent]:
 def raw_events(block: bytes) -> list[bytes]:
     """`block` cut behind each blank line; joined again the pieces are the block."""
     pieces, start = [], 0
-    for end in _EVENT_END.finditer(block):
+    for end in EVENT_END.finditer(block):
         pieces.append(block[start : end.end()])
         start = end.end()
     if start < len(block):
