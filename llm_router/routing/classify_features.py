@@ -21,9 +21,13 @@ _OPENING = 8  # tokens (or characters, where words are not spaced) that count as
 _PAIRED = 16  # word groups whose pairs are looked at
 
 _DIGITS = re.compile(r"\d+")
-# Words with their combining marks (Arabic, Indic, Thai), or up to three signs in a row.
-_TOKEN = re.compile(r"[\w\u0300-\u036f\u064b-\u065f\u0900-\u0dff\u0e00-\u0eff]+|[^\w\s]{1,3}")
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u3005-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+_BARE = r"\u0e00-\u0eff\u3005-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts that write no spaces
+# Runs of one kind of script (Hangul apart, since its particles cling to foreign words), words with their combining
+# marks (Arabic, Indic), or up to three signs in a row.
+_TOKEN = re.compile(
+    rf"[{_BARE}]+|[\uac00-\ud7af]+|(?:[^\W{_BARE}\uac00-\ud7af]|[\u0300-\u036f\u064b-\u065f\u0900-\u0dff])+|[^\w\s]{{1,3}}"
+)
+_UNSPACED = re.compile(rf"[{_BARE}]+")
 _FIRST_UNSPACED = "\u0e00"
 
 Lexicon = Mapping[str, tuple[int, ...]]
@@ -98,8 +102,7 @@ def _keys(found: list[str]) -> set[str]:
         elif "\uac00" <= token[0] <= "\ud7af":
             parts.update((token[:2] + "*", token[:3] + "*", token[:4] + "*"))
         else:
-            for run in _UNSPACED.findall(token):
-                _characters(run, parts)
+            _characters(token, parts)
     keys.update([f"{a} {b}" for a, b in pairwise(found)])
     keys |= parts
     return keys
