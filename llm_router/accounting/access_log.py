@@ -35,10 +35,8 @@ class AccessLog:
 def text_line(settled: Settled) -> str:
     """`time request key=value ...`, the keys always in the same order; a dash stands for what is unknown."""
     record = settled.record
-    end = record.started + (record.total_ms or 0.0) / 1000
-    stamp = datetime.fromtimestamp(end, UTC).isoformat(timespec="milliseconds")
     return (
-        f"{stamp[:-6]}Z request id={_safe(record.request_id)} category={_safe(record.category)} "
+        f"{_ended(record)[:-6]}Z request id={_safe(record.request_id)} category={_safe(record.category)} "
         f"model={_safe(record.model)} outcome={record.outcome} status={record.status} "
         f"attempts={_attempts(settled)} first_byte_ms={_number(record.first_byte_ms)} ms={_number(record.total_ms)} "
         f"in={_number(record.input_tokens)} out={_number(record.output_tokens)} cost_usd={_dollars(record)} "
@@ -50,7 +48,7 @@ def json_line(settled: Settled) -> str:
     """The same as one JSON object."""
     record = settled.record
     line = {
-        "time": record.started + (record.total_ms or 0.0) / 1000,
+        "time": _ended(record),
         "event": "request",
         "request_id": record.request_id,
         "category": record.category,
@@ -72,6 +70,12 @@ def json_line(settled: Settled) -> str:
         text = ""
     # Beyond ASCII there are more characters that some readers take for the end of a line.
     return f"{text if text.isascii() and text else json.dumps(line)}\n"
+
+
+def _ended(record: LedgerRecord) -> str:
+    """When the request was over, in UTC, as the other lines of the log write it."""
+    end = record.started + (record.total_ms or 0.0) / 1000
+    return datetime.fromtimestamp(end, UTC).isoformat(timespec="milliseconds")
 
 
 def _attempts(settled: Settled) -> str:
