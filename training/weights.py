@@ -29,6 +29,8 @@ def read_lexicons(path: Path) -> tuple[list[tuple[str, str]], dict[str, tuple[in
         _, _, words = line.partition(":")
         for word in words.split(","):
             key = word.strip().lower()
+            if "\u3000" < key < "\ua000":  # characters are compared three at a time
+                key = key[:3]
             if key and len(groups) - 1 not in entries.setdefault(key, []):
                 entries[key].append(len(groups) - 1)
     return groups, {word: tuple(sorted(numbers)) for word, numbers in entries.items()}

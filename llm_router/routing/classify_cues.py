@@ -82,7 +82,7 @@ _PATTERNS: dict[str, tuple[str, str, str]] = {
     "equation": (
         "an equation",
         "=<>",
-        r"\b[a-zA-Z]\w?\s*[=<>]\s*-?[\d(\\√|]|\d[a-z]\s*[-+=]|[a-z]\([a-z]\)\s*=|[xyzn]\s?\^?\d\s*[-+=]",
+        r"[a-zA-Z)]\s*[=<>]\s*-?[\d(\\√|]|\d[a-z]\s*[-+=]|[a-z]\([a-z]\)\s*=|[xyzn]\s?\^?\d\s*[-+=]",
     ),
     "percent": ("percentages", "%％", r"\d\s?[%％]"),
     "money": ("amounts of money", "$€£¥₹", r"[$€£¥₹]\s?\d|\d\s?[€£¥₹]"),

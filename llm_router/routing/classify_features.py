@@ -16,7 +16,8 @@ HEAD = 1_000  # characters that are read from a text's start, and from its end
 TAIL = 300
 _DENSE_HEAD = 400  # the same for scripts that write no spaces, where every character makes several features
 _DENSE_TAIL = 150
-_STRUCTURE = 600  # characters of the head, and as many as TAIL of the end, that are searched for structure
+_STRUCTURE = 450  # characters of the head, and of the end, that are searched for structure
+_STRUCTURE_TAIL = 200
 _OPENING = 8  # tokens (or characters, where words are not spaced) that count as the beginning of a text
 _PAIRED = 16  # word groups whose pairs are looked at
 
@@ -78,7 +79,8 @@ def extract(text: str, lexicon: Lexicon) -> Features:
         opening.update(hit)
     if found:
         grams.update(("^" + found[0], "^" + " ".join(found[:2]), "^" + " ".join(found[:3]), found[-1] + "$"))
-    shown = cues(text if len(text) <= _STRUCTURE + TAIL else f"{text[:_STRUCTURE]}\n{text[-TAIL:]}")
+    whole = len(text) <= _STRUCTURE + _STRUCTURE_TAIL
+    shown = cues(text if whole else f"{text[:_STRUCTURE]}\n{text[-_STRUCTURE_TAIL:]}")
     return Features(grams, shown, groups, opening)
 
 
@@ -119,5 +121,5 @@ def _stems(token: str) -> Iterable[str]:
 
 
 def _characters(run: str, into: set[str]) -> None:
-    for size in (1, 2, 3, 4):
+    for size in (1, 2, 3):
         into.update([run[i : i + size] for i in range(len(run) - size + 1)])

@@ -53,6 +53,13 @@ _STAMP = re.compile(
     r" \(untrusted[^)\n]{0,60}\):\s*```(?:json)?\n[^`]{0,4000}```\s*",
     re.IGNORECASE,
 )
+# Lines about the machine and the moment, as some agents put them before the words.
+_LINE = (
+    r"(?:current |active |today'?s )?(?:working directory|cwd|git branch|branch|recent files|open files?|open tabs|file"
+    r"|platform|operating system|os|shell|date|time|timestamp|time ?zone|workspace|session|agent|channel|locale)"
+    r"\s?[:=] ?[^\n]{0,300}\n"
+)
+_ENVIRONMENT = re.compile(rf"(?:{_LINE}){{2,}}\s*|{_LINE}\s*\n\s*", re.IGNORECASE)
 # A paragraph that begins so was appended by a program: it and all that follows is not the person's.
 _TAILS = (
     "\n\nRuntime: agent=",
@@ -140,6 +147,9 @@ def _without_head(text: str) -> tuple[str, bool]:
         start = _end_of_space(text, start)
         if stamp := _STAMP.match(text, start):
             start = stamp.end()
+            continue
+        if lines := _ENVIRONMENT.match(text, start):
+            start, probable = lines.end(), True
             continue
         after = _end_of_block(text, start)
         if after is None:

@@ -80,6 +80,7 @@ def test_openclaw_retry_keeps_the_words() -> None:
         "WHAT\n\n# *SEARCH/REPLACE block* Rules:\n\nEvery block must use this format",
         "### Task:\nAnswer.\n<context>\n<source>x</source>\n</context>\n<user_query>\nWHAT\n</user_query>",
         'Conversation info (untrusted metadata):\n```json\n{"message_id": "1"}\n```\n\nWHAT',
+        "Working directory: /srv/app\nGit branch: main\nOS: Linux\n\nWHAT",
         "System: [2026-11-23 10:00:00] Node connected\n\n[Mon 2026-11-23 10:00] WHAT",
     ],
 )
@@ -96,6 +97,8 @@ def test_wrappers_are_taken_off(wrapped: str) -> None:
         "if a < b and c > d: print('x')",
         "<settings><history>10</history></settings>",
         "Compare [1] and [2]",
+        "Date: 5 May",
+        "Time: 10 am\nDate: 5 May",
         "<system-reminder>never closed, so it is text",
     ],
 )
