@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 
 _ROUNDS = 16  # blocks removed from one end of one message; more than that is no wrapper that we know
-_WINDOW = 16_384  # characters at either end that are searched for a tag around the person's words
+_WINDOW = 8_192  # characters at either end that are searched for what programs put there
 
 # Blocks that only a program writes. A message that holds nothing else says nothing.
 _INJECTED = frozenset(
@@ -184,7 +184,7 @@ def _end_of_block(text: str, start: int) -> int | None:
 def _without_tail(text: str) -> str:
     """Drop what programs append: runtime lines, edit rules, closing blocks."""
     for marker in _TAILS:
-        at = text.find(marker) if len(text) <= 2 * _WINDOW else text.find(marker, len(text) - 2 * _WINDOW)
+        at = text.find(marker, max(0, len(text) - _WINDOW))
         if at >= 0:
             text = text[:at]
     text = text.rstrip()
