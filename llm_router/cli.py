@@ -106,8 +106,13 @@ def _add_serve(add: AddCommand) -> argparse.ArgumentParser:
         default=None,
         help="listen beyond loopback without ROUTER_API_KEY: whoever reaches the port spends your money",
     )
-    parser.add_argument("--log-level", metavar="L", choices=_LEVELS, help=f"one of {', '.join(_LEVELS)} (default info)")
-    parser.add_argument("--log-format", choices=("text", "json"), help="how log lines look (default text)")
+    levels = ", ".join(_LEVELS)
+    parser.add_argument(
+        "--log-level", metavar="L", type=str.lower, choices=_LEVELS, help=f"one of {levels} (default info)"
+    )
+    parser.add_argument(
+        "--log-format", type=str.lower, choices=("text", "json"), help="how log lines look (default text)"
+    )
     return parser
 
 
