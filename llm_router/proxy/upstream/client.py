@@ -11,7 +11,6 @@ from llm_router.proxy.upstream.connection import READ_BYTES, Connection
 from llm_router.proxy.upstream.dial import Dialer
 from llm_router.proxy.upstream.errors import ConnectFailed, ConnectionLost
 from llm_router.proxy.upstream.pool import Pool
-from llm_router.proxy.upstream.request import request_head
 from llm_router.proxy.upstream.response import UpstreamResponse
 from llm_router.proxy.upstream.route import Route, Routes
 from llm_router.proxy.upstream.tls import Trust
@@ -56,7 +55,7 @@ class UpstreamClient:
         """
         self._refuse_if_closed()
         route = self._routes.find(call.method, call.url)
-        head = request_head(route.start, route.endpoint, call.headers, len(call.body), *route.extra)
+        head = route.head(call.headers, len(call.body))
         kept = self._pool.take(route.endpoint.origin, asyncio.get_running_loop().time())
         if kept is not None:
             try:

@@ -84,7 +84,17 @@ def request_line(method: str, endpoint: Endpoint, *, absolute: bool = False) -> 
 
 
 def request_head(start: str, endpoint: Endpoint, headers: Mapping[str, str], length: int, *extra: str) -> bytes:
-    """The whole head: `start` from request_line, the caller's headers, ours, then the `extra` lines.
+    """The whole head of a request with a body of `length` bytes, see `head_start`. Raises InvalidCall."""
+    return head_start(start, endpoint, headers, *extra) + head_end(length)
+
+
+def head_end(length: int) -> bytes:
+    """The last line of a head, which differs from request to request, and the blank line."""
+    return b"Content-Length: %d\r\n\r\n" % length
+
+
+def head_start(start: str, endpoint: Endpoint, headers: Mapping[str, str], *extra: str) -> bytes:
+    """The head but for its end: `start` from request_line, the caller's headers, ours, then the `extra` lines.
 
     Names and values are checked; the caller's framing headers are left out. Raises InvalidCall.
     """
@@ -105,7 +115,7 @@ def request_head(start: str, endpoint: Endpoint, headers: Mapping[str, str], len
     if endpoint.credentials is not None and "authorization" not in names:
         lines.append(f"Authorization: {endpoint.credentials}\r\n")
     lines += extra
-    lines.append(f"Accept-Encoding: identity\r\nContent-Length: {length}\r\n\r\n")
+    lines.append("Accept-Encoding: identity\r\n")
     try:
         return "".join(lines).encode()
     except UnicodeEncodeError:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llm_router.proxy.upstream.proxies import Proxy, proxy_for
-from llm_router.proxy.upstream.request import Endpoint, parse_url, request_line
+from llm_router.proxy.upstream.request import Endpoint, head_end, head_start, parse_url, request_line
 
 MAX_ROUTES = 512
+MAX_HEADS = 16  # of one route: one for each key, usually
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,18 @@ class Route:
     proxy: Proxy | None
     start: str
     extra: tuple[str, ...] = field(default=(), repr=False)
+    _heads: dict[tuple[tuple[str, str], ...], bytes] = field(default_factory=dict, repr=False, compare=False)
+
+    def head(self, headers: Mapping[str, str], length: int) -> bytes:
+        """The head of a request; all but its length is made once for the same headers. Raises InvalidCall."""
+        key = tuple(headers.items())
+        start = self._heads.get(key)
+        if start is None:
+            start = head_start(self.start, self.endpoint, headers, *self.extra)
+            if len(self._heads) >= MAX_HEADS:
+                self._heads.clear()
+            self._heads[key] = start
+        return start + head_end(length)
 
 
 def plan_route(method: str, url: str, environ: Mapping[str, str]) -> Route:
