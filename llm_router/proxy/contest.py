@@ -164,6 +164,8 @@ class Contest:
             raise
         except BaseException:
             self._exchange.candidate = candidate
+            gone = Failure(FailureKind.CANCELLED, "given up before an answer came")
+            self._exchange.tried.append(Tried(candidate, gone, (self._loop.time() - began) * 1000))
             if self._losing:
                 lost = SideCost("hedge", candidate.model, chat.raw, price_info=candidate.info)
                 self._exchange.side_costs.append(lost)
