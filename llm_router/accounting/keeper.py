@@ -13,9 +13,9 @@ import contextlib
 import itertools
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -23,7 +23,7 @@ from llm_router.accounting.board import Entry
 from llm_router.accounting.booking import Booking
 from llm_router.accounting.ledger import Bookkeeper, Sink
 from llm_router.accounting.metrics import Metrics
-from llm_router.accounting.passing import LENGTH, Unpacker, frame, read_head
+from llm_router.accounting.passing import FrameBuffer, Unpacker, frame
 from llm_router.accounting.ranks import Encodings
 from llm_router.accounting.report import LedgerReader, NoLedger
 from llm_router.accounting.settle import CountMode
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 # A dead process lets go of its board a moment after its connection has ended.
 _INHERIT_AFTER = (0.1, 0.5, 3.0)
-_READ_AHEAD = 1 << 20
 _LAST_WORDS = 10.0
 
 
@@ -75,19 +74,40 @@ class Confirmations:
             worker.send("done", done)
 
 
-class Worker:
+class Worker(asyncio.BufferedProtocol):
     """One worker's connection."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._received = FrameBuffer()
+        self._transport: asyncio.WriteTransport | None = None
         self.unpacker = Unpacker()
         self.pid = 0
         self.in_flight = 0
 
     def send(self, kind: str, *values: Any) -> None:
         """Never waits: what is said to a worker is small."""
-        if not self._writer.is_closing():
-            self._writer.writelines(frame(kind, *values))
+        if self._transport is not None:
+            self._transport.writelines(frame(kind, *values))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A worker is there."""
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are of no such class
+        self._keeper.workers.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended, or was ended."""
+        self._transport = None
+        self._keeper.lost_sight_of(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go."""
+        return self._received.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """It has said something."""
+        for kind, values, blobs in self._received.filled(nbytes):
+            self._keeper.hear(self, kind, values, blobs)
 
 
 class Keeper:
@@ -106,7 +126,8 @@ class Keeper:
         count: CountMode = "always",
         pids: Callable[[], list[int]] = list,
     ) -> None:
-        self._confirmations = Confirmations(asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self._confirmations = Confirmations(self._loop)
         self.metrics = Metrics(version)
         self.bookkeeper = Bookkeeper(
             folder,
@@ -117,20 +138,21 @@ class Keeper:
             board=self._confirmations,
         )
         self.metrics.watched = self
-        self.metrics.pids = lambda: [*pids(), *(worker.pid for worker in self._workers)]
+        self.metrics.pids = lambda: [*pids(), *(worker.pid for worker in self.workers)]
         self._reader = LedgerReader(folder)
-        self._workers: set[Worker] = set()
+        self.workers: set[Worker] = set()
+        self._work: set[asyncio.Task[None]] = set()
         self._alone = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Keeper workers={len(self._workers)} {self.bookkeeper!r}>"
+        return f"<Keeper workers={len(self.workers)} {self.bookkeeper!r}>"
 
     # --- what `/metrics` shows of the moment ------------------------------------------------------------------------
 
     @property
     def in_flight(self) -> int:
         """Requests that run in any worker, as last heard."""
-        return sum(worker.in_flight for worker in tuple(self._workers))
+        return sum(worker.in_flight for worker in tuple(self.workers))
 
     @property
     def queued(self) -> int:
@@ -161,51 +183,58 @@ class Keeper:
     async def serve(self, listener: socket.socket, stop: asyncio.Event) -> None:
         """From the first worker to the last."""
         self.bookkeeper.start()
-        server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_READ_AHEAD)
+        server = await self._loop.create_unix_server(lambda: Worker(self), sock=listener)
         try:
             await stop.wait()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORDS):
-                    while self._workers:
+                    while self.workers:
                         self._alone.clear()
                         await self._alone.wait()
         finally:
             server.close()
             await asyncio.to_thread(self.bookkeeper.close, 5.0)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        worker = Worker(writer)
-        self._workers.add(worker)
-        try:
-            while True:
-                (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-                kind, values, lengths = read_head(await reader.readexactly(length))
-                blobs = [await reader.readexactly(size) for size in lengths]
-                await self._hear(worker, kind, values, blobs)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            self._workers.discard(worker)
-            self._alone.set()
-            writer.close()
-            for seconds in _INHERIT_AFTER:
-                asyncio.get_running_loop().call_later(seconds, self.bookkeeper.inherit)
-
-    async def _hear(self, worker: Worker, kind: str, values: tuple[Any, ...], blobs: list[bytes]) -> None:
+    def hear(self, worker: Worker, kind: str, values: tuple[Any, ...], blobs: list[bytes]) -> None:
+        """Does what a worker wants."""
         if kind == "book":
             packed, new, worker.in_flight, again = values
-            for booking in worker.unpacker.unpack(packed, new, blobs):
-                if again and await asyncio.to_thread(self._is_booked, booking):
-                    worker.send("done", [booking.ticket])
-                else:
-                    self.bookkeeper.adopt(booking, self._confirmations.expect(worker, booking.ticket))
+            bookings = worker.unpacker.unpack(packed, new, blobs)
+            if again:
+                self._start(self._adopt_if_new(worker, bookings))
+            for booking in () if again else bookings:
+                self._adopt(worker, booking)
         elif kind == "ask":
-            number, accept, circuits = values
-            worker.send("answer", number, *await self.metrics.figures(orjson.loads(circuits), accept))
+            self._start(self._answer(worker, *values))
         elif kind == "hello":
             (worker.pid,) = values
         elif kind == "count":
             (self.bookkeeper.count,) = values
+
+    def lost_sight_of(self, worker: Worker) -> None:
+        """A worker has gone; if it died, its board tells what it was doing."""
+        self.workers.discard(worker)
+        self._alone.set()
+        for seconds in _INHERIT_AFTER:
+            self._loop.call_later(seconds, self.bookkeeper.inherit)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    def _adopt(self, worker: Worker, booking: Booking) -> None:
+        self.bookkeeper.adopt(booking, self._confirmations.expect(worker, booking.ticket))
+
+    async def _adopt_if_new(self, worker: Worker, bookings: list[Booking]) -> None:
+        for booking in bookings:
+            if await asyncio.to_thread(self._is_booked, booking):
+                worker.send("done", [booking.ticket])
+            else:
+                self._adopt(worker, booking)
+
+    async def _answer(self, worker: Worker, number: int, accept: str | None, circuits: bytes) -> None:
+        worker.send("answer", number, *await self.metrics.figures(orjson.loads(circuits), accept))
 
     def _is_booked(self, booking: Booking) -> bool:
         """Whether a keeper before this one had it written and could not say so any more."""

@@ -20,7 +20,7 @@ import orjson
 from llm_router.accounting.board import Board, Entry, all_entries
 from llm_router.accounting.booking import Booking
 from llm_router.accounting.ledger import QUEUED_BYTES, lighten
-from llm_router.accounting.passing import LENGTH, Packer, frame, read_head
+from llm_router.accounting.passing import FrameBuffer, Packer, frame
 from llm_router.accounting.report import By, LedgerReader, NoLedger
 from llm_router.accounting.settle import CountMode
 from llm_router.errors import ApiError
@@ -34,7 +34,7 @@ _AGAIN_AFTER: Final = 0.1
 _PATIENCE: Final = 5.0
 
 
-class RemoteBooks(asyncio.Protocol):
+class RemoteBooks(asyncio.BufferedProtocol):
     """Stands in for `Bookkeeper` in a worker. `address` is the keeper's socket; make it inside the running loop.
 
     `enter` and `submit` belong to the event loop; `request`, `usage`, `pending_elsewhere` and `close` to other threads.
@@ -54,7 +54,7 @@ class RemoteBooks(asyncio.Protocol):
         self._flush_at: asyncio.TimerHandle | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._packer = Packer()
-        self._received = bytearray()
+        self._received = FrameBuffer()
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[tuple[bytes, str]]] = {}
         self._told = 0
@@ -173,7 +173,7 @@ class RemoteBooks(asyncio.Protocol):
         """Introduces itself, and hands over again what another keeper did not confirm."""
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are of no such class
         self._packer = Packer()
-        self._received.clear()
+        self._received = FrameBuffer()
         self._send(frame("hello", os.getpid()))
         self._send(frame("count", self._count))
         fresh = {booking.ticket for booking in self._fresh}
@@ -188,20 +188,14 @@ class RemoteBooks(asyncio.Protocol):
             log.warning("the keeper of the books has gone; %d requests are not confirmed", len(self._unconfirmed))
             self._connect()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go."""
+        return self._received.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Confirmations and answers."""
-        received = self._received
-        received += data
-        start = 0
-        while len(received) - start >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(received, start)
-            end = start + LENGTH.size + length
-            if len(received) < end:
-                break
-            kind, values, _ = read_head(bytes(received[start + LENGTH.size : end]))
+        for kind, values, _ in self._received.filled(nbytes):
             self._hear(kind, values)
-            start = end
-        del received[:start]
 
     def _hear(self, kind: str, values: tuple[Any, ...]) -> None:
         if kind == "done":

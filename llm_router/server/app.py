@@ -36,7 +36,6 @@ from llm_router.server.keys import ROUTER
 from llm_router.server.limits import check_parser, raise_descriptor_limit
 from llm_router.server.opening import access_logs, listen, set_up_logging, unguarded
 from llm_router.server.serving import serve
-from llm_router.server.worker import CannotShare, Colleague, run_workers
 
 log = logging.getLogger("llm_router")
 
@@ -180,6 +179,9 @@ async def _serve_alone(
 def _serve_together(
     snapshot: Snapshot, config_file: ConfigFile, environ: Mapping[str, str], listener: socket.socket
 ) -> int:
+    # What only several processes need: one can do without the time that this takes.
+    from llm_router.server.worker import CannotShare, Colleague, run_workers
+
     def make(colleague: Colleague) -> tuple[Router, web.Application]:
         router = assemble(
             colleague.snapshot,
