@@ -26,8 +26,8 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/]{512,}")
 # One object, with objects of its own at most, as a report of usage is.
 _OBJECT = re.compile(rb"\s*\{(?:[^{}]|\{[^{}]*\})*\}")
 # An event whose only text is a `content`, with the bytes before and behind that text.
-_TEXT_EVENT = re.compile(rb'(?<![^\n])(data: \{[^\n]*?"content":")((?:[^"\\\n]|\\.)+)("[^\n]*\}\n\n)')
-_STRING = re.compile(rb'(?:[^"\\]|\\.)*')
+_TEXT_EVENT = re.compile(rb'(?<![^\n])(data: \{[^\n]*?"content":")((?:[^"\\\n]++|\\.)++)("[^\n]*\}\n\n)')
+_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+')
 _SHORTEST_RUN = 4
 _COMMENTS = re.compile(rb"(?:\A|(?<=\n\n))(?::[^\r\n]*\n+)+")
 
@@ -210,7 +210,8 @@ def read_stream(blocks: Sequence[bytes]) -> Answer:
     """Reads a streamed answer from its blocks, each of which holds whole events."""
     reader = _Reader()
     for piece in _pieces(blocks):
-        run = _find_run(piece)
+        # A pattern holds the interpreter while it runs, so one event of megabytes is not searched.
+        run = _find_run(piece) if len(piece) <= _HUGE_BYTES else None
         if run is None:
             _read_piece(piece, reader)
         else:

@@ -135,6 +135,11 @@ def iter_events(block: bytes) -> Iterator[SseEvent]:
 def raw_events(block: bytes) -> list[bytes]:
     """`block` cut behind each blank line; joined again the pieces are the block."""
     pieces, start = [], 0
+    if b"\r" not in block:  # plain searching is a hundred times faster than the pattern
+        while (blank := block.find(b"\n\n", start)) >= 0:
+            pieces.append(block[start : blank + 2])
+            start = blank + 2
+        return [*pieces, block[start:]] if start < len(block) else pieces
     for end in EVENT_END.finditer(block):
         pieces.append(block[start : end.end()])
         start = end.end()
