@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_router.routing.classify_features import Lexicon
+from llm_router.routing.classify_features import Lexicon, tokens
 from llm_router.routing.classify_model import MAGIC
 
+_HANGUL = re.compile(r"[\uac00-\ud7af]+")
+_PARTICLES = "을를이가은는의에로도과와"
 _SECTION = re.compile(r"\[(\w+)\] (.+)")
 
 
@@ -28,12 +30,29 @@ def read_lexicons(path: Path) -> tuple[list[tuple[str, str]], dict[str, tuple[in
             continue
         _, _, words = line.partition(":")
         for word in words.split(","):
-            key = word.strip().lower()
-            if "\u3000" < key < "\ua000":  # characters are compared three at a time
-                key = key[:3]
-            if key and len(groups) - 1 not in entries.setdefault(key, []):
-                entries[key].append(len(groups) - 1)
+            for key in keys_of(word.strip().lower()):
+                if len(groups) - 1 not in entries.setdefault(key, []):
+                    entries[key].append(len(groups) - 1)
     return groups, {word: tuple(sorted(numbers)) for word, numbers in entries.items()}
+
+
+def keys_of(entry: str) -> list[str]:
+    """The features by which an entry of the lexicon is found: a word, a stem, a pair, or how a text begins."""
+    if not entry:
+        return []
+    if entry.endswith("*"):
+        stem = entry[:-1]
+        if not _HANGUL.fullmatch(stem):
+            return [stem[:6] + "*"]
+        return [stem[:4] + "*"] if len(stem) > 1 else [stem, *(f"{stem}{particle}*" for particle in _PARTICLES)]
+    words = tokens(entry)
+    if len(words) == 1:  # characters of scripts without spaces are compared three at a time
+        return [words[0][:3] if words[0] > "\u3000" and not _HANGUL.match(words[0]) else words[0]]
+    if len(words) == 3 and words[1] == "-":
+        return [f"- {words[2]}"]
+    if len(words) >= 3 and words[1] in ("'", "’"):
+        return [f"{words[0]} {words[1]}"] if len(words[0]) > 2 else []
+    return [" ".join(words)] if len(words) == 2 else ["^" + " ".join(words[:3])]
 
 
 def dump(

@@ -70,6 +70,8 @@ def extract(text: str, lexicon: Lexicon) -> Features:
     """Features of a bounded text. `lexicon` maps words, word pairs, stems ("func*") and characters to groups."""
     found = tokens(text)
     grams = _keys(found)
+    if found:
+        grams.update(("^" + found[0], "^" + " ".join(found[:2]), "^" + " ".join(found[:3]), found[-1] + "$"))
     groups: dict[int, int] = {}
     for hit in filter(None, map(lexicon.get, grams)):
         for group in hit:
@@ -77,8 +79,6 @@ def extract(text: str, lexicon: Lexicon) -> Features:
     opening: set[int] = set()
     for hit in filter(None, map(lexicon.get, _keys([token[:_OPENING] for token in found[:_OPENING]]))):
         opening.update(hit)
-    if found:
-        grams.update(("^" + found[0], "^" + " ".join(found[:2]), "^" + " ".join(found[:3]), found[-1] + "$"))
     whole = len(text) <= _STRUCTURE + _STRUCTURE_TAIL
     shown = cues(text if whole else f"{text[:_STRUCTURE]}\n{text[-_STRUCTURE_TAIL:]}")
     return Features(grams, shown, groups, opening)
