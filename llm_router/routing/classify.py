@@ -20,7 +20,7 @@ from llm_router.routing.turns import Turns
 
 CONVERSATION = "conversation"
 _TOOLS = "tools"  # decided by the request's tools; here only the user's keywords can choose it
-_CACHED = 2_048  # classifications that are kept
+_CACHED = 512  # classifications that are kept, each with the texts that were read
 _HIT = 4.0  # what one hit of the user's own keywords adds to its category's score, and every further one
 _FURTHER_HIT = 0.5
 _MOST_HITS = 4

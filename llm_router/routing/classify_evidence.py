@@ -7,16 +7,26 @@ from llm_router.routing.classify_features import PAIRED_CUES
 from llm_router.routing.classify_model import Found, Model
 
 _MOST = 5
+_LOOKED_AT = 24  # features of which the telling ones are told
+_COMMON = 0.3  # rarity below which a word tells nobody anything
 
 
 def in_words(model: Model, found: Found, winner: str, second: str) -> list[str]:
     """The features that weighed most for the winner against the class that came second."""
-    said = [_say(name, model) for name in model.heaviest(found, winner, second, _MOST + 4)]
-    return list(dict.fromkeys(said))[:_MOST]
+    names = model.heaviest(found, winner, second, _LOOKED_AT)
+    said = dict.fromkeys(_say(name, model) for name in names if _telling(name, model))
+    return list(said)[:_MOST] or ["the words as a whole"]
+
+
+def _telling(name: str, model: Model) -> bool:
+    """Whether people learn something from a feature's name; its weight may be real all the same."""
+    if name.startswith(("@chars", "@lines")):
+        return False
+    return name[0] in "@%^" or (model.rarity(name) >= _COMMON and any(map(str.isalpha, name)))
 
 
 def _say(name: str, model: Model) -> str:
-    """A feature's name as people would say it."""
+    """A feature's name as people would say it; 0 stood for any number."""
     if name.startswith("@") and len(name) > 2:
         return describe(name[1:])
     if name.startswith("^%"):
@@ -24,8 +34,10 @@ def _say(name: str, model: Model) -> str:
     if name.startswith("%") and name[1:2].isdigit():
         number, _, other = name[1:].partition("&")
         if other:
-            return f"{_group(int(number), model)} together with {_group(int(other), model)}"
+            pair = dict.fromkeys((_group(int(number), model), _group(int(other), model)))
+            return " together with ".join(pair)
         return _group(int(number.partition("+")[0]), model)
+    name = name.replace("0", "#")
     if name.startswith("^") and len(name) > 1:
         return f"begins with '{name[1:]}'"
     if name.endswith("$") and len(name) > 1:
