@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import socket
 import time
@@ -317,8 +318,9 @@ def chat_body(model: str = "router/ab", stream: bool | None = True, content: Any
     return body | more
 
 
+@functools.cache
 def bomb(megabytes: int) -> bytes:
-    """Gzip of that many MB of zeros, about a thousandth of the size."""
-    packer = zlib.compressobj(9, wbits=31)
+    """Gzip of that many MB of zeros, about a thousandth of the size; made once, since making it takes seconds."""
+    packer = zlib.compressobj(1, wbits=31)
     zeros = bytes(1 << 20)
     return b"".join([*(packer.compress(zeros) for _ in range(megabytes)), packer.flush()])
