@@ -341,3 +341,27 @@ async def test_a_client_that_leaves_inside_its_request(stage: Stage) -> None:
     await asyncio.sleep(0.1)
     assert stage.a.count == 0
     assert (await stage.chat("router/ab")).status == 200
+
+
+@pytest.mark.parametrize("noise", [b"\r\n\r\n", b"garbage" * 100, request_bytes("GET", "/health"), b"x" * 200_000])
+async def test_bytes_behind_a_running_request(stage: Stage, noise: bytes) -> None:
+    """What a client sends while its answer streams does not harm that answer."""
+    stage.a.script = stream(answer("one ", "two ", "three"), gap=0.1)
+    connection = await stage.router.open_chat("router/ab")
+    await stage.a.wait_for(1)
+    await asyncio.sleep(0.15)
+    await connection.send(noise)
+    got = await connection.answer(5)
+    connection.close()
+    assert (got.status, got.ended, got.text, got.done) == (200, "whole", "one two three", True)
+
+
+async def test_head_of_health(stage: Stage) -> None:
+    """HEAD is answered without a body, and the connection can be used on."""
+    connection = await Connection.open(stage.router.port)
+    await connection.send(request_bytes("HEAD", "/health"))
+    got = await connection.answer(head_only=True)
+    assert got.status in (200, 405)
+    await connection.send(request_bytes("GET", "/health"))
+    assert (await connection.answer()).status == 200
+    connection.close()

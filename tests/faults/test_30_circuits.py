@@ -451,3 +451,33 @@ async def test_every_chain_has_its_own_circuits_but_one_model_one(stage: Stage) 
     await _open(stage, "router/ab")
     assert await _model(stage, "router/abc") == "b/m2"
     assert stage.a.count == 3
+
+
+@pytest.mark.parametrize("how", ["refused", "credentials"])
+async def test_a_provider_comes_back(own: Own, how: str) -> None:
+    """A provider that was opened as a whole is probed by live traffic after the recovery time and serves again."""
+    stage = await own(env=QUICK)
+    if how == "refused":
+        await stage.a.stop()
+        for _ in range(3):
+            assert await _model(stage, "router/aab") == "b/m2"
+        await stage.a.start()
+    else:
+        stage.a.script = reply(401, error("no"))
+        assert await _model(stage, "router/aab") == "b/m2"
+        stage.a.script = healthy
+    assert await _model(stage, "router/aab") == "b/m2"
+    await asyncio.sleep(1.2)
+    got = [await _model(stage, "router/aab") for _ in range(3)]
+    assert got[-1] == "a/m1"
+
+
+async def test_a_dead_provider_costs_one_probe(own: Own) -> None:
+    """Thirty requests at once after the recovery time send one probe to a provider that still refuses its key."""
+    stage = await own(env=QUICK)
+    stage.a.script = reply(401, error("no"), delay=0.3)
+    assert await _model(stage, "router/aab") == "b/m2"
+    await asyncio.sleep(1.2)
+    got = await asyncio.gather(*(stage.chat("router/aab") for _ in range(30)))
+    assert {one.header("x-router-model") for one in got} == {"b/m2"}
+    assert stage.a.count <= 3  # one for the provider, or one for each of its two models

@@ -121,6 +121,43 @@ async def test_the_drain_is_bounded(own: Own) -> None:
     assert (await stage.router.ask("GET", f"/v1/requests/{name}")).status == 200
 
 
+@pytest.mark.parametrize("what", ["stalled_client", "silent_upstream", "half_request"])
+async def test_nobody_holds_the_drain(own: Own, what: str) -> None:
+    """A client that does not read, a provider that is silent, a request that never ends: all bounded by the drain."""
+    stage = await own(
+        env={"ROUTER_DRAIN_TIMEOUT": "1", "ROUTER_FIRST_BYTE_TIMEOUT": "60", "ROUTER_HEADER_TIMEOUT": "60"}
+    )
+    stage.a.script = stream([text("x" * 16_000)] * 2000) if what == "stalled_client" else hang
+    if what == "half_request":
+        connection = await Connection.open(stage.router.port)
+        await connection.send(request_bytes(body=chat_body("router/ab"))[:-10])
+    else:
+        connection = await stage.router.open_chat("router/ab", receive_buffer=4096)
+        await stage.a.wait_for(1)
+    await asyncio.sleep(0.3)
+    started = time.monotonic()
+    stage.router.signal(signal.SIGTERM)
+    await _wait(stage.router)
+    assert time.monotonic() - started < 3.5
+    connection.close()
+
+
+async def test_a_burst(stage: Stage) -> None:
+    """Three hundred requests at the same instant are all answered whole."""
+    got = await asyncio.gather(*(stage.chat("router/ab", number % 2 == 0, patience=30) for number in range(300)))
+    assert {(one.status, one.text) for one in got} == {(200, "Hello from upstream")}
+
+
+async def test_the_same_request_id_twice(stage: Stage) -> None:
+    """Two requests with one id are two requests: both are served and both are counted."""
+    before = (await stage.metrics())["requests"]["total"]
+    name = f"twin-{uuid.uuid4()}"
+    got = await asyncio.gather(*(stage.chat("router/ab", headers={"x-request-id": name}) for _ in range(2)))
+    assert {one.status for one in got} == {200}
+    assert (await stage.settled(before + 2))["requests"]["total"] >= before + 2
+    assert await stage.record(name)
+
+
 async def test_the_port_is_released_for_the_next(own: Own, launch: Launch) -> None:
     """While one process drains the next one can bind the port and serve."""
     stage = await own()
