@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +19,9 @@ from llm_router.routing.classify_model import Model
 _CREATIVE = "creative"
 _CREATIVE_GROUPS = ("a creative form", "style and make-believe", "figures and places of tales")
 _CREATIVE_NAME = re.compile(
-    r"creativ|kreativ|créati|творч|storytell|stories|story|poet|poem|fiction|roleplay|role[-_]play|lyric|songwrit|narrativ"
-    r"|yaratıcı|إبداع|रचनात्मक|창작|创意|创作|文学|創作|novel|screenwrit|литератур",
+    r"creativ|kreativ|créati|творч|yaratıcı|إبداع|रचनात्मक|창작|创意|创作|文学|創作|литератур|screenwrit|songwrit|storytell"
+    r"|(?:^|[\W_])(?:stor(?:y|ies)|poe(?:t|ts|try|m|ms)|fiction|role[-_]?play(?:s|ing)?|lyrics?|narrati(?:ve|on)s?|novels?)"
+    r"(?:$|[\W_])",
     re.IGNORECASE,
 )
 _FLOOR = -2.6  # score of a custom category, against conversation, for a text that shares nothing with it
@@ -31,6 +33,7 @@ _COMMON = 0.3  # rarity below which a word says nothing
 _ALIKE = 0.57  # share of the longer word that two forms of one word have in common from their start
 _HANGUL = ("\uac00", "\ud7af")
 _UNSPACED = "\u0e00"
+_COMPARED = 24  # categories that are compared with a text: those that share most words with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +65,31 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """All custom categories of a configuration. `trained` maps those that the model has learned to its class."""
+    """All custom categories of a configuration. `trained` maps those that the model has learned to its class.
+
+    `sharing` tells which of the others (`own`) have a word or a word's beginning in their texts, so that hundreds of
+    them cost no more than the few that a prompt has to do with.
+    """
 
     trained: Mapping[str, str]
     own: tuple[Profile, ...]
+    sharing: Mapping[str, tuple[int, ...]]
     model: Model
 
     def score(self, features: Features, tempered: Mapping[str, float], rest: float) -> Iterator[tuple[str, float]]:
-        """Score by custom category on the scale of the trained classes (tempered); `rest` is conversation's score."""
+        """Scores of custom categories on the scale of the trained classes (tempered); `rest` is conversation's score.
+
+        Categories that share nothing with the text are left out.
+        """
         split = math.log(len(self.trained)) if self.trained else 0.0
         for name, trained in self.trained.items():
             yield name, tempered[trained] - split
         if self.own:
             words = _words(features, self.model)
             length = math.sqrt(sum(weight * weight for weight in words.values())) or 1.0
-            for profile in self.own:
+            touched = Counter(number for word in words for number in self.sharing.get(_bucket(word), ()))
+            for number, _ in touched.most_common(_COMPARED):
+                profile = self.own[number]
                 base = max(rest, tempered[profile.home]) if profile.home in tempered else rest
                 yield profile.name, base + _FLOOR + profile.score(words, length)
 
@@ -97,7 +110,12 @@ def compile_profiles(categories: Sequence[Category], model: Model) -> Profiles:
     named = {c.name: c.name for c in categories if c.custom and c.name in model.classes}
     trained = {**named, **{c.name: _CREATIVE for c in custom if _means_creative(c, model)}}
     own = tuple(_profile(category, model) for category in custom if category.name not in trained)
-    return Profiles({k: v for k, v in trained.items() if v in model.classes}, own, model)
+    sharing: dict[str, list[int]] = {}
+    for number, profile in enumerate(own):
+        for bucket in {*profile.terms, *(_bucket(word) for vector, _ in profile.examples for word in vector)}:
+            sharing.setdefault(bucket, []).append(number)
+    known = {name: trained_class for name, trained_class in trained.items() if trained_class in model.classes}
+    return Profiles(known, own, {bucket: tuple(numbers) for bucket, numbers in sharing.items()}, model)
 
 
 def _means_creative(category: Category, model: Model) -> bool:

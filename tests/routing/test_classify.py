@@ -233,6 +233,23 @@ def test_custom_categories_work_from_description_and_examples(brain: Brain) -> N
         assert brain.classify(Turns(texts[0]), roster).category == label
 
 
+def test_names_that_merely_contain_story_are_not_creative(brain: Brain) -> None:
+    """`history` is no category of stories."""
+    roster = brain.roster([*BUILTIN, Category("history", description="wars, empires, dates", custom=True)])
+    assert brain.classify(Turns("Write a poem about the sea in winter"), roster).category == "conversation"
+    assert brain.classify(Turns("Which empires fought wars in 1683?"), roster).category == "history"
+
+
+def test_hundreds_of_custom_categories_do_not_drown_a_prompt(brain: Brain) -> None:
+    """Categories that have nothing to do with a prompt take no share of its probability."""
+    words = [f"{a}{b}{a}zorium" for a in "bcdfghklmnprstvwz" for b in "abcdefghijklmnopqr"]
+    many = [Category(f"dept-{word}", description=f"tickets of department {word}", custom=True) for word in words]
+    roster = brain.roster([*BUILTIN, CREATIVE, *many])
+    for label, texts in CLEAR.items():
+        assert brain.classify(Turns(texts[0]), roster).category == label
+    assert brain.classify(Turns("open a ticket for department gigzorium"), roster).category == "dept-gigzorium"
+
+
 def test_own_keywords_are_strong_evidence(brain: Brain) -> None:
     """A keyword of the user's pulls a doubtful prompt into its category, and is named as the reason."""
     text = "Something about Ferrovia please"
