@@ -20,6 +20,8 @@ MAX_FIELDS: Final = 100
 MAX_HEAD_BYTES: Final = 65_536
 MAX_SWEEP_S: Final = 1.0
 MOST_CONNECTIONS: Final = 32_768
+# Twice this is read of a body before its reader takes any: fewer pauses while an agent's prompt comes in.
+READ_AHEAD_BYTES: Final = 262_144
 BIG_BODY_BYTES: Final = 1_048_576
 MOST_HELD_BYTES: Final = 536_870_912  # of big bodies, all connections together
 _SPARE_DESCRIPTORS = 64

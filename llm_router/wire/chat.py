@@ -19,6 +19,7 @@ FORCED_PREFIX = "router/"
 
 # Keys of a JSON object may be spelled with escapes; a body that might do so is rewritten the slow way.
 _ESCAPED_MODEL_KEY = re.compile(rb"\\u00(?:6[dfcDFC45])")
+_MODEL_KEY = re.compile(rb'"model"')
 _MODEL_FIELD = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 # A model's name goes into headers, logs and the ledger.
 _MODEL_CHARS = 256
@@ -82,8 +83,8 @@ class ChatRequest:
         """The client's bytes with only `model` replaced; in place where the field stands alone in the text."""
         raw = self.raw
         at = raw.find(b'"model"')
-        # Two plain searches for substrings first: they are much quicker than a regular expression over a long body.
-        if raw.find(b'"model"', at + 1) < 0 and (b"\\u00" not in raw or not _ESCAPED_MODEL_KEY.search(raw)):
+        # Over long bodies the one search is quicker as a regular expression, the other as a plain one.
+        if not _MODEL_KEY.search(raw, at + 1) and (b"\\u00" not in raw or not _ESCAPED_MODEL_KEY.search(raw)):
             found = _MODEL_FIELD.match(raw, at)
             if at >= 0 and found and orjson.loads(found[1]) == self.model:
                 start, end = found.span(1)

@@ -61,7 +61,7 @@ class OpenAIShaped:
         changes = self._adapt(chat, target)
         if "models" in chat.body and chat.is_routed:
             changes["models"] = REMOVED  # it was the chain, in our ids
-        if has_packed_thinking(chat.raw):
+        if has_packed_thinking(chat.messages):
             changes["messages"] = without_packed_thinking(changes.get("messages", chat.messages))
         if not changes:
             return chat.with_model(target.model)
