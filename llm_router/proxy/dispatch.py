@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -64,6 +64,7 @@ class Router:
         self.circuits = memory.circuits
         self.tasks = Tasks()
         self.sweep = IdleSweep()
+        self._taking_over = asyncio.Lock()
         self.conversations = memory.conversations
         self.announce_reload = memory.announce_reload
         self.clock = clock
@@ -281,7 +282,7 @@ class Router:
     async def refresh(self) -> Snapshot:
         """Reads the configuration again; raises ApiError, and keeps the old one, if the new one is not valid."""
         try:
-            return self.apply(await self.config_file.reload())
+            return await self._take_over(self.config_file.reload)
         except ConfigError as error:
             message = f"the configuration stays as it was: {error}"
             raise ApiError(400, message, code="invalid_configuration", param=error.place) from None
@@ -291,16 +292,27 @@ class Router:
         return await asyncio.shield(self.tasks.start(self._edit(change), "edit configuration"))
 
     async def _edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Snapshot:
-        snapshot = self.apply(await self.config_file.edit(change))
+        snapshot = await self._take_over(lambda: self.config_file.edit(change))
         self.announce_reload()
         return snapshot
 
+    async def _take_over(self, load: Callable[[], Awaitable[Snapshot]]) -> Snapshot:
+        """Loads a snapshot and puts it in force; one after the other, so that an older one never comes last."""
+        async with self._taking_over:
+            snapshot = await load()
+            # Hundreds of categories take a while to prepare; streams must not feel it.
+            self._use(await asyncio.to_thread(go_live, snapshot, *self._shipped))
+            return snapshot
+
     def apply(self, snapshot: Snapshot) -> Snapshot:
         """Puts a valid snapshot in force for the requests to come."""
-        self.live = go_live(snapshot, *self._shipped)
-        self.circuits.settings = snapshot.breaker
-        self.bookkeeper.count = snapshot.count
+        self._use(go_live(snapshot, *self._shipped))
         return snapshot
+
+    def _use(self, live: Live) -> None:
+        self.live = live
+        self.circuits.settings = live.snapshot.breaker
+        self.bookkeeper.count = live.snapshot.count
 
     async def drained(self, seconds: float) -> None:
         """Until no request runs any more, at most `seconds`."""
