@@ -351,13 +351,21 @@ def test_usage_without_rows(run: Run, ledger: list[tuple[str, float | None]], mo
 
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
-    [(["--since", "yesterday"], 2, "--since: 'yesterday' is no time span"), ([], 1, "state folder: ")],
+    [(["--since", "yesterday"], 2, "--since: 'yesterday' is no time span"), ([], 1, "is no ledger of this version")],
 )
 def test_usage_that_cannot_be_given(run: Run, argv: list[str], code: int, words: str) -> None:
-    """A bad span is a mistake of the command line; a missing ledger is a failure that says where it looked."""
-    found, out, err = run("usage", *argv)
+    """A bad span is a mistake of the command line; a ledger that is none is a failure that says where it looked."""
+    Path("ledger.sqlite3").touch(mode=0o600)
+    found, out, err = run("usage", *argv, ROUTER_STATE_DIR=str(Path.cwd()))
     assert (found, out) == (code, "")
     assert words in err
+
+
+def test_usage_makes_nothing(run: Run) -> None:
+    """Asking before the first request leaves no folder behind, and says where it looked."""
+    code, out, err = run("usage")
+    assert (code, out) == (0, "No requests in this time.\n")
+    assert "state folder: " in err
     assert not (Path.cwd().parent / "home").exists()
 
 

@@ -35,6 +35,10 @@ class NoLedger(Exception):
     """There is nothing that could be read; the text says why."""
 
 
+class NothingBooked(NoLedger):
+    """There is no ledger yet."""
+
+
 class LedgerReader:
     """Reads the ledger of one state folder. Each call opens its own read-only connection: call it from any thread."""
 
@@ -82,7 +86,7 @@ class LedgerReader:
             except NoLedger as error:
                 problems.append(str(error))
         if not found:
-            raise NoLedger(f"{names[0]} does not exist; no request has been booked yet")
+            raise NothingBooked(f"{names[0]} does not exist; no request has been booked yet")
         if len(problems) == len(found):
             raise NoLedger("; ".join(problems))
         return rows

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_router.accounting.report import LedgerReader, NoLedger, parse_since
+from llm_router.accounting.report import LedgerReader, NoLedger, NothingBooked, parse_since
 from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from llm_router.commands.common import complain, dollars, load_configuration, print_table
 
@@ -30,7 +30,9 @@ def run(arguments: Namespace) -> int:
         rows = LedgerReader(Path(snapshot.state_dir)).usage(arguments.by, since)
     except NoLedger as error:
         complain(f"{error} (state folder: {snapshot.state_dir})")
-        return EXIT_FAILED
+        if not isinstance(error, NothingBooked):
+            return EXIT_FAILED
+        rows = []  # a report of nothing is a report: scripts get one that they can read
     _print(rows, arguments.by, arguments.format)
     return EXIT_OK
 

@@ -169,3 +169,13 @@ async def test_what_is_not_there_is_told_in_json(desk: Desk) -> None:
         assert got.status == status, path
         assert words in got.error["message"]
         assert got.body.endswith(b"}\n")
+
+
+@pytest.mark.parametrize(
+    ("style", "out"), [("json", "[]\n"), ("csv", "day\n"), ("table", "No requests in this time.\n")]
+)
+def test_usage_before_the_first_request(cli: Cli, style: str, out: str) -> None:
+    """`usage` without a ledger is an empty report in the form that was asked for, and says where it looked."""
+    got = cli("usage", "--by", "day", "--format", style)
+    assert (got.returncode, got.stdout) == (0, out)
+    assert "no request has been booked yet" in got.stderr
