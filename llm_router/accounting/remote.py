@@ -27,7 +27,7 @@ from llm_router.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-_LINGER: Final = 0.02
+_LINGER: Final = 0.05
 _MOST_AT_ONCE: Final = 256
 _TELL_EVERY: Final = 0.25
 _AGAIN_AFTER: Final = 0.1
