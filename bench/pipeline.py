@@ -146,7 +146,12 @@ def make(folder: Path, *, stream: bool) -> Router:
     """A router with its bookkeeper not started: what is submitted is dropped by `answer`."""
     config = folder / "router_config.json"
     config.write_text(json.dumps(SETTINGS))
-    environ = {**ENVIRON, "ROUTER_CONFIG_FILE": str(config), "ROUTER_STATE_DIR": str(folder / "state"), "HOME": str(folder)}
+    environ = {
+        **ENVIRON,
+        "ROUTER_CONFIG_FILE": str(config),
+        "ROUTER_STATE_DIR": str(folder / "state"),
+        "HOME": str(folder),
+    }
     config_file = ConfigFile(environ, {}, folder)
     snapshot: Snapshot = config_file.load()
     router = make_router(snapshot, config_file, environ)
