@@ -351,11 +351,11 @@ def test_usage_without_rows(run: Run, ledger: list[tuple[str, float | None]], mo
 
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
-    [(["--since", "yesterday"], 2, "--since: 'yesterday' is no time span"), ([], 1, "is no ledger of this version")],
+    [(["--since", "yesterday"], 2, "--since: 'yesterday' is no time span"), ([], 1, "state folder: ")],
 )
 def test_usage_that_cannot_be_given(run: Run, argv: list[str], code: int, words: str) -> None:
     """A bad span is a mistake of the command line; a ledger that is none is a failure that says where it looked."""
-    Path("ledger.sqlite3").touch(mode=0o600)
+    Path("ledger.sqlite3").write_text("no database " * 100)
     found, out, err = run("usage", *argv, ROUTER_STATE_DIR=str(Path.cwd()))
     assert (found, out) == (code, "")
     assert words in err
