@@ -301,12 +301,12 @@ class Router:
         async with self._taking_over:
             snapshot = await load()
             # Hundreds of categories take a while to prepare; streams must not feel it.
-            self._use(await asyncio.to_thread(go_live, snapshot, *self._shipped))
+            self._use(await asyncio.to_thread(go_live, snapshot, *self._shipped, self.live))
             return snapshot
 
     def apply(self, snapshot: Snapshot) -> Snapshot:
         """Puts a valid snapshot in force for the requests to come."""
-        self._use(go_live(snapshot, *self._shipped))
+        self._use(go_live(snapshot, *self._shipped, self.live))
         return snapshot
 
     def _use(self, live: Live) -> None:

@@ -72,8 +72,9 @@ class Live:
         return known
 
 
-def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain) -> Live:
-    """Prepares `snapshot` for work."""
+def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain, before: Live | None = None) -> Live:
+    """Prepares `snapshot` for work; what has not changed since `before` is taken over, with what it has learned."""
+    same = before is not None and before.snapshot.categories == snapshot.categories
     providers = snapshot.providers
     secrets = [key.value for provider in providers.values() for key in provider.keys]
     secrets += snapshot.access.api_keys
@@ -86,7 +87,7 @@ def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain) -> Live:
         accounts={name: accounts_of(provider) for name, provider in providers.items()},
         mask=Masker(secrets),
         brain=brain,
-        roster=brain.roster(snapshot.categories.values()),
+        roster=before.roster if before is not None and same else brain.roster(snapshot.categories.values()),
     )
 
 
