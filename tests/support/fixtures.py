@@ -66,7 +66,9 @@ class Stage:
 
     async def metrics(self) -> dict[str, Any]:
         """`/metrics` as JSON."""
-        figures: dict[str, Any] = (await self.router.ask("GET", "/metrics")).json()
+        answer = await self.router.ask("GET", "/metrics")
+        assert answer.status == 200, answer.raw
+        figures: dict[str, Any] = answer.json()
         return figures
 
     async def settled(self, total: int, patience: float = 5.0) -> dict[str, Any]:
