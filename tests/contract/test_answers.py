@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.conftest import Desk
+from tests.contract.conftest import Desk, Launch
 from tests.support.chunks import DONE, completion, finish, role, usage
 from tests.support.client import Connection, chat_body, request_bytes
 from tests.support.upstream import healthy, reply, stream
@@ -108,3 +108,16 @@ async def test_a_dry_run_asks_nobody(desk: Desk, wish: str) -> None:
     told = [got.header(f"x-router-{name}") for name in ROUTER_HEADERS]
     assert told == ["pair", "forced", "none", "none", "0"]
     assert not desk.up["groq"].connections
+
+
+async def test_a_missing_key_is_told_like_every_chat_answer(launch: Launch) -> None:
+    """401 on the chat routes names the setting, carries the router's headers, and asks nobody."""
+    router = await launch({}, env={"ROUTER_API_KEY": "key-one-1234, key-two-1234"})
+    for path in ("/v1/chat/completions", "/chat/completions"):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"x-api-key": "key-one-1234"}):
+            got = await router.ask("POST", path, chat_body(), headers=headers)
+            assert (got.status, got.error["code"]) == (401, "invalid_api_key")
+            assert "ROUTER_API_KEY" in got.error["message"]
+            assert [got.header(f"x-router-{name}") for name in ROUTER_HEADERS] == ["none"] * 4 + ["0"]
+    known = {"Authorization": "bearer key-two-1234"}
+    assert (await router.ask("POST", "/v1/explain", chat_body(), headers=known)).status == 200
