@@ -120,4 +120,4 @@ async def test_a_missing_key_is_told_like_every_chat_answer(launch: Launch) -> N
             assert "ROUTER_API_KEY" in got.error["message"]
             assert [got.header(f"x-router-{name}") for name in ROUTER_HEADERS] == ["none"] * 4 + ["0"]
     known = {"Authorization": "bearer key-two-1234"}
-    assert (await router.ask("POST", "/v1/explain", chat_body(), headers=known)).status == 200
+    assert (await router.ask("POST", "/v1/explain", chat_body("router"), headers=known)).status == 200
