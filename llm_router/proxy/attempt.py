@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -28,6 +28,7 @@ from llm_router.proxy.upstream import (
 )
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.base import Adapter, StreamTranslator, Target
+from llm_router.wire.providers.errors import request_trouble
 from llm_router.wire.restream import as_stream
 from llm_router.wire.usage import Usage
 
@@ -135,7 +136,7 @@ class Attempt:
         if verdict is Verdict.COMMIT:
             return won
         relay.response.close()
-        failure = _masked(relay.failure or relay.gate.failure(), self.mask)
+        failure = _understood(relay.failure or relay.gate.failure(), self.mask)
         if failure.kind is FailureKind.EMPTY_COMPLETION and relay.gate.well_formed_empty:
             raise EmptyAnswer(failure, won)
         raise AttemptFailed(failure)
@@ -161,7 +162,7 @@ class Attempt:
         if verdict.failure is None:
             assert won is not None
             return won
-        failure = _masked(verdict.failure, self.mask)
+        failure = _understood(verdict.failure, self.mask)
         if won is not None:
             raise EmptyAnswer(failure, won)
         raise AttemptFailed(failure)
@@ -200,6 +201,13 @@ def _allowed(response: UpstreamResponse) -> dict[str, str]:
         for name in _ALLOWED_HEADERS
         if (value := headers.get(name)) is not None and len(value) <= _HEADER_MOST and _PLAIN.fullmatch(value)
     }
+
+
+def _understood(failure: Failure, mask: Callable[[str], str]) -> Failure:
+    """A 200 that failed; one about the request itself is nobody's fault, as it would be with a status of its own."""
+    masked = _masked(failure, mask)
+    kind = request_trouble(masked) if masked.kind is FailureKind.UPSTREAM_ERROR else None
+    return masked if kind is None else replace(masked, kind=kind)
 
 
 def _masked(failure: Failure, mask: Callable[[str], str]) -> Failure:

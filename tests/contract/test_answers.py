@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import Desk, Launch
-from tests.support.chunks import DONE, completion, finish, role, usage
+from tests.support.chunks import DONE, completion, event, finish, role, usage
 from tests.support.client import Connection, chat_body, request_bytes
 from tests.support.upstream import healthy, reply, stream
 
@@ -121,3 +121,34 @@ async def test_a_missing_key_is_told_like_every_chat_answer(launch: Launch) -> N
             assert [got.header(f"x-router-{name}") for name in ROUTER_HEADERS] == ["none"] * 4 + ["0"]
     known = {"Authorization": "bearer key-two-1234"}
     assert (await router.ask("POST", "/v1/explain", chat_body("router"), headers=known)).status == 200
+
+
+INSIDE_A_200 = {
+    "too long": (
+        {"code": "context_length_exceeded", "message": "maximum context length is 10 tokens"},
+        "context_length_exceeded",
+    ),
+    "moderated": ({"code": 403, "message": "Input was flagged by moderation"}, "content_policy_violation"),
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("name", INSIDE_A_200)
+async def test_a_requests_own_trouble_inside_a_200_blames_nobody(desk: Desk, name: str, streamed: bool) -> None:
+    """An overflow or a moderated prompt that is told inside a 200 is 400 with its code, and opens no circuit."""
+    error, code = INSIDE_A_200[name]
+    desk.up["groq"].script = stream([event({"error": error}), DONE]) if streamed else reply(200, {"error": error})
+    for _ in range(4):
+        got = await desk.chat("groq/x", streamed)
+        assert (got.status, got.error["code"], got.error["message"]) == (400, code, error["message"])
+    assert desk.up["groq"].count == 4
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_other_errors_inside_a_200_fail_over_and_count(desk: Desk, streamed: bool) -> None:
+    """Any other error inside a 200 is a failed attempt, whatever its code."""
+    error = {"error": {"message": "invalid upstream state", "type": "invalid_request_error", "code": 400}}
+    desk.up["groq"].script = stream([event(error), DONE]) if streamed else reply(200, error)
+    for _ in range(3):
+        assert (await desk.chat("router/pair", streamed)).header("x-router-model") == "openai/second"
+    assert "groq/first" in (await desk.ask("GET", "/circuit-breaker")).json()["open_circuits"]

@@ -71,6 +71,15 @@ def read_failure(status: int, headers: Mapping[str, str], body: bytes, now: floa
     )
 
 
+def request_trouble(failure: Failure) -> FailureKind | None:
+    """Whether an error that came inside a 200 is about the length or the content of the request; else None."""
+    text = " ".join(filter(None, (failure.code, failure.type, failure.message)))
+    if failure.code == "403" and _POLICY_WORDS.search(text):
+        return FailureKind.CONTENT_POLICY
+    kind = _request_kind(400, {}, text)
+    return kind if kind in (FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_POLICY) else None
+
+
 def error_object(body: bytes) -> dict[str, Any]:
     """The error object of a body in any dialect; empty where there is none."""
     try:
