@@ -21,6 +21,8 @@ _ALOUD: Final = 32 * 1024
 _INFOS_MOST: Final = 1024
 
 _ROOM: Final = 256 * 1024
+# Room that was needed once is kept up to this: fresh memory would have to be cleared each time.
+_MOST_ROOM: Final = 4 * 1024 * 1024
 
 Message = tuple[Any, ...]
 Frame = tuple[str, Message, list[bytes]]
@@ -51,7 +53,7 @@ class FrameBuffer:
         view = memoryview(self._data)
         start, needed = self._split(view, found)
         rest = self._filled - start
-        if needed > len(self._data) or (len(self._data) > _ROOM and not rest):
+        if needed > len(self._data) or (len(self._data) > _MOST_ROOM and not rest):
             # The last reader of the old one may still look at it: it is left as it is.
             self._data = bytearray(max(_ROOM, needed))
         if start or self._data is not view.obj:

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -28,7 +29,7 @@ from llm_router.errors import ApiError
 log = logging.getLogger(__name__)
 
 _LINGER: Final = 0.05
-_MOST_AT_ONCE: Final = 256
+_MOST_AT_ONCE, _BYTES_AT_ONCE = 256, 1024 * 1024
 _TELL_EVERY: Final = 0.25
 _AGAIN_AFTER: Final = 0.1
 _PATIENCE: Final = 5.0
@@ -172,6 +173,9 @@ class RemoteBooks(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduces itself, and hands over again what another keeper did not confirm."""
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are of no such class
+        with contextlib.suppress(OSError):
+            # As large as the system allows: prompts are, and each time that it is full costs a turn of the loop.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BYTES_AT_ONCE)
         self._packer = Packer()
         self._received = FrameBuffer()
         self._send(frame("hello", os.getpid()))
@@ -225,12 +229,22 @@ class RemoteBooks(asyncio.BufferedProtocol):
             self._hand_over(fresh, again=False)
 
     def _hand_over(self, bookings: list[Booking], *, again: bool) -> None:
-        for start in range(0, len(bookings), _MOST_AT_ONCE):
-            part = bookings[start : start + _MOST_AT_ONCE]
-            try:
-                self._send(self._packer.pack(part, self.in_flight, again))
-            except ValueError:
-                log.exception("%d requests cannot be handed over; they stay on the board", len(part))
+        part: list[Booking] = []
+        size = 0
+        for booking in bookings:
+            part.append(booking)
+            size += booking.request_bytes + booking.answer_bytes
+            if size > _BYTES_AT_ONCE or len(part) == _MOST_AT_ONCE:
+                self._send_bookings(part, again)
+                part, size = [], 0
+        if part:
+            self._send_bookings(part, again)
+
+    def _send_bookings(self, bookings: list[Booking], again: bool) -> None:
+        try:
+            self._send(self._packer.pack(bookings, self.in_flight, again))
+        except ValueError:
+            log.exception("%d requests cannot be handed over; they stay on the board", len(bookings))
 
     def _send(self, parts: list[bytes]) -> None:
         if self._transport is not None:

@@ -281,6 +281,9 @@ class Crew:
         return work
 
     async def _work(self, number: int, line: socket.socket, listener: socket.socket, address: str) -> int:
+        with contextlib.suppress(ConfigError):
+            # What the file does not show (.env) may have changed as well since the supervisor looked.
+            self.snapshot = self._config_file.load()
         snapshot = self.snapshot
         state = SharedState(self._folder, number, snapshot.breaker)
         memory = Memory(state.circuits, state.conversations, state.hedges, state.slot, state.announce_reload)
