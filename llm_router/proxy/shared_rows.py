@@ -246,7 +246,7 @@ class StateRows:
         """Drops what nobody needs any more, so that the file stays small."""
         execute = self._connection.execute
         with self.transaction():
-            execute("DELETE FROM circuits WHERE scope IN ('cooldown', 'account') AND until < ?", (now,))
+            execute("DELETE FROM circuits WHERE scope IN ('cooldown', 'account') AND NOT gone AND until < ?", (now,))
             # Every worker has seen by now what had gone at the last tidying.
             execute("DELETE FROM circuits WHERE gone AND version <= ?", (self._tidied,))
             (self._tidied,) = execute("SELECT version FROM clock").fetchone()

@@ -1,0 +1,363 @@
+"""What workers have in common: rows in SQLite, and the state machines that are fed from them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from llm_router.config.values import BreakerSettings
+from llm_router.errors import Failure, FailureKind
+from llm_router.proxy import shared_rows
+from llm_router.proxy.shared_rows import StateRows
+from llm_router.proxy.shared_state import SharedState
+from llm_router.routing.breaker import Permit
+from llm_router.routing.shared import Change, RowCircuits, SharedCircuits, SharedConversations, StayRow
+
+SETTINGS = BreakerSettings(failure_threshold=3, recovery_timeout_sec=10)
+BROKEN = Failure(FailureKind.SERVER_ERROR, "broken", 500)
+MODEL, ACCOUNTS = "a/m1", ("k1", "k2")
+
+
+class Worker:
+    """One worker's circuits on the common rows, without threads: `sync` is what the thread does each time."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.changes: list[Change] = []
+        self.rows = StateRows(folder, number, lambda: SETTINGS)
+        self.circuits = SharedCircuits(SETTINGS, self.changes.append, self.rows.claim)
+        self.seen = -1
+
+    def sync(self) -> None:
+        """Passes on what happened, and hears what is new."""
+        changes, self.changes[:] = list(self.changes), []
+        with self.rows.transaction():
+            touched = self.rows.apply(changes)
+        self.seen, rows, _ = self.rows.news(self.seen)
+        self.circuits.hear([*touched, *rows], changes)
+
+    def admit(self, now: float, *, early: bool = False) -> Permit | None:
+        """A permit for the usual model."""
+        return self.circuits.admit(MODEL, ACCOUNTS, now, early=early)
+
+    def fail(self, now: float, failure: Failure = BROKEN) -> None:
+        """One attempt that fails."""
+        permit = self.admit(now)
+        assert permit is not None
+        self.circuits.failed(permit, failure, now)
+
+    def state(self, now: float) -> str:
+        """What it thinks of the usual model."""
+        return str(self.circuits.report({MODEL: ACCOUNTS}, now)["circuits"][MODEL]["state"])
+
+
+Make = Callable[[int], Worker]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes workers that share a new file."""
+    shared_rows.create(tmp_path)
+    made: list[Worker] = []
+
+    def worker(number: int) -> Worker:
+        made.append(Worker(tmp_path, number))
+        return made[-1]
+
+    yield worker
+    for one in made:
+        one.rows.close()
+
+
+def sync(*workers: Worker) -> None:
+    """All have heard of all."""
+    for worker in (*workers, *workers):
+        worker.sync()
+
+
+def opened(make: Make) -> tuple[Worker, Worker]:
+    """Two workers for which the circuit of the usual model opened at 100."""
+    one, two = make(1), make(2)
+    for _ in range(3):
+        one.fail(100)
+    sync(one, two)
+    return one, two
+
+
+def test_failures_in_a_row_add_up(make: Make) -> None:
+    """One worker's two failures and the other's one open the circuit in both."""
+    one, two = make(1), make(2)
+    one.fail(100)
+    two.fail(100)
+    one.fail(100)
+    assert (one.state(101), two.state(101)) == ("closed", "closed")
+    sync(one, two)
+    assert (one.state(101), two.state(101)) == ("open", "open")
+
+
+def test_one_claims_the_probe(make: Make) -> None:
+    """When both think that the circuit is half-open, the first to ask gets the permit, and the other knows of it."""
+    one, two = opened(make)
+    probe = one.admit(111)
+    assert probe is not None
+    assert probe.probe
+    assert two.admit(111) is None
+    block = two.circuits.block(MODEL, ACCOUNTS, 111)
+    assert block is not None
+    assert "probed" in block.reason
+    one.circuits.committed(probe)
+    one.circuits.completed(probe)
+    sync(one, two)
+    assert two.state(111) == "closed"
+    permit = two.admit(111)
+    assert permit is not None
+    assert not permit.probe
+
+
+def test_a_closed_circuit_is_heard_of_at_the_claim(make: Make) -> None:
+    """A worker that has not heard yet that the probe of another one succeeded gets a plain permit."""
+    one, two = opened(make)
+    probe = one.admit(111)
+    assert probe is not None
+    one.circuits.committed(probe)
+    one.sync()
+    permit = two.admit(111)
+    assert permit is not None
+    assert not permit.probe
+
+
+def test_an_early_probe_comes_once_a_second_over_all(make: Make) -> None:
+    """The probe ahead of time of a chain that is all open is one for all workers too."""
+    one, two = opened(make)
+    probe = one.admit(102, early=True)
+    assert probe is not None
+    one.circuits.failed(probe, BROKEN, 102)
+    one.sync()
+    assert two.admit(102.5, early=True) is None
+    sync(one, two)
+    assert two.admit(103.1, early=True) is not None
+
+
+def test_a_probe_of_the_dead_is_freed(make: Make) -> None:
+    """A worker that starts frees what the one before it held, and nothing of the others."""
+    one, two = opened(make)
+    assert one.admit(111) is not None
+    two.rows.release_probes()
+    sync(two)
+    assert two.admit(111) is None
+    successor = make(1)
+    successor.rows.release_probes()
+    sync(two, successor)
+    assert two.admit(111) is not None
+
+
+def test_a_released_probe_may_be_claimed_at_once(make: Make) -> None:
+    """A worker whose probe ended without a verdict may probe again before the common rows have heard of it."""
+    one, two = opened(make)
+    probe = one.admit(111)
+    assert probe is not None
+    one.circuits.released(probe)
+    assert one.admit(111) is not None
+    assert two.admit(111) is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "state"),
+    [
+        (Failure(FailureKind.RATE_LIMITED, "wait", 429, retry_after=30), "cooldown"),
+        (Failure(FailureKind.AUTHENTICATION, "who are you", 401), "open"),
+        (Failure(FailureKind.MODEL_NOT_FOUND, "no such model", 404), "open"),
+    ],
+    ids=["cooldown", "account", "model"],
+)
+def test_whatever_one_learns_the_other_knows(make: Make, failure: Failure, state: str) -> None:
+    """Cooldowns and refused keys of both accounts, a missing model; and a reset is heard of as well."""
+    one, two = make(1), make(2)
+    one.fail(100, failure)
+    if failure.kind is not FailureKind.MODEL_NOT_FOUND:
+        one.fail(100, failure)
+    sync(one, two)
+    assert two.state(101) == state
+    two.circuits.reset(MODEL)
+    two.circuits.reset_accounts(ACCOUNTS)
+    sync(two, one)
+    assert (one.state(101), two.state(101)) == ("closed", "closed")
+
+
+def test_a_reset_of_all_reaches_all(make: Make) -> None:
+    """Nothing is left of circuits, cooldowns and accounts."""
+    one, two = opened(make)
+    two.circuits.reset_all()
+    sync(two, one)
+    assert (one.state(101), two.state(101)) == ("closed", "closed")
+    assert one.circuits.rows() == []
+
+
+def test_old_news_do_not_undo_what_is_on_its_way(make: Make) -> None:
+    """Rows that were read before a change of ours was written do not take its place in memory."""
+    one, two = make(1), make(2)
+    two.fail(100)
+    two.sync()
+    for _ in range(3):
+        one.fail(100)
+    _, rows, _ = one.rows.news(-1)
+    one.circuits.hear(rows, [])
+    assert one.state(101) == "open"
+
+
+def test_without_the_file_a_worker_decides_alone(make: Make) -> None:
+    """When the common rows cannot be asked, the probe is this worker's own decision."""
+    one, _ = opened(make)
+    one.circuits._claim = lambda keys, ask: None
+    permit = one.admit(111)
+    assert permit is not None
+    assert permit.probe
+
+
+def test_circuits_become_rows_and_circuits_again(make: Make, tmp_path: Path) -> None:
+    """What was saved by a router that is one process is what workers start with; the file is private."""
+    former = RowCircuits(SETTINGS)
+    for kind in (FailureKind.RATE_LIMITED, FailureKind.AUTHENTICATION, FailureKind.MODEL_NOT_FOUND):
+        permit = former.admit(MODEL, (*ACCOUNTS, "k3"), 100)
+        assert permit is not None
+        former.failed(permit, Failure(kind, "x", retry_after=50), 100)
+    shared_rows.create(tmp_path, former.rows())
+    assert stat.S_IMODE((tmp_path / "state.sqlite3").stat().st_mode) == 0o600
+    one = Worker(tmp_path, 1)
+    one.sync()
+    assert one.circuits.dump() == former.dump()
+    one.rows.close()
+
+
+def test_tidying_drops_what_nobody_needs(make: Make) -> None:
+    """Expired cooldowns, circuits that have gone, idle conversations; nothing that was not heard of yet."""
+    one, two = make(1), make(2)
+    one.fail(100, Failure(FailureKind.RATE_LIMITED, "wait", retry_after=5))
+    one.fail(100, Failure(FailureKind.MODEL_NOT_FOUND, "gone"))
+    with one.rows.transaction():
+        one.rows.put_stays([StayRow(b"old", MODEL, "code", 100), StayRow(b"new", MODEL, "code", 1000)])
+    sync(one, two)
+    one.circuits.reset(MODEL)
+    one.sync()
+    one.rows.tidy(1000)
+    two.sync()
+    assert two.circuits.known_models() == set()
+    one.rows.tidy(1000)
+    _, rows, stays = one.rows.news(-1)
+    assert rows == []
+    assert [stay.key for stay in stays] == [b"new"]
+
+
+def test_shares_are_exact(make: Make) -> None:
+    """Over all workers no more is taken than there is; what is given back can be taken by another."""
+    one, two = make(1), make(2)
+    taken = [worker.rows.take_share("slot", "a", 3) for worker in (one, two, one, two)]
+    assert taken == [True, True, True, False]
+    assert two.rows.take_share("slot", "b", 1)
+    one.rows.give_back("slot", "a")
+    assert two.rows.take_share("slot", "a", 3)
+    assert two.rows.shares("slot") == {"a": (2, 1), "b": (1, 0)}
+    make(1).rows.release_probes()
+    assert two.rows.shares("slot") == {"a": (2, 0), "b": (1, 0)}
+
+
+def test_a_notice_is_counted(make: Make) -> None:
+    """Each announcement is one more, whoever made it; and other connections see that something changed."""
+    one, two = make(1), make(2)
+    before = two.rows.changes_elsewhere()
+    assert (one.rows.announce("reload"), one.rows.announce("reload")) == (1, 2)
+    assert two.rows.announced("reload") == 2
+    assert two.rows.changes_elsewhere() != before
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """A worker does not make the file: that would be another one than the others'."""
+    with pytest.raises(sqlite3.Error):
+        StateRows(tmp_path, 1, lambda: SETTINGS)
+
+
+def test_conversations_tell_what_is_new() -> None:
+    """A new stay, a move and a leaving are told; staying is told again only now and then."""
+    told: list[StayRow] = []
+    mine = SharedConversations(told.append)
+    for now in (1000.0, 1001.0, 1002.0):
+        mine.served(b"c", "a/m1", "code", now)
+    mine.served(b"c", "a/m1", "code", 1100.0)
+    mine.served(b"c", "b/m2", "code", 1101.0)
+    mine.left(b"c")
+    mine.left(b"c")
+    assert [(row.model, row.used) for row in told] == [
+        ("a/m1", 1000.0),
+        ("a/m1", 1100.0),
+        ("b/m2", 1101.0),
+        ("", 1101.0),
+    ]
+
+
+def test_conversations_hear_what_is_newer() -> None:
+    """What another worker told wins if it is newer, and is not told again."""
+    told: list[StayRow] = []
+    mine = SharedConversations(told.append)
+    mine.hear([StayRow(b"c", "a/m1", "code", 1000.0)])
+    stay = mine.find(b"c", 1001.0)
+    assert stay is not None
+    assert stay.model == "a/m1"
+    mine.served(b"c", "b/m2", "code", 1002.0)
+    mine.hear([StayRow(b"c", "a/m1", "code", 1001.0), StayRow(b"c", "", "", 1000.0)])
+    stay = mine.find(b"c", 1003.0)
+    assert stay is not None
+    assert stay.model == "b/m2"
+    mine.hear([StayRow(b"c", "", "", 1002.0)])
+    assert mine.find(b"c", 1003.0) is None
+    assert len(told) == 1
+
+
+async def test_hedges_keep_within_the_share_of_all(tmp_path: Path) -> None:
+    """Two workers with a hundred requests each may together hedge a twentieth of two hundred, and not one more."""
+    shared_rows.create(tmp_path)
+    both = [SharedState(tmp_path, number, SETTINGS) for number in (1, 2)]
+    for state in both:
+        state.start()
+    for _ in range(100):
+        for state in both:
+            state.hedges.count("code")
+    await asyncio.sleep(0.6)
+    taken = [both[turn % 2].hedges.take("code", 0.05) for turn in range(30)]
+    assert sum(taken) == 10
+    assert all(taken[:10])
+    for state in both:
+        await asyncio.to_thread(state.close)
+    successor = SharedState(tmp_path, 1, SETTINGS)
+    successor.start()
+    assert not successor.hedges.take("code", 0.05)
+    await asyncio.to_thread(successor.close)
+
+
+async def test_a_file_that_breaks_is_borne(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """When the common rows cannot be used any more that is told once, and the worker goes on from its memory."""
+    shared_rows.create(tmp_path)
+    state = SharedState(tmp_path, 1, SETTINGS)
+    state.start()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.sqlite3")) as vandal:
+        for table in ("clock", "circuits", "stays", "shares", "notices"):
+            vandal.execute(f"DROP TABLE {table}")
+    for now in (100, 101, 102):
+        permit = state.circuits.admit(MODEL, ACCOUNTS, now)
+        assert permit is not None
+        state.circuits.failed(permit, BROKEN, now)
+    await asyncio.sleep(0.5)
+    probe = state.circuits.admit(MODEL, ACCOUNTS, 200)
+    assert probe is not None
+    assert probe.probe
+    assert state.hedges.take("code", 1.0)
+    slot = state.slot("a", 1)
+    assert await slot.acquire()
+    slot.release()
+    state.announce_reload()
+    await asyncio.to_thread(state.close)
+    assert sum("goes on alone" in record.message for record in caplog.records) == 1
