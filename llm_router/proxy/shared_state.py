@@ -89,9 +89,16 @@ class SharedState:
         with self.bearing():
             self._announced = self.rows.announce(RELOAD)
 
-    def bearing(self) -> _Bearing:
-        """Whatever happens to the file inside: it is told once, and the router goes on."""
-        return _Bearing(self._judge)
+    def bearing(self, *, proof: bool = True) -> _Bearing:
+        """Whatever happens to the file inside: it is told once, and the router goes on.
+
+        That nothing happens is no `proof` that the file can be used where hardly anything was asked of it.
+        """
+        return _Bearing(self._judge if proof else self._judge_failure)
+
+    def _judge_failure(self, error: sqlite3.Error | None) -> None:
+        if error is not None:
+            self._judge(error)
 
     def _judge(self, error: sqlite3.Error | None) -> None:
         if error is not None and not self._in_trouble:
@@ -146,7 +153,7 @@ class SharedState:
         touched: list[Row] = []
         rows: list[Row] = []
         heard: list[StayRow] = []
-        with self.bearing():
+        with self.bearing(proof=bool(changes or stays)):
             if changes or stays:
                 with self._thread_rows.transaction():
                     touched = self._thread_rows.apply(changes) if changes else []
@@ -155,10 +162,10 @@ class SharedState:
             self.hedges.share(self._thread_rows)
             elsewhere = self._thread_rows.changes_elsewhere()
             if elsewhere != self._elsewhere:
-                self._elsewhere = elsewhere
                 self._seen, rows, heard = self._thread_rows.news(self._seen)
                 self.hedges.learn(self._thread_rows)
                 self._look_for_notices()
+                self._elsewhere = elsewhere
         if changes or rows or heard:
             self._on_loop(self._hear, [*touched, *rows], changes, heard)
 
