@@ -96,7 +96,9 @@ FAST = {
 class RouterProcess:
     """One `python -m llm_router serve` with its own home, state folder, configuration file and log file.
 
-    `env` is added to a clean environment; `limits` are rlimits of the process (soft and hard alike).
+    `env` is added to a clean environment, which has ROUTER_WORKERS where the suite itself was given it: so the suite
+    can be run over several workers (what it says of circuits and figures then holds within a second only). `limits`
+    are rlimits of the process (soft and hard alike).
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class RouterProcess:
             "ROUTER_STATE_DIR": str(self.state),
             **{f"{name.upper()}_KEY": key for name, key in KEYS.items()},
             **FAST,
+            **{name: value for name, value in os.environ.items() if name == "ROUTER_WORKERS"},
             **(env or {}),
         }
         if config is not None:
