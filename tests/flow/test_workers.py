@@ -249,7 +249,7 @@ async def test_a_cooldown_and_a_refused_key_are_known_to_all(crew: Any) -> None:
 
 async def test_one_probe_over_all_workers(crew: Any) -> None:
     """Of twenty requests at once to both workers exactly one probes a half-open circuit; its success frees all."""
-    both = await crew(env=QUICK)
+    both = await crew(env=QUICK | {"ROUTER_HEADER_TIMEOUT": "30"})
     connections = [await both.at(number) for number in (1, 2) * 10]
     both.stage.a.script = BROKEN
     for _ in range(3):
