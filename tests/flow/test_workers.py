@@ -13,7 +13,7 @@ import stat
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +147,10 @@ async def crew(own: Own) -> AsyncIterator[Callable[..., Awaitable[Crew]]]:
     """`await crew(env=..., models=...)`: a router with two workers, both ready."""
     made: list[Crew] = []
 
-    async def start(args: tuple[str, ...] = (), **more: Any) -> Crew:
-        stage = await own(args=("--workers", "2", *args), **more)
+    async def start(env: Mapping[str, str] | None = None, **more: Any) -> Crew:
+        # Connections are made one by one, until each worker has enough of them.
+        patient = {"ROUTER_HEADER_TIMEOUT": "30", **(env or {})}
+        stage = await own(args=("--workers", "2"), env=patient, **more)
         await until(lambda: "with 2 workers" in stage.router.log(), 10)
         made.append(Crew(stage))
         return made[-1]
@@ -249,7 +251,7 @@ async def test_a_cooldown_and_a_refused_key_are_known_to_all(crew: Any) -> None:
 
 async def test_one_probe_over_all_workers(crew: Any) -> None:
     """Of twenty requests at once to both workers exactly one probes a half-open circuit; its success frees all."""
-    both = await crew(env=QUICK | {"ROUTER_HEADER_TIMEOUT": "30"})
+    both = await crew(env=QUICK)
     connections = [await both.at(number) for number in (1, 2) * 10]
     both.stage.a.script = BROKEN
     for _ in range(3):
