@@ -84,12 +84,16 @@ class Block:
 
 @dataclass(slots=True)
 class Permit:
-    """Leave to make one attempt at `model` with `account`; settled exactly once."""
+    """Leave to make one attempt at `model` with `account`; settled exactly once.
+
+    `probe` holds the half-open circuits of model and provider, `tries_key` an account that was refused before.
+    """
 
     model: str
     account: str
     probe: bool
     settled: bool = field(default=False)
+    tries_key: bool = field(default=False)
 
 
 class Circuits:
@@ -102,6 +106,7 @@ class Circuits:
         self._providers: dict[str, Circuit] = {}
         self._cooldowns: dict[tuple[str, str], float] = {}
         self._accounts: dict[str, tuple[float, str]] = {}
+        self._tried: set[str] = set()  # accounts whose waiting time is over and that one attempt tries now
 
     def __repr__(self) -> str:
         return f"<Circuits models={len(self._models)} cooldowns={len(self._cooldowns)}>"
@@ -113,6 +118,8 @@ class Circuits:
         if not self._accounts and not self._cooldowns:
             return accounts[0] if accounts else None
         for account in accounts:
+            if account in self._tried:
+                continue
             if self._account_until(account) <= now and self._cooldowns.get((model, account), 0.0) <= now:
                 return account
         return None
@@ -163,7 +170,10 @@ class Circuits:
                 if circuit.open_until:
                     circuit.probing = True
                     circuit.last_attempt = now
-        return Permit(model, account, probe)
+        tries_key = account in self._accounts
+        if tries_key:
+            self._tried.add(account)
+        return Permit(model, account, probe, tries_key=tries_key)
 
     def connected(self, permit: Permit) -> None:
         """An answer's head came in: whatever follows, the provider can be reached."""
@@ -175,7 +185,11 @@ class Circuits:
             self.version += 1
 
     def committed(self, permit: Permit) -> None:
-        """The answer carries meaning: a half-open circuit closes, its permit is free again."""
+        """The answer carries meaning: a half-open circuit closes, its permit is free again, and so is the key."""
+        if permit.tries_key:
+            self._tried.discard(permit.account)
+            self._accounts.pop(permit.account, None)
+            self.version += 1
         if not permit.probe:
             return
         for circuit in self._of(permit):
@@ -231,6 +245,8 @@ class Circuits:
         if permit.settled:
             return False
         permit.settled = True
+        if permit.tries_key:
+            self._tried.discard(permit.account)
         return True
 
     def _free(self, permit: Permit) -> None:
@@ -257,7 +273,7 @@ class Circuits:
     def _forget_expired(self, now: float) -> None:
         if len(self._cooldowns) > CIRCUITS_MOST:
             self._cooldowns = {key: until for key, until in self._cooldowns.items() if until > now}
-        self._accounts = {key: entry for key, entry in self._accounts.items() if entry[0] > now}
+        self._accounts = {key: entry for key, entry in self._accounts.items() if entry[0] + COOLDOWN_MOST > now}
 
     # --- operating ------------------------------------------------------------------------------------------------
 
@@ -273,6 +289,7 @@ class Circuits:
         """Forgets that these accounts were refused."""
         for account in accounts:
             self._accounts.pop(account, None)
+            self._tried.discard(account)
         self.version += 1
 
     def reset_all(self) -> None:
@@ -281,6 +298,7 @@ class Circuits:
         self._providers.clear()
         self._cooldowns.clear()
         self._accounts.clear()
+        self._tried.clear()
         self.version += 1
 
     def known_models(self) -> set[str]:

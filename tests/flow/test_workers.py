@@ -252,12 +252,12 @@ async def test_a_cooldown_and_a_refused_key_are_known_to_all(crew: Any) -> None:
 async def test_one_probe_over_all_workers(crew: Any) -> None:
     """Of twenty requests at once to both workers exactly one probes a half-open circuit; its success frees all."""
     both = await crew(env=QUICK)
-    connections = [await both.at(number) for number in (1, 2) * 10]
     both.stage.a.script = BROKEN
     for _ in range(3):
         await both.chat(1)
     await until(lambda: _state(both, 2, "open"), 1.0)
     await asyncio.sleep(1.1)
+    connections = [await both.at(number) for number in (1, 2) * 10]
     both.stage.a.script = stream(words("slow"), delay=0.6)
     for connection in connections:
         await connection.send(request_bytes(body=chat_body("router/ab")))

@@ -267,3 +267,31 @@ def test_invented_models_do_not_fill_the_memory(circuits: Circuits) -> None:
     for number in range(5000):
         fail(circuits, FailureKind.SERVER_ERROR, 0, model=f"p/{number}")
     assert len(circuits.known_models()) <= 4096
+
+
+@pytest.mark.parametrize("end", ["accepted", "refused", "released", "other"])
+def test_a_refused_key_is_tried_by_one_attempt(circuits: Circuits, end: str) -> None:
+    """After the recovery time one attempt tries a refused key for all models; the others wait for what it finds."""
+    fail(circuits, FailureKind.AUTHENTICATION, 0)
+    trial = circuits.admit(MODEL, KEYS, 301)
+    assert trial is not None
+    assert circuits.admit(MODEL, KEYS, 301) is None
+    assert circuits.admit(OTHER, KEYS, 301) is None
+    block = circuits.block(OTHER, KEYS, 301)
+    assert block is not None
+    assert block.kind == "account"
+    if end == "accepted":
+        circuits.committed(trial)
+        assert all(circuits.admit(model, KEYS, 302) is not None for model in (MODEL, OTHER, MODEL))
+        return
+    if end == "refused":
+        circuits.failed(trial, Failure(FailureKind.AUTHENTICATION, "x"), 302)
+        assert circuits.admit(OTHER, KEYS, 500) is None
+        assert circuits.admit(OTHER, KEYS, 603) is not None
+        return
+    if end == "released":
+        circuits.released(trial)
+    else:
+        circuits.failed(trial, Failure(FailureKind.SERVER_ERROR, "x"), 302)
+    assert circuits.admit(OTHER, KEYS, 302) is not None
+    assert circuits.admit(OTHER, KEYS, 302) is None
