@@ -125,6 +125,7 @@ class Attempt:
             choices=choices if isinstance(choices, int) and choices > 0 else 1,
             idle=self.timeouts.idle or float("inf"),
             mask=self.mask,
+            loop=self.deadlines.loop,
         )
         response.attach(relay)
         try:

@@ -67,7 +67,7 @@ class Contest:
         self._empty: Win | None = None
         self._hedge = hedge
         self._losing = False
-        self._loop = asyncio.get_running_loop()
+        self._loop = parts.deadlines.loop
         self._deadline = self._loop.time() + (live.snapshot.timeouts.total or float("inf"))
 
     async def win(self) -> Win:

@@ -14,9 +14,17 @@ class Deadlines:
         self._running: dict[Deadline, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"<Deadlines running={len(self._running)}>"
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that all of this runs on. To ask for the running one costs a system call each time."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def within(self, seconds: float) -> Deadline:
         """A context that raises TimeoutError in the current task after `seconds`, as `asyncio.timeout` does."""
@@ -66,11 +74,11 @@ class Deadline:
         self._task.cancel()
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        loop = self._all.loop
+        task = asyncio.current_task(loop)
         assert task is not None
         self._task: asyncio.Task[Any] = task
         self._cancelling = task.cancelling()
-        loop = task.get_loop()
         self.at = loop.time() + self._seconds
         self._all.add(self, loop)
         return self

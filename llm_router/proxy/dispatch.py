@@ -102,7 +102,7 @@ class Router:
 
     async def answer(self, chat: ChatRequest, caller: Caller, downstream: Downstream) -> None:
         """Carries one request to its end. Raises ApiError before the first byte; always leaves one booking."""
-        loop = asyncio.get_running_loop()
+        loop = self._parts.deadlines.loop
         exchange = Exchange(chat, caller, self.clock(), loop.time())
         exchange.ticket = self.bookkeeper.enter(
             caller.request_id, exchange.started, client=caller.client, model=chat.model
@@ -140,7 +140,7 @@ class Router:
         category = live.snapshot.categories.get(decision.category)
         hedge = category.hedge if category is not None and not decision.explicit else None
         win = await Contest(self._parts, live, exchange, plan, hedge).win()
-        exchange.won_by(win.candidate, win.committed_ms, asyncio.get_running_loop().time(), win.empty)
+        exchange.won_by(win.candidate, win.committed_ms, self._parts.deadlines.loop.time(), win.empty)
         return win
 
     async def _send(self, exchange: Exchange, win: Win, downstream: Downstream) -> None:
@@ -214,7 +214,7 @@ class Router:
                 win.slot.release()
             self._remember(exchange, win)
         self.circuits_changed()
-        self.bookkeeper.submit(exchange.booking(asyncio.get_running_loop().time()))
+        self.bookkeeper.submit(exchange.booking(self._parts.deadlines.loop.time()))
         if exchange.tap is not None:
             exchange.tap.release()
 

@@ -68,7 +68,9 @@ class Relay:
         choices: int,
         idle: float,
         mask: Callable[[str], str],
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        self._loop = loop or asyncio.get_running_loop()
         self.response = response
         self.gate = Gate()
         self.failure: Failure | None = None
@@ -85,6 +87,7 @@ class Relay:
         self._pending: list[bytes] = []
         self._verdict: Verdict | None = None
         self._resumed = 0.0
+        self._blocked = False
         self._wake: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -180,7 +183,9 @@ class Relay:
                 self._cut_off(self.failure)
             elif self.whole:
                 self._finish()
-            elif not client.full:
+            elif client.full:
+                self._blocked = True
+            else:
                 self.response.resume()
 
     def pass_on_empty(self, client: ClientStream) -> None:
@@ -196,10 +201,11 @@ class Relay:
         client = self._client
         assert client is not None
         while self.end is None:
-            if client.full:
+            if client.full or self._blocked:
                 self.response.pause()
                 await client.drain()
-                self._resumed = asyncio.get_running_loop().time()
+                self._blocked = False
+                self._resumed = self._loop.time()
                 self.response.resume()
             else:
                 await self._sleep()
@@ -214,8 +220,13 @@ class Relay:
         self.tap.keep(block)
         client.write(block)
         if client.full:
-            self.response.pause()
-            self._wake_up()
+            self._block()
+
+    def _block(self) -> None:
+        """The client has enough for now; until `run` reads on, the upstream's silence is our doing."""
+        self._blocked = True
+        self.response.pause()
+        self._wake_up()
 
     def _screen(self, block: bytes) -> None:
         client = self._client
@@ -231,8 +242,7 @@ class Relay:
         if screened.error is not None:
             self._cut_off(gate.upstream_error(screened.error))
         elif client.full:
-            self.response.pause()
-            self._wake_up()
+            self._block()
 
     def _finish(self) -> None:
         """A clean end without `[DONE]`: whole if every choice has finished, else cut."""
@@ -276,7 +286,7 @@ class Relay:
 
     def check_idle(self, now: float) -> None:
         """Called by the sweep with the loop's clock: cuts a stream that has been silent for too long."""
-        if self._client is None or self.end is not None or self._client.full:
+        if self._client is None or self.end is not None or self._blocked or self._client.full:
             return
         # The clock stands still while the client is not reading.
         if now - max(self.response.last_read, self._resumed) > self.idle:
@@ -284,7 +294,7 @@ class Relay:
             self._cut_off(Failure(FailureKind.IDLE_TIMEOUT, message))
 
     async def _sleep(self) -> None:
-        self._wake = asyncio.get_running_loop().create_future()
+        self._wake = self._loop.create_future()
         try:
             await self._wake
         finally:

@@ -238,6 +238,26 @@ async def test_the_idle_clock_stands_still_for_a_client_that_does_not_read() -> 
     assert b"upstream_idle_timeout" in client.sent
 
 
+async def test_nothing_is_cut_between_a_client_that_reads_on_and_an_upstream_that_is_read_again() -> None:
+    """When the client has just made room, the silence until the upstream is read again is still ours."""
+    relay, _ = make()
+    client = Client()
+    relay.body_received(TEXT)
+    relay.open(client)
+    running = asyncio.ensure_future(relay.run())
+    await asyncio.sleep(0)
+    client.full = True
+    relay.body_received(TEXT)
+    await asyncio.sleep(0)
+    client.full = False
+    relay.check_idle(1e9)
+    assert relay.end is None
+    client.readable.set()
+    await asyncio.sleep(0.01)
+    relay.body_received(STOP + DONE)
+    assert await running is End.COMPLETED
+
+
 async def test_the_sweep_watches_and_forgets() -> None:
     """One timer for all relays, none when nothing runs."""
     sweep = IdleSweep()

@@ -32,6 +32,7 @@ class UpstreamClient:
         self._pool = Pool()
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"<UpstreamClient {'closed' if self._closed else 'open'} open={self.open} idle={self.idle}>"
@@ -56,7 +57,9 @@ class UpstreamClient:
         self._refuse_if_closed()
         route = self._routes.find(call.method, call.url)
         head = route.head(call.headers, len(call.body))
-        kept = self._pool.take(route.endpoint.origin, asyncio.get_running_loop().time())
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # asking costs a system call each time
+        kept = self._pool.take(route.endpoint.origin, self._loop.time())
         if kept is not None:
             try:
                 return await _exchange(kept, head, call.body)
