@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import time
 from collections.abc import Awaitable, Callable
 
@@ -254,3 +255,16 @@ async def test_the_pure_python_parser_is_refused(launch: Launch) -> None:
     assert await asyncio.to_thread(router.wait, 10) != 0
     assert "parser" in router.log().lower()
     assert "Traceback" not in router.log()
+
+
+async def test_more_connections_than_descriptors(own: Own) -> None:
+    """Where idle connections have taken every descriptor the longest idle ones go: a chat is served all the same."""
+    stage = await own(limits={resource.RLIMIT_NOFILE: 120})
+    connections = [await Connection.open(stage.router.port) for _ in range(250)]
+    await asyncio.sleep(0.3)
+    for number in range(6):
+        got = await stage.chat("router/ab", number % 2 == 0)
+        assert (got.status, got.text) == (200, "Hello from upstream")
+    for connection in connections:
+        connection.close()
+    assert (await stage.chat("router/ab")).status == 200
