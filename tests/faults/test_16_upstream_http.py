@@ -327,3 +327,16 @@ async def test_no_proxy_headers_of_ours_upstream(stage: Stage) -> None:
     sent = str(stage.a.last.request.headers)
     for word in ("home", "10.1.2.3", "intranet"):
         assert word not in sent
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_name_that_does_not_resolve_fails_over(own: Callable[..., Awaitable[Stage]], streamed: bool) -> None:
+    """A DNS failure is a connection failure."""
+    stage = await own()
+    config = json.loads(stage.router.config_file.read_text())
+    config["providers"]["gone"] = {"base_url": "http://no-such-host.invalid/v1", "api_key_env": "A_KEY"}
+    config["model_mappings"]["code"] = ["gone/m1", "b/m2"]
+    stage.router.config_file.write_text(json.dumps(config))
+    assert (await stage.router.ask("POST", "/config/reload")).status == 200
+    got = await stage.chat("router/code", streamed)
+    assert (got.status, got.header("x-router-model")) == (200, "b/m2")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.chunks import DONE, answer, error, finish, role, text
 from tests.support.client import Connection
-from tests.support.fixtures import Launch, Stage
+from tests.support.fixtures import Stage
 from tests.support.upstream import Exchange, Script, hang, healthy, plain, reply, stream
 
 Own = Callable[..., Awaitable[Stage]]
@@ -319,111 +317,6 @@ async def test_all_open_recovers_through_the_probe(stage: Stage) -> None:
         assert time.monotonic() < deadline, "nobody was probed"
         await asyncio.sleep(0.1)
     assert got.text == "Hello from upstream"
-
-
-def _state_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and "sqlite" not in path.name]
-
-
-async def test_a_kill_forgets_nothing(own: Own) -> None:
-    """SIGKILL and restart: an open circuit stays open for what remains of its time, no shorter and no longer."""
-    stage = await own(env={"ROUTER_CIRCUIT_RECOVERY": "5"})
-    started = time.monotonic()
-    await _open(stage)
-    await asyncio.sleep(1.2)
-    for _ in range(3):
-        await asyncio.to_thread(stage.router.kill)
-        await asyncio.to_thread(stage.router.start)
-        if time.monotonic() - started < 4.5:
-            assert await _open_circuits(stage) == ["a/m1"]
-            assert await _model(stage) == "b/m2"
-    assert stage.a.count == 3
-    await asyncio.sleep(max(0.0, 5.6 - (time.monotonic() - started)))
-    assert await _model(stage) == "a/m1"
-
-
-async def test_a_cooldown_survives_a_kill(own: Own) -> None:
-    """A rate limit's cooldown is remembered over a restart too."""
-    stage = await own()
-    stage.a.script = reply(429, error("slow down"), {"Retry-After": "60"})
-    await stage.chat("router/ab")
-    await asyncio.sleep(1.2)
-    await asyncio.to_thread(stage.router.kill)
-    await asyncio.to_thread(stage.router.start)
-    assert await _model(stage) == "b/m2"
-    assert stage.a.count == 1
-
-
-GARBAGE = [
-    b"",
-    b"{",
-    b"[]",
-    b"null",
-    b"\x00\xff" * 500,
-    b'{"circuits": 7}',
-    b'{"version": 999, "circuits": {"a/m1": null}}',
-    b"9" * 100_000,
-    b"[" * 100_000,
-]
-
-
-async def test_a_corrupt_circuit_file_is_survived(own: Own) -> None:
-    """Whatever the state file holds, the router starts and serves."""
-    stage = await own()
-    await _open(stage)
-    await asyncio.sleep(1.2)
-    await asyncio.to_thread(stage.router.kill)
-    files = _state_files(stage.router.state)
-    assert files, "the circuits were not saved"
-    for content in GARBAGE:
-        for path in files:
-            path.write_bytes(content)
-        await asyncio.to_thread(stage.router.start)
-        assert (await stage.chat("router/ab")).status == 200, content[:20]
-        await asyncio.to_thread(stage.router.kill)
-
-
-async def test_odd_numbers_in_the_circuit_file(own: Own) -> None:
-    """Times far in the future or no numbers at all do not lock a model for ever nor stop the start."""
-    stage = await own()
-    await _open(stage)
-    await asyncio.sleep(1.2)
-    await asyncio.to_thread(stage.router.kill)
-    for path in _state_files(stage.router.state):
-        try:
-            content = json.loads(path.read_bytes())
-        except ValueError:
-            continue
-        path.write_text(json.dumps(_with_numbers(content, 1e18)))
-    await asyncio.to_thread(stage.router.start)
-    got = await stage.chat("a/m1")
-    assert got.status in (200, 503)
-    if got.status == 503:
-        assert int(got.header("retry-after") or "999999") <= 3600
-
-
-def _with_numbers(value: Any, number: float) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_numbers(item, number) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_numbers(item, number) for item in value]
-    return number if isinstance(value, float) else value
-
-
-async def test_a_new_key_is_a_new_chance(own: Own, launch: Launch) -> None:
-    """A provider that was opened for its credentials is forgotten when the key changes."""
-    stage = await own()
-    stage.a.script = reply(401, error("no"))
-    await stage.chat("router/ab")
-    await asyncio.sleep(1.2)
-    await asyncio.to_thread(stage.router.kill)
-    stage.a.script = healthy
-    await asyncio.to_thread(stage.router.start)
-    assert await _model(stage) == "b/m2"
-    await asyncio.to_thread(stage.router.kill)
-    stage.router.env["A_KEY"] = "sk-test-another-key-000000"
-    await asyncio.to_thread(stage.router.start)
-    assert await _model(stage) == "a/m1"
 
 
 async def test_the_threshold_is_a_setting(own: Own) -> None:
