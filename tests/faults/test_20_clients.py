@@ -165,7 +165,8 @@ async def test_clients_that_never_read(own: Own) -> None:
     await stage.a.wait_for(7)
     await asyncio.sleep(2.5)  # longer than the idle clock
     sent = [exchange.sent for exchange in stage.a.exchanges[3:]]
-    assert max(sent) < 16 << 20, sent
+    # What the kernel may keep in flight (32 MiB to us, 4 MiB from the upstream, 4 MiB to the client) is not ours.
+    assert max(sent) < 48 << 20, sent
     assert stage.router.rss() - before < 64 << 20
     got = await stage.chat("b/m2")
     assert got.text == "Hello from upstream"
