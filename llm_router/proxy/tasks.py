@@ -38,8 +38,7 @@ class Tasks:
 
     def begin(self, work: Coroutine[Any, Any, Any], name: str = "") -> None:
         """As `start`, for work that nobody will wait for."""
-        task = self.start(work, name)
-        assert task is not None
+        _ = self.start(work, name)
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)

@@ -83,11 +83,6 @@ def request_line(method: str, endpoint: Endpoint, *, absolute: bool = False) -> 
     return f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n"
 
 
-def request_head(start: str, endpoint: Endpoint, headers: Mapping[str, str], length: int, *extra: str) -> bytes:
-    """The whole head of a request with a body of `length` bytes, see `head_start`. Raises InvalidCall."""
-    return head_start(start, endpoint, headers, *extra) + head_end(length)
-
-
 def head_end(length: int) -> bytes:
     """The last line of a head, which differs from request to request, and the blank line."""
     return b"Content-Length: %d\r\n\r\n" % length

@@ -6,12 +6,12 @@ import pytest
 
 from llm_router import __version__
 from llm_router.proxy.upstream.errors import InvalidCall
-from llm_router.proxy.upstream.request import Origin, parse_url, request_head, request_line
+from llm_router.proxy.upstream.request import Origin, head_end, head_start, parse_url, request_line
 
 
 def head(url: str, headers: dict[str, str], length: int = 2, method: str = "POST") -> bytes:
     endpoint = parse_url(url)
-    return request_head(request_line(method, endpoint), endpoint, headers, length)
+    return head_start(request_line(method, endpoint), endpoint, headers) + head_end(length)
 
 
 def test_head_to_the_byte() -> None:
