@@ -9,39 +9,23 @@ from typing import Any
 
 import pytest
 
+from tests.faults.circuits import BROKEN, open_circuit, open_circuits, served_by
 from tests.support.chunks import DONE, answer, error, finish, role, text
 from tests.support.client import Connection
 from tests.support.fixtures import Stage
 from tests.support.upstream import Exchange, Script, hang, healthy, plain, reply, stream
 
 Own = Callable[..., Awaitable[Stage]]
-BROKEN = reply(500, error("broken"))
 QUICK = {"ROUTER_CIRCUIT_RECOVERY": "1"}
-
-
-async def _model(stage: Stage, model: str = "router/ab", **more: Any) -> str | None:
-    return (await stage.chat(model, **more)).header("x-router-model")
-
-
-async def _open(stage: Stage, model: str = "router/ab", times: int = 3) -> None:
-    good, stage.a.script = stage.a.script, BROKEN
-    for _ in range(times):
-        await stage.chat(model)
-    stage.a.script = good
-
-
-async def _open_circuits(stage: Stage) -> list[str]:
-    found: list[str] = (await stage.metrics())["circuit_breaker"]["open_circuits"]
-    return found
 
 
 async def test_opens_after_three_in_a_row(stage: Stage) -> None:
     """Three failures in a row open the circuit: the model is skipped and seen as open everywhere."""
     stage.a.script = BROKEN
     for _ in range(6):
-        assert await _model(stage) == "b/m2"
+        assert await served_by(stage) == "b/m2"
     assert stage.a.count == 3
-    assert await _open_circuits(stage) == ["a/m1"]
+    assert await open_circuits(stage) == ["a/m1"]
     circuits = (await stage.metrics())["circuit_breaker"]["circuits"]
     assert "a/m1" in circuits
     assert "a/m1" in (await stage.router.ask("GET", "/circuit-breaker")).body.decode()
@@ -53,7 +37,7 @@ async def test_a_whole_answer_resets_the_row(stage: Stage) -> None:
         stage.a.script = script
         await stage.chat("router/ab")
     assert stage.a.count == 6
-    assert await _open_circuits(stage) == []
+    assert await open_circuits(stage) == []
 
 
 async def test_a_commit_alone_does_not_reset_the_row(stage: Stage) -> None:
@@ -62,15 +46,15 @@ async def test_a_commit_alone_does_not_reset_the_row(stage: Stage) -> None:
         stage.a.script = script
         await stage.chat("router/ab")
         await asyncio.sleep(0.15)
-    assert await _open_circuits(stage) == ["a/m1"]
+    assert await open_circuits(stage) == ["a/m1"]
 
 
 async def test_circuits_are_per_model(stage: Stage) -> None:
     """A model's server errors leave the provider's other models alone."""
     stage.a.scripts = {"m1": BROKEN, "m2": healthy}
     for _ in range(4):
-        assert await _model(stage, "router/aab") == "a/m2"
-    assert await _open_circuits(stage) == ["a/m1"]
+        assert await served_by(stage, "router/aab") == "a/m2"
+    assert await open_circuits(stage) == ["a/m1"]
 
 
 COUNTED: dict[str, Script] = {
@@ -117,8 +101,8 @@ async def test_a_circuit_is_no_weapon(stage: Stage, name: str) -> None:
     await asyncio.gather(*(stage.chat("router/ab", **fields) for _ in range(12)))
     assert stage.a.count == 12
     stage.a.script = healthy
-    assert await _model(stage) == "a/m1"
-    assert await _open_circuits(stage) == []
+    assert await served_by(stage) == "a/m1"
+    assert await open_circuits(stage) == []
 
 
 async def test_a_client_that_does_not_read_is_no_failure(stage: Stage) -> None:
@@ -132,7 +116,7 @@ async def test_a_client_that_does_not_read_is_no_failure(stage: Stage) -> None:
         connection.reset()
     await asyncio.sleep(0.2)
     stage.a.script = healthy
-    assert await _model(stage) == "a/m1"
+    assert await served_by(stage) == "a/m1"
 
 
 async def test_a_rate_limit_is_no_failure(own: Own) -> None:
@@ -143,15 +127,15 @@ async def test_a_rate_limit_is_no_failure(own: Own) -> None:
         await stage.chat("router/ab")
         await asyncio.sleep(0.2)
     stage.a.script = healthy
-    assert await _model(stage) == "a/m1"
+    assert await served_by(stage) == "a/m1"
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
 async def test_credentials_open_the_whole_provider(stage: Stage, status: int) -> None:
     """401, 402 and 403 open the provider at once: its other models are not asked with the same key."""
     stage.a.script = reply(status, error("your account", "account"))
-    assert await _model(stage, "router/aab") == "b/m2"
-    assert await _model(stage, "router/aab") == "b/m2"
+    assert await served_by(stage, "router/aab") == "b/m2"
+    assert await served_by(stage, "router/aab") == "b/m2"
     assert stage.a.count == 1
     got = await stage.chat("a/m2")
     assert got.status == 503
@@ -164,35 +148,35 @@ async def test_a_reset_lets_go_of_the_provider(stage: Stage, which: str) -> None
     stage.a.script = reply(401, error("no"))
     await stage.chat("router/aab")
     stage.a.script = healthy
-    assert await _model(stage, "router/aab") == "b/m2"
+    assert await served_by(stage, "router/aab") == "b/m2"
     path = "/circuit-breaker/reset-all" if which == "all" else f"/circuit-breaker/reset/{which}"
     got = await stage.router.ask("POST", path)
     assert (got.status, type(got.json())) == (200, dict)
-    assert await _model(stage, "router/aab") == "a/m1"
+    assert await served_by(stage, "router/aab") == "a/m1"
 
 
 async def test_connection_failures_count_per_provider(stage: Stage) -> None:
     """A provider that refuses connections is left alone as a whole after three of them."""
     await stage.a.stop()
     for _ in range(2):
-        assert await _model(stage, "router/aab") == "b/m2"
+        assert await served_by(stage, "router/aab") == "b/m2"
     stage.a.script = healthy
     await stage.a.start()
-    assert await _model(stage, "router/aab") == "b/m2"
+    assert await served_by(stage, "router/aab") == "b/m2"
     assert stage.a.count == 0
 
 
 async def test_a_model_that_is_gone_opens_at_once(stage: Stage) -> None:
     """404 of a chain's model opens its circuit with the first answer."""
     stage.a.script = reply(404, error("no such model", "model_not_found"))
-    assert await _model(stage) == "b/m2"
-    assert await _model(stage) == "b/m2"
+    assert await served_by(stage) == "b/m2"
+    assert await served_by(stage) == "b/m2"
     assert stage.a.count == 1
 
 
 async def test_an_explicit_model_obeys_its_circuit(stage: Stage) -> None:
     """An explicit model whose circuit is open is a fast 503 with Retry-After and never replaced."""
-    await _open(stage)
+    await open_circuit(stage)
     started = time.monotonic()
     got = await stage.chat("a/m1")
     assert (got.status, stage.a.count, stage.b.count) == (503, 3, 3)
@@ -207,11 +191,11 @@ async def test_reset_of_an_id_with_slashes(stage: Stage, form: str) -> None:
     stage.a.script = BROKEN
     for _ in range(3):
         await stage.chat(model)
-    assert model in await _open_circuits(stage)
+    assert model in await open_circuits(stage)
     shown = {"raw": model, "encoded": "a%2Fdeep%2Fpath%2Fmodel%3Afree", "double": "a%2Fdeep/path%2fmodel:free"}[form]
     got = await stage.router.ask("POST", f"/circuit-breaker/reset/{shown}")
     assert got.status == 200
-    assert await _open_circuits(stage) == []
+    assert await open_circuits(stage) == []
     stage.a.script = healthy
     assert (await stage.chat(model)).status == 200
 
@@ -224,31 +208,31 @@ async def test_reset_of_a_model_without_a_circuit(stage: Stage) -> None:
 async def test_half_open_success_closes(own: Own) -> None:
     """After the recovery time live traffic probes; a success closes the circuit for everybody."""
     stage = await own(env=QUICK)
-    await _open(stage)
-    assert await _model(stage) == "b/m2"
+    await open_circuit(stage)
+    assert await served_by(stage) == "b/m2"
     await asyncio.sleep(1.1)
-    assert await _model(stage) == "a/m1"
-    assert await _model(stage) == "a/m1"
-    assert await _open_circuits(stage) == []
+    assert await served_by(stage) == "a/m1"
+    assert await served_by(stage) == "a/m1"
+    assert await open_circuits(stage) == []
 
 
 async def test_half_open_failure_opens_again(own: Own) -> None:
     """A failed probe opens the circuit at once for another recovery time; its client got the next model."""
     stage = await own(env=QUICK)
-    await _open(stage)
+    await open_circuit(stage)
     await asyncio.sleep(1.1)
     stage.a.script = BROKEN
-    assert await _model(stage) == "b/m2"
+    assert await served_by(stage) == "b/m2"
     assert stage.a.count == 4
     stage.a.script = healthy
-    assert await _model(stage) == "b/m2"
+    assert await served_by(stage) == "b/m2"
     assert stage.a.count == 4
 
 
 async def test_one_probe_at_a_time(own: Own) -> None:
     """A half-open circuit hands out one permit: thirty requests at once cause one probe."""
     stage = await own(env=QUICK)
-    await _open(stage)
+    await open_circuit(stage)
     await asyncio.sleep(1.1)
     stage.a.script = stream(answer("slow"), delay=0.6)
     got = await asyncio.gather(*(stage.chat("router/ab") for _ in range(30)))
@@ -259,7 +243,7 @@ async def test_one_probe_at_a_time(own: Own) -> None:
 async def test_a_commit_frees_the_permit(own: Own) -> None:
     """The probe's commit closes the circuit: others use the model while the probe's stream goes on."""
     stage = await own(env=QUICK)
-    await _open(stage)
+    await open_circuit(stage)
     await asyncio.sleep(1.1)
 
     async def long(exchange: Exchange) -> None:
@@ -272,7 +256,7 @@ async def test_a_commit_frees_the_permit(own: Own) -> None:
     stage.a.script = long
     connection = await stage.router.open_chat("router/ab")
     await connection.answer(3, until=lambda got: bool(got.body))
-    assert await _model(stage, until=lambda got: bool(got.body)) == "a/m1"
+    assert await served_by(stage, until=lambda got: bool(got.body)) == "a/m1"
     connection.close()
 
 
@@ -280,7 +264,7 @@ async def test_a_commit_frees_the_permit(own: Own) -> None:
 async def test_a_probe_whose_client_leaves_frees_its_permit(own: Own, script: Script) -> None:
     """A client that leaves while it probes neither closes the circuit nor locks it."""
     stage = await own(env=QUICK)
-    await _open(stage)
+    await open_circuit(stage)
     await asyncio.sleep(1.1)
     stage.a.script = hang
     connection = await stage.router.open_chat("router/ab")
@@ -288,7 +272,7 @@ async def test_a_probe_whose_client_leaves_frees_its_permit(own: Own, script: Sc
     connection.reset()
     await asyncio.sleep(0.3)
     stage.a.script = healthy
-    assert await _model(stage) == "a/m1"
+    assert await served_by(stage) == "a/m1"
 
 
 async def test_all_open_is_a_fast_clear_error(stage: Stage) -> None:
@@ -336,13 +320,13 @@ async def test_an_idle_connection_is_no_failure(stage: Stage) -> None:
     for _ in range(10):
         connection = await Connection.open(stage.router.port)
         connection.reset()
-    assert await _model(stage) == "a/m1"
+    assert await served_by(stage) == "a/m1"
 
 
 async def test_every_chain_has_its_own_circuits_but_one_model_one(stage: Stage) -> None:
     """A circuit belongs to the model: opened by one category it is skipped in all of them."""
-    await _open(stage, "router/ab")
-    assert await _model(stage, "router/abc") == "b/m2"
+    await open_circuit(stage, "router/ab")
+    assert await served_by(stage, "router/abc") == "b/m2"
     assert stage.a.count == 3
 
 
@@ -353,15 +337,15 @@ async def test_a_provider_comes_back(own: Own, how: str) -> None:
     if how == "refused":
         await stage.a.stop()
         for _ in range(3):
-            assert await _model(stage, "router/aab") == "b/m2"
+            assert await served_by(stage, "router/aab") == "b/m2"
         await stage.a.start()
     else:
         stage.a.script = reply(401, error("no"))
-        assert await _model(stage, "router/aab") == "b/m2"
+        assert await served_by(stage, "router/aab") == "b/m2"
         stage.a.script = healthy
-    assert await _model(stage, "router/aab") == "b/m2"
+    assert await served_by(stage, "router/aab") == "b/m2"
     await asyncio.sleep(1.2)
-    got = [await _model(stage, "router/aab") for _ in range(3)]
+    got = [await served_by(stage, "router/aab") for _ in range(3)]
     assert got[-1] == "a/m1"
 
 
@@ -369,7 +353,7 @@ async def test_a_dead_provider_costs_one_probe(own: Own) -> None:
     """Thirty requests at once after the recovery time send one probe to a provider that still refuses its key."""
     stage = await own(env=QUICK)
     stage.a.script = reply(401, error("no"), delay=0.3)
-    assert await _model(stage, "router/aab") == "b/m2"
+    assert await served_by(stage, "router/aab") == "b/m2"
     await asyncio.sleep(1.2)
     got = await asyncio.gather(*(stage.chat("router/aab") for _ in range(30)))
     assert {one.header("x-router-model") for one in got} == {"b/m2"}

@@ -9,30 +9,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from tests.faults.circuits import open_circuit, open_circuits, served_by
 from tests.support.chunks import error
 from tests.support.fixtures import Launch, Stage
 from tests.support.upstream import healthy, reply
 
 Own = Callable[..., Awaitable[Stage]]
-
-
-BROKEN = reply(500, error("broken"))
-
-
-async def _model(stage: Stage, model: str = "router/ab", **more: Any) -> str | None:
-    return (await stage.chat(model, **more)).header("x-router-model")
-
-
-async def _open(stage: Stage, model: str = "router/ab", times: int = 3) -> None:
-    good, stage.a.script = stage.a.script, BROKEN
-    for _ in range(times):
-        await stage.chat(model)
-    stage.a.script = good
-
-
-async def _open_circuits(stage: Stage) -> list[str]:
-    found: list[str] = (await stage.metrics())["circuit_breaker"]["open_circuits"]
-    return found
 
 
 def _state_files(folder: Path) -> list[Path]:
@@ -43,17 +25,17 @@ async def test_a_kill_forgets_nothing(own: Own) -> None:
     """SIGKILL and restart: an open circuit stays open for what remains of its time, no shorter and no longer."""
     stage = await own(env={"ROUTER_CIRCUIT_RECOVERY": "5"})
     started = time.monotonic()
-    await _open(stage)
+    await open_circuit(stage)
     await asyncio.sleep(1.2)
     for _ in range(3):
         await asyncio.to_thread(stage.router.kill)
         await asyncio.to_thread(stage.router.start)
         if time.monotonic() - started < 4.5:
-            assert await _open_circuits(stage) == ["a/m1"]
-            assert await _model(stage) == "b/m2"
+            assert await open_circuits(stage) == ["a/m1"]
+            assert await served_by(stage) == "b/m2"
     assert stage.a.count == 3
     await asyncio.sleep(max(0.0, 5.6 - (time.monotonic() - started)))
-    assert await _model(stage) == "a/m1"
+    assert await served_by(stage) == "a/m1"
 
 
 async def test_a_cooldown_survives_a_kill(own: Own) -> None:
@@ -64,7 +46,7 @@ async def test_a_cooldown_survives_a_kill(own: Own) -> None:
     await asyncio.sleep(1.2)
     await asyncio.to_thread(stage.router.kill)
     await asyncio.to_thread(stage.router.start)
-    assert await _model(stage) == "b/m2"
+    assert await served_by(stage) == "b/m2"
     assert stage.a.count == 1
 
 
@@ -84,7 +66,7 @@ GARBAGE = [
 async def test_a_corrupt_circuit_file_is_survived(own: Own) -> None:
     """Whatever the state file holds, the router starts and serves."""
     stage = await own()
-    await _open(stage)
+    await open_circuit(stage)
     await asyncio.sleep(1.2)
     await asyncio.to_thread(stage.router.kill)
     files = _state_files(stage.router.state)
@@ -100,7 +82,7 @@ async def test_a_corrupt_circuit_file_is_survived(own: Own) -> None:
 async def test_odd_numbers_in_the_circuit_file(own: Own) -> None:
     """Times far in the future or no numbers at all do not lock a model for ever nor stop the start."""
     stage = await own()
-    await _open(stage)
+    await open_circuit(stage)
     await asyncio.sleep(1.2)
     await asyncio.to_thread(stage.router.kill)
     for path in _state_files(stage.router.state):
@@ -133,8 +115,8 @@ async def test_a_new_key_is_a_new_chance(own: Own, launch: Launch) -> None:
     await asyncio.to_thread(stage.router.kill)
     stage.a.script = healthy
     await asyncio.to_thread(stage.router.start)
-    assert await _model(stage) == "b/m2"
+    assert await served_by(stage) == "b/m2"
     await asyncio.to_thread(stage.router.kill)
     stage.router.env["A_KEY"] = "sk-test-another-key-000000"
     await asyncio.to_thread(stage.router.start)
-    assert await _model(stage) == "a/m1"
+    assert await served_by(stage) == "a/m1"
