@@ -132,8 +132,9 @@ class Nobody:
     def send_whole(self, body: bytes, told: object, allowed: object, *, as_stream: bool) -> None:
         """Takes an answer."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         """Takes a part."""
+        return False
 
     def end(self, data: bytes) -> None:
         """Takes the end."""

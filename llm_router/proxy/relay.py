@@ -33,8 +33,8 @@ class ClientStream(Protocol):
         """Whether the client has not read enough yet."""
         ...
 
-    def write(self, data: bytes) -> None:
-        """Sends whole events; never blocks. Does nothing once the client has left."""
+    def write(self, data: bytes) -> bool:
+        """Sends whole events and tells whether that was enough (`full`); never blocks. Nothing once the client left."""
         ...
 
     def end(self, data: bytes) -> None:
@@ -81,6 +81,7 @@ class Relay:
         self._translator = translator
         self._splitter = EventSplitter()
         self._cut = self._splitter.feed if translator is None else translator.feed
+        self._write: Callable[[bytes], bool] | None = None  # in the steady state: nothing to translate, client open
         self._choices = choices
         self._mask = mask
         self._client: ClientStream | None = None
@@ -97,6 +98,19 @@ class Relay:
 
     def body_received(self, data: bytes) -> None:
         """Bytes of the answer, as one read brought them."""
+        if (
+            (write := self._write) is not None
+            and data.endswith(b"\n\n")
+            and not self._splitter.waiting
+            and b'"error"' not in data
+            and b"[DONE]" not in data
+            and b"event:" not in data
+        ):
+            # Whole events that neither end the answer nor need a look: nearly all of them.
+            self.tap.keep(data)
+            if write(data):
+                self._block()
+            return
         if self.end is not None:
             return
         try:
@@ -179,6 +193,8 @@ class Relay:
         if first:
             self._pass(first)
         if self.end is None:
+            if self._translator is None:
+                self._write = client.write
             if self.failure is not None:
                 self._cut_off(self.failure)
             elif self.whole:
@@ -218,8 +234,7 @@ class Relay:
             self._screen(block)
             return
         self.tap.keep(block)
-        client.write(block)
-        if client.full:
+        if client.write(block):
             self._block()
 
     def _block(self) -> None:
@@ -237,11 +252,10 @@ class Relay:
         if screened.done:
             self._close(End.COMPLETED, screened.passed)
             return
-        if screened.passed:
-            client.write(screened.passed)
+        full = client.write(screened.passed) if screened.passed else client.full
         if screened.error is not None:
             self._cut_off(gate.upstream_error(screened.error))
-        elif client.full:
+        elif full:
             self._block()
 
     def _finish(self) -> None:
@@ -271,6 +285,7 @@ class Relay:
         """The end of the answer; `last` leaves together with the end of the body."""
         assert self._client is not None
         self.end = end
+        self._write = None
         self._client.end(last)
         if end is End.COMPLETED:
             self.response.release()
@@ -282,6 +297,7 @@ class Relay:
         """Stops the upstream at once: the client left, or another candidate answers."""
         if self.end is None:
             self.end = End.CUT
+        self._write = None
         self.response.close()
 
     def check_idle(self, now: float) -> None:

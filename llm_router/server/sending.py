@@ -106,17 +106,18 @@ class Sender:
         """Whether the client has not read enough yet."""
         return self._wire.writing_paused
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         """Sends `data` as one chunk; nothing happens once the client is gone (the handler is being cancelled)."""
         transport = self._transport
         if transport is None or transport.is_closing():
-            return
+            return False
         if self._head:
             self._write_first(data, b"")
         elif self._modern:
             transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         else:
             transport.write(data)
+        return self._wire._paused  # what `full` says, without the two calls on the way to it
 
     def end(self, data: bytes) -> None:
         """Sends `data`, if there is any, and the clean end of the body."""

@@ -54,11 +54,11 @@ class EventSplitter:
     Only new bytes (and the two before them) are searched, so a drip of single bytes costs linear time.
     """
 
-    __slots__ = ("_limit", "_parts", "_size")
+    __slots__ = ("_limit", "_size", "waiting")
 
     def __init__(self, limit: int = MAX_EVENT_BYTES) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []
+        self.waiting: list[bytes] = []  # the pieces of an event whose end has not come
         self._size = 0
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class EventSplitter:
         """All bytes up to the last blank line seen so far, or nothing. Raises EventTooLarge."""
         if not data:
             return b""
-        parts = self._parts
+        parts = self.waiting
         if not parts:
             if data.endswith(b"\n\n"):
                 return data
@@ -91,8 +91,8 @@ class EventSplitter:
 
     def rest(self) -> bytes:
         """Takes out what waits for its end."""
-        rest = b"".join(self._parts)
-        self._parts.clear()
+        rest = b"".join(self.waiting)
+        self.waiting.clear()
         self._size = 0
         return rest
 
@@ -100,7 +100,7 @@ class EventSplitter:
         self._size += len(data)
         if self._size > self._limit:
             raise EventTooLarge(f"an event is longer than {self._limit} bytes")
-        self._parts.append(data)
+        self.waiting.append(data)
 
 
 def iter_events(block: bytes) -> Iterator[SseEvent]:

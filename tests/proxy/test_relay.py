@@ -56,9 +56,10 @@ class Client:
         self.full = False
         self.readable = asyncio.Event()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         """Takes the bytes."""
         self.sent += data
+        return self.full
 
     def end(self, data: bytes) -> None:
         """Takes the last bytes; nothing may follow."""
