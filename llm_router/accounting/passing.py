@@ -10,6 +10,7 @@ from __future__ import annotations
 import marshal
 import struct
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Final
 
 from llm_router.accounting.booking import Attempt, Booking, SideCost
@@ -23,6 +24,12 @@ _INFOS_MOST: Final = 1024
 _ROOM: Final = 256 * 1024
 # Room that was needed once is kept up to this: fresh memory would have to be cleared each time.
 _MOST_ROOM: Final = 4 * 1024 * 1024
+
+_FIELDS: Final = tuple(field.name for field in fields(Booking))
+# What arrives in another form than it has in a booking.
+_ATTEMPTS, _REQUEST, _ANSWER = _FIELDS.index("attempts"), _FIELDS.index("request"), _FIELDS.index("answer")
+_REPORTED, _INFO, _SIDES = _FIELDS.index("reported"), _FIELDS.index("price_info"), _FIELDS.index("side_costs")
+_ATTEMPT_FIELDS: Final = len(Attempt._fields)
 
 Message = tuple[Any, ...]
 Frame = tuple[str, Message, list[bytes]]
@@ -104,6 +111,14 @@ class Packer:
         return frame("book", packed, new, *about, blobs=blobs)
 
     def _pack(self, booking: Booking) -> Message:
+        """The fields in their order, as plain values."""
+        request, answer = booking.request, booking.answer
+        stowed: bytes | int = request
+        blocks: Sequence[bytes | int] = answer
+        if booking.request_bytes + booking.answer_bytes >= _ALOUD:
+            stowed, blocks = self._stow(request), [self._stow(block) for block in answer]
+        info, sides = booking.price_info, booking.side_costs
+        known = self._numbers.get(id(info))
         return (
             booking.request_id,
             booking.started,
@@ -113,19 +128,20 @@ class Packer:
             booking.provider,
             booking.stream,
             booking.client,
-            [tuple(attempt) for attempt in booking.attempts],
+            # All of them in one tuple, which is the quickest way to plain ones.
+            sum(booking.attempts, ()),
             booking.outcome,
             booking.status,
             booking.failure,
             booking.first_byte_ms,
             booking.total_ms,
-            self._stow(booking.request),
-            [self._stow(block) for block in booking.answer],
+            stowed,
+            blocks,
             booking.answer_bytes,
             booking.answer_is_stream,
-            _usage(booking.reported),
-            self._info(booking.price_info),
-            [self._side(side) for side in booking.side_costs],
+            _usage(booking.reported) if booking.reported is not None else None,
+            self._info(info) if known is None else known[0],
+            [self._side(side) for side in sides] if sides else (),
             booking.ticket,
             booking.request_bytes,
         )
@@ -137,7 +153,7 @@ class Packer:
             self._stow(side.request),
             [self._stow(block) for block in side.answer],
             side.answer_is_stream,
-            _usage(side.reported),
+            _usage(side.reported) if side.reported is not None else None,
             self._info(side.price_info),
         )
 
@@ -177,34 +193,22 @@ class Unpacker:
         return [self._booking(values, blobs) for values in packed]
 
     def _booking(self, values: Message, blobs: Sequence[bytes]) -> Booking:
-        request_id, started, category, mode, model, provider, stream, client = values[:8]
-        attempts, outcome, status, failure, first_byte_ms, total_ms = values[8:14]
-        request, answer, answer_bytes, is_stream, usage, info, sides, ticket, request_bytes = values[14:]
-        return Booking(
-            request_id,
-            started,
-            category,
-            mode,
-            model,
-            provider,
-            stream,
-            client,
-            tuple(Attempt(*attempt) for attempt in attempts),
-            outcome,
-            status,
-            failure,
-            first_byte_ms,
-            total_ms,
-            _fetch(request, blobs),
-            [_fetch(block, blobs) for block in answer],
-            answer_bytes,
-            is_stream,
-            None if usage is None else Usage(*usage),
-            self._infos[info],
-            tuple(self._side(side, blobs) for side in sides),
-            ticket,
-            request_bytes,
+        booking = Booking(*values)
+        flat = values[_ATTEMPTS]
+        booking.attempts = (
+            (Attempt(*flat),)
+            if len(flat) == _ATTEMPT_FIELDS
+            else tuple(Attempt(*flat[at : at + _ATTEMPT_FIELDS]) for at in range(0, len(flat), _ATTEMPT_FIELDS))
         )
+        booking.price_info = self._infos[values[_INFO]]
+        if booking.request_bytes + booking.answer_bytes >= _ALOUD:
+            booking.request = _fetch(values[_REQUEST], blobs)
+            booking.answer = [_fetch(block, blobs) for block in values[_ANSWER]]
+        if values[_REPORTED] is not None:
+            booking.reported = Usage(*values[_REPORTED])
+        if values[_SIDES]:
+            booking.side_costs = tuple(self._side(side, blobs) for side in values[_SIDES])
+        return booking
 
     def _side(self, values: Message, blobs: Sequence[bytes]) -> SideCost:
         kind, model, request, answer, is_stream, usage, info = values
@@ -217,9 +221,7 @@ def _fetch(blob: bytes | int, blobs: Sequence[bytes]) -> bytes:
     return blobs[blob] if isinstance(blob, int) else blob
 
 
-def _usage(usage: Usage | None) -> Message | None:
-    if usage is None:
-        return None
+def _usage(usage: Usage) -> Message:
     return (
         usage.fresh_input,
         usage.cache_read,
