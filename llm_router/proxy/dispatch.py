@@ -154,7 +154,7 @@ class Router:
             return
         relay = won.relay
         exchange.tap, exchange.answer_is_stream = relay.tap, True
-        exchange.chat = exchange.chat.without_body()
+        exchange.chat.forget_body()
         try:
             client = downstream.start_stream(told, won.allowed)
             if win.empty is not None:

@@ -17,10 +17,14 @@ from llm_router.errors import ApiError
 ROUTED_MODELS = ("router", "auto")
 FORCED_PREFIX = "router/"
 
-# Keys of a JSON object may be spelled with escapes; a body that might do so is rewritten the slow way.
-_ESCAPED_MODEL_KEY = re.compile(rb"\\u00(?:6[dfcDFC45])")
-_MODEL_KEY = re.compile(rb'"model"')
-_MODEL_FIELD = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+_MODEL_KEY = b'"model"'
+_MODEL_FIELD = re.compile(rb'"model"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"')
+# What a body's "model" is called while it is read; see `_read`. Of the same length, so that places in error messages
+# stay right, and nobody's field.
+_STAND_IN = "m\x7fdel"
+_STAND_IN_KEY = b'"m\x7fdel"'
+# Up to here a copy costs less than a view.
+_SHORT = 4096
 # A model's name goes into headers, logs and the ledger.
 _MODEL_CHARS = 256
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -29,26 +33,25 @@ _MODELS_HINT = 'use "router", "router/<category>" or "provider/model"'
 _SLOW_PARSE_BYTES = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class ChatRequest:
-    """A checked chat request. `raw` are the client's bytes, `body` the parsed JSON object (do not change it)."""
+    """A checked chat request. `raw` are the client's bytes, `body` the parsed JSON object: nobody changes either.
+
+    `messages` is the conversation, oldest first, `roles` are its messages' roles, and `has_parts` tells whether any
+    content is a list. `tools` are those offered to the model. `named_at` is where the value of `model` begins and ends
+    in `raw`, None where it cannot be replaced there. One is made per request: not frozen, since that takes four times
+    as long to make.
+    """
 
     raw: bytes
     body: Mapping[str, Any]
     model: str
     stream: bool
-
-    @property
-    def messages(self) -> Sequence[Mapping[str, Any]]:
-        """The conversation, oldest first."""
-        messages: Sequence[Mapping[str, Any]] = self.body["messages"]
-        return messages
-
-    @property
-    def tools(self) -> Sequence[Any]:
-        """The tools offered to the model; empty if none."""
-        tools = self.body.get("tools")
-        return tools if isinstance(tools, list) else ()
+    messages: Sequence[Mapping[str, Any]] = ()
+    roles: Sequence[str] = ()
+    has_parts: bool = False
+    tools: Sequence[Any] = ()
+    named_at: tuple[int, int] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -65,7 +68,7 @@ class ChatRequest:
         """The output tokens that were asked for: `max_completion_tokens`, else `max_tokens`."""
         for name in ("max_completion_tokens", "max_tokens"):
             value = self.body.get(name)
-            if isinstance(value, int) and not isinstance(value, bool):
+            if type(value) is int:
                 return value
         return None
 
@@ -75,21 +78,17 @@ class ChatRequest:
         options = self.body.get("stream_options")
         return isinstance(options, dict) and options.get("include_usage") is True
 
-    def without_body(self) -> ChatRequest:
-        """The same request without its parsed form, for the time in which only the bytes are still needed."""
-        return ChatRequest(self.raw, {}, self.model, self.stream)
+    def forget_body(self) -> None:
+        """Lets go of the parsed form, for the time in which only the bytes are still needed."""
+        self.body = {}
+        self.messages = self.roles = self.tools = ()
 
     def with_model(self, model: str) -> bytes:
-        """The client's bytes with only `model` replaced; in place where the field stands alone in the text."""
-        raw = self.raw
-        at = raw.find(b'"model"')
-        # Over long bodies the one search is quicker as a regular expression, the other as a plain one.
-        if not _MODEL_KEY.search(raw, at + 1) and (b"\\u00" not in raw or not _ESCAPED_MODEL_KEY.search(raw)):
-            found = _MODEL_FIELD.match(raw, at)
-            if at >= 0 and found and orjson.loads(found[1]) == self.model:
-                start, end = found.span(1)
-                return b"".join((raw[:start], orjson.dumps(model), memoryview(raw)[end:]))
-        return dump({**self.body, "model": model})
+        """The client's bytes with only `model` replaced; in place where it is certain where that is."""
+        if self.named_at is None:
+            return dump({**self.body, "model": model})
+        start, end = self.named_at
+        return b"".join((self.raw[:start], orjson.dumps(model), _from(self.raw, end)))
 
 
 def dump(body: Mapping[str, Any]) -> bytes:
@@ -102,17 +101,48 @@ def dump(body: Mapping[str, Any]) -> bytes:
 
 def parse_chat(raw: bytes) -> ChatRequest:
     """Reads and checks the body of a chat request. Raises ApiError (400) that names the field and the remedy."""
-    body = parse_object(raw)
+    body, named_at = _read(raw)
     model = body.get("model")
-    if not isinstance(model, str):
+    if type(model) is not str:
         model = ""
     if (problem := _problem_of_model(model)) is not None:
         _refuse("model", problem if "model" in body else f"'model' is missing; {_MODELS_HINT}")
     stream = body.get("stream")
-    if stream is not None and not isinstance(stream, bool):
+    if stream is not None and type(stream) is not bool:
         _refuse("stream", "'stream' must be true, false or null")
-    _check_messages(body)
-    return ChatRequest(raw=raw, body=body, model=model, stream=bool(stream))
+    messages = body.get("messages")
+    if type(messages) is not list or not messages:
+        _refuse_messages(body)
+    roles, has_parts = _check_messages(messages)
+    tools = body.get("tools")
+    return ChatRequest(
+        raw, body, model, stream is True, messages, roles, has_parts, tools if type(tools) is list else (), named_at
+    )
+
+
+def _read(raw: bytes) -> tuple[dict[str, Any], tuple[int, int] | None]:
+    """The JSON object, and where the value of its `model` stands if that is certain. Raises ApiError (400).
+
+    A text may hold "model" many times: within tools, doubled, spelled with escapes. So it is read with the first one
+    renamed: if the object has the new name then, and no "model", that was the one. One parse tells what would take
+    several searches of the whole text.
+    """
+    field = _MODEL_FIELD.search(raw)
+    if field is None:
+        return parse_object(raw), None
+    at = field.start()
+    body = parse_object(b"".join((raw[:at], _STAND_IN_KEY, _from(raw, at + len(_MODEL_KEY)))))
+    if _STAND_IN in body and "model" not in body:
+        model = body["model"] = body.pop(_STAND_IN)
+        spelled = field[1].decode()
+        if spelled == model or ("\\" in spelled and json.loads(f'"{spelled}"') == model):
+            start, end = field.span(1)
+            return body, (start - 1, end + 1)
+    return parse_object(raw), None
+
+
+def _from(raw: bytes, start: int) -> bytes | memoryview:
+    return raw[start:] if len(raw) < _SHORT else memoryview(raw)[start:]
 
 
 @lru_cache(maxsize=1024)
@@ -155,14 +185,41 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _check_messages(body: Mapping[str, Any]) -> None:
+def _refuse_messages(body: Mapping[str, Any]) -> NoReturn:
     messages = body.get("messages")
-    if not isinstance(messages, list):
-        hint = "; this route takes chat completions, not the Responses API" if "input" in body else ""
-        problem = "must be a list" if "messages" in body else "is missing"
-        _refuse("messages", f"'messages' {problem}{hint}")
-    if not messages:
+    if isinstance(messages, list):
         _refuse("messages", "'messages' must not be empty")
+    hint = "; this route takes chat completions, not the Responses API" if "input" in body else ""
+    problem = "must be a list" if "messages" in body else "is missing"
+    _refuse("messages", f"'messages' {problem}{hint}")
+
+
+def _check_messages(messages: Sequence[Any]) -> tuple[list[str], bool]:
+    """The messages' roles, and whether any content is a list of parts. Raises ApiError (400).
+
+    Agents send hundreds of messages: the loop asks for what should be there, and only what is not is looked at.
+    """
+    roles: list[str] = []
+    has_parts = False
+    try:
+        for message in messages:
+            role = message["role"]
+            if type(role) is not str or not role:
+                _blame(messages)
+            roles.append(role)
+            content = message["content"]
+            if type(content) is not str:
+                if content is None and role != "assistant":
+                    _blame(messages)
+                has_parts = has_parts or type(content) is list
+    except (KeyError, TypeError):
+        _blame(messages)
+        return [message["role"] for message in messages], any(type(m.get("content")) is list for m in messages)
+    return roles, has_parts
+
+
+def _blame(messages: Sequence[Any]) -> None:
+    """Names the first message that is none. An assistant's content may be missing altogether."""
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             _refuse(f"messages[{index}]", f"'messages[{index}]' must be an object")

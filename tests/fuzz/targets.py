@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
@@ -24,7 +25,7 @@ from llm_router.proxy.upstream.coding import PIECE_BYTES, Inflater
 from llm_router.proxy.upstream.errors import ProtocolError
 from llm_router.proxy.upstream.http1 import ResponseReader
 from llm_router.wire.answer import read_completion, read_stream, read_tail
-from llm_router.wire.chat import ChatRequest, parse_chat
+from llm_router.wire.chat import parse_chat
 from llm_router.wire.providers.base import Target
 from llm_router.wire.providers.registry import adapter_for
 from llm_router.wire.sse import EventSplitter, EventTooLarge, iter_events, raw_events
@@ -152,7 +153,7 @@ def translators(data: bytes) -> None:
 
 def completions(data: bytes) -> None:
     """Every dialect's whole answer becomes a completion or a failed attempt."""
-    plain = ChatRequest(CHAT.raw, CHAT.body, CHAT.model, False)
+    plain = replace(CHAT, stream=False)
     for dialect in DIALECTS:
         adapter, target = adapter_for(target_of(dialect).provider, lambda: NOW), target_of(dialect)
         with contextlib.suppress(AttemptFailed):

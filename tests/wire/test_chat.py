@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_router.errors import ApiError
 from llm_router.wire.chat import parse_chat
@@ -56,6 +59,9 @@ def test_an_assistant_turn_needs_no_content() -> None:
         '{"model":"router","messages":[{"role":"user","content":"hi"}],"x":1.10,"big":123456789012345678901234567890}',
         '{ "messages" : [{"role":"user","content":"say \\"model\\": \\"router\\""}] , "model" :  "router" }',
         '{"messages":[{"role":"user","content":"é\\u00e9"}],"model":"router","tools":[]}',
+        '{"model":"router","messages":[{"role":"user","content":"hi"}],"tools":[{"model":{"model":1.10}}]}',
+        '{"messages":[{"role":"user","content":"hi \\ud83d"}],"model":"router","x":1.10}',
+        '{"messages":[{"role":"user","content":"' + "long " * 200 + '"}],"model":"router","x":1.10}',
     ],
 )
 def test_only_the_model_is_replaced(text: str) -> None:
@@ -79,6 +85,42 @@ def test_a_second_model_key_is_left_alone(text: str) -> None:
     rewritten = json.loads(parse_chat(text.encode()).with_model("new"))
     expected = {**json.loads(text), "model": "new"}
     assert rewritten == expected
+
+
+def test_a_model_spelled_with_escapes_is_replaced_where_it_stands() -> None:
+    """Some JSON writers escape slashes."""
+    raw = rb'{"x":1.10,"model":"openai\/gpt","messages":[{"role":"user","content":"hi"}]}'
+    chat = parse_chat(raw)
+    assert chat.model == "openai/gpt"
+    assert chat.with_model("new") == raw.replace(rb"openai\/gpt", b"new")
+
+
+def _object(pairs: list[tuple[str, str]]) -> str:
+    return "{" + ", ".join(f'"{key}": {value}' for key, value in pairs) + "}"
+
+
+MODEL_KEYS = st.sampled_from(["model", "mod\\u0065l", "\\u006dodel"])
+OTHER_KEYS = st.sampled_from(["x", 'a\\"model', "metadata"])
+NAMES = st.sampled_from(['"router"', '"a"', '"\\u0072outer"', '"model"'])
+VALUES = st.recursive(
+    NAMES | st.sampled_from(["1.10", "null", r'"\ud83d"']),
+    lambda inner: (
+        st.lists(st.tuples(MODEL_KEYS | OTHER_KEYS, inner), max_size=3).map(_object) | inner.map("[ {} ]".format)
+    ),
+    max_leaves=5,
+)
+MODELS = st.tuples(MODEL_KEYS, NAMES)
+OTHERS = st.tuples(OTHER_KEYS, VALUES)
+
+
+@given(st.lists(MODELS | OTHERS, max_size=3), MODELS, st.lists(MODELS | OTHERS, max_size=3))
+def test_wherever_model_stands_it_is_read_and_replaced(before: list[Any], model: Any, after: list[Any]) -> None:
+    """Doubled, nested, spelled with escapes: the model is what a JSON parser takes for it, and nothing else changes."""
+    text = _object([*before, ("messages", '[{"role": "user", "content": "hi"}]'), model, *after])
+    expected = json.loads(text)
+    chat = parse_chat(text.encode())
+    assert (chat.model, chat.body) == (expected["model"], expected)
+    assert json.loads(chat.with_model("new")) == {**expected, "model": "new"}
 
 
 def test_lone_surrogates_pass() -> None:
