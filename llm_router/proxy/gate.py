@@ -212,6 +212,18 @@ def judge_completion(body: Any) -> CompletionVerdict:
 _DONE_HEADS = (b"data: ", b"data:")
 
 
+def is_plain(block: bytes) -> bool:
+    """Whether a block is whole events that neither end an answer nor need a closer look: nearly all of them.
+
+    Costs searches alone. `find` is twice as quick as `in`, and one `data` line has no room for the other two.
+    """
+    if block[-2:] != b"\n\n" or block.find(b'"error"') >= 0:
+        return False
+    if block[:7] == b"data: {" and block.find(b"\n") == len(block) - 2:
+        return True
+    return block.find(b"[DONE]") < 0 and block.find(b"event:") < 0
+
+
 @dataclass(frozen=True, slots=True)
 class Screened:
     """A block after the commit point: what may be sent of it, and what ended the answer, if anything did."""

@@ -98,16 +98,13 @@ class Relay:
 
     def body_received(self, data: bytes) -> None:
         """Bytes of the answer, as one read brought them."""
-        if (
-            (write := self._write) is not None
-            and data.endswith(b"\n\n")
-            and not self._splitter.waiting
-            and b'"error"' not in data
-            and b"[DONE]" not in data
-            and b"event:" not in data
-        ):
-            # Whole events that neither end the answer nor need a look: nearly all of them.
-            self.tap.keep(data)
+        if (write := self._write) is not None and not self._splitter.waiting and gate.is_plain(data):
+            tap = self.tap
+            if (room := tap.room - len(data)) >= 0:
+                tap.room = room
+                tap.blocks.append(data)
+            else:
+                tap.keep(data)
             if write(data):
                 self._block()
             return
@@ -230,7 +227,7 @@ class Relay:
     def _pass(self, block: bytes) -> None:
         client = self._client
         assert client is not None
-        if b'"error"' in block or b"[DONE]" in block or b"event:" in block:
+        if not gate.is_plain(block):
             self._screen(block)
             return
         self.tap.keep(block)

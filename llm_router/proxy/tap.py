@@ -7,6 +7,8 @@ from collections import deque
 KEEP_BYTES = 8 * 1024 * 1024
 KEEP_BYTES_OF_ALL = 64 * 1024 * 1024
 TAIL_BLOCKS = 8
+# Asked of the common budget at a time, so that a short event need not ask.
+_SLICE_BYTES = 4096
 
 
 class TapBudget:
@@ -20,35 +22,64 @@ class TapBudget:
 
 
 class Tap:
-    """Keeps the blocks of one answer. Past its bound it counts on without keeping, but for the last few blocks."""
+    """Keeps the blocks of one answer. Past its bound it counts on without keeping, but for the last few blocks.
 
-    __slots__ = ("_budget", "_limit", "_tail", "blocks", "kept", "size")
+    `room` is how many bytes may still be kept before the budget has to be asked: whoever has a block that fits may
+    append it to `blocks` himself and take its length off `room`.
+    """
+
+    __slots__ = ("_budget", "_granted", "_limit", "_missed", "_tail", "blocks", "room")
 
     def __init__(self, budget: TapBudget, limit: int = KEEP_BYTES) -> None:
         self._budget = budget
         self._limit = limit
+        self._granted = 0
+        self._missed = 0
         self._tail: deque[bytes] | None = None
         self.blocks: list[bytes] = []
-        self.kept = 0
-        self.size = 0
+        self.room = 0
 
     def __repr__(self) -> str:
         return f"<Tap size={self.size} kept={self.kept}>"
 
+    @property
+    def kept(self) -> int:
+        """Bytes in `blocks`."""
+        return self._granted - self.room
+
+    @property
+    def size(self) -> int:
+        """Bytes that went to the client, kept or not."""
+        return self._granted - self.room + self._missed
+
     def keep(self, block: bytes) -> None:
         """Notes one block that went to the client."""
         length = len(block)
-        self.size += length
-        budget = self._budget
+        if self._tail is None and (length <= self.room or self._ask(length)):
+            self.room -= length
+            self.blocks.append(block)
+            return
         if self._tail is None:
-            if self.kept + length <= self._limit and budget.used + length <= budget.limit:
-                self.kept += length
-                budget.used += length
-                self.blocks.append(block)
-                return
             self._tail = deque(maxlen=TAIL_BLOCKS)
+            self._give_back(self.room)
+        self._missed += length
         # A block may be one huge event; of the tail only what a finish can fit into is worth its memory.
         self._tail.append(block[-65536:])
+
+    def _ask(self, length: int) -> bool:
+        missing = length - self.room
+        for size in (max(missing, _SLICE_BYTES), missing):
+            if self._granted + size <= self._limit and self._budget.used + size <= self._budget.limit:
+                self._granted += size
+                self._budget.used += size
+                self.room += size
+                return True
+        return False
+
+    def _give_back(self, size: int) -> None:
+        self._granted -= size
+        self._budget.used -= size
+        self.room -= size
 
     def last_blocks(self) -> list[bytes]:
         """The end of the answer, newest block first; whether or not it was still kept."""
@@ -60,7 +91,8 @@ class Tap:
 
     def release(self) -> None:
         """Gives the kept bytes back to the common budget; once, when the answer is settled."""
-        self._budget.used -= self.kept
-        self.kept = 0
+        self._give_back(self.room)
+        self._give_back(self._granted)
+        self.room = 0
         self._tail = None
         self.blocks = []
