@@ -13,9 +13,10 @@ import contextlib
 import itertools
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import orjson
 
@@ -33,22 +34,21 @@ log = logging.getLogger(__name__)
 # A dead process lets go of its board a moment after its connection has ended.
 _INHERIT_AFTER = (0.1, 0.5, 3.0)
 _LAST_WORDS = 10.0
+# More than any worker lives to hand out.
+TICKETS: Final = 1 << 48
 
 
 class Confirmations:
-    """The `Slots` of the keeper's bookkeeper: to clear one is to tell its worker."""
+    """The `Slots` of the keeper's bookkeeper: to clear one is to tell its worker.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    A slot is the worker's number and the worker's ticket in one.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, workers: Mapping[int, Worker]) -> None:
         self._loop = loop
-        self._numbers = itertools.count()
-        self._waiting: dict[int, tuple[Worker, int]] = {}
-        self._cleared: list[int] = []
-
-    def expect(self, worker: Worker, ticket: int) -> int:
-        """A slot for a ticket of that worker."""
-        slot = next(self._numbers)
-        self._waiting[slot] = (worker, ticket)
-        return slot
+        self._workers = workers
+        self._cleared: deque[int] = deque()
+        self._will_tell = False
 
     def enter(self, entry: Entry) -> int:
         """Nobody enters requests here."""
@@ -57,7 +57,8 @@ class Confirmations:
     def clear(self, slot: int) -> None:
         """Comes from the bookkeeper's thread, for a whole batch in a row."""
         self._cleared.append(slot)
-        if len(self._cleared) == 1:
+        if not self._will_tell:
+            self._will_tell = True
             with contextlib.suppress(RuntimeError):  # the loop has ended: so have all workers
                 self._loop.call_soon_threadsafe(self._tell)
 
@@ -65,19 +66,24 @@ class Confirmations:
         """Nothing is held."""
 
     def _tell(self) -> None:
-        cleared, self._cleared = self._cleared, []
-        tickets: dict[Worker, list[int]] = {}
-        for slot in cleared:
-            worker, ticket = self._waiting.pop(slot)
-            tickets.setdefault(worker, []).append(ticket)
-        for worker, done in tickets.items():
-            worker.send("done", done)
+        # First, so that what is cleared from here on is told of, now or in a turn of its own.
+        self._will_tell = False
+        cleared = self._cleared
+        tickets: dict[int, list[int]] = {}
+        for _ in range(len(cleared)):
+            number, ticket = divmod(cleared.popleft(), TICKETS)
+            tickets.setdefault(number, []).append(ticket)
+        for number, done in tickets.items():
+            worker = self._workers.get(number)
+            if worker is not None:
+                worker.send("done", done)
 
 
 class Worker(asyncio.BufferedProtocol):
     """One worker's connection."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, number: int) -> None:
+        self.number = number
         self._keeper = keeper
         self._received = FrameBuffer()
         self._transport: asyncio.WriteTransport | None = None
@@ -93,7 +99,7 @@ class Worker(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A worker is there."""
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are of no such class
-        self._keeper.workers.add(self)
+        self._keeper.workers[self.number] = self
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended, or was ended."""
@@ -127,7 +133,8 @@ class Keeper:
         pids: Callable[[], list[int]] = list,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._confirmations = Confirmations(self._loop)
+        self.workers: dict[int, Worker] = {}
+        self._numbers = itertools.count()
         self.metrics = Metrics(version)
         self.bookkeeper = Bookkeeper(
             folder,
@@ -135,12 +142,11 @@ class Keeper:
             sinks=[self.metrics.observe, *sinks],
             count=count,
             when_quiet=encodings.build_wanted,
-            board=self._confirmations,
+            board=Confirmations(self._loop, self.workers),
         )
         self.metrics.watched = self
-        self.metrics.pids = lambda: [*pids(), *(worker.pid for worker in self.workers)]
+        self.metrics.pids = lambda: [*pids(), *(worker.pid for worker in tuple(self.workers.values()))]
         self._reader = LedgerReader(folder)
-        self.workers: set[Worker] = set()
         self._work: set[asyncio.Task[None]] = set()
         self._alone = asyncio.Event()
 
@@ -152,7 +158,7 @@ class Keeper:
     @property
     def in_flight(self) -> int:
         """Requests that run in any worker, as last heard."""
-        return sum(worker.in_flight for worker in tuple(self.workers))
+        return sum(worker.in_flight for worker in tuple(self.workers.values()))
 
     @property
     def queued(self) -> int:
@@ -183,7 +189,7 @@ class Keeper:
     async def serve(self, listener: socket.socket, stop: asyncio.Event) -> None:
         """From the first worker to the last."""
         self.bookkeeper.start()
-        server = await self._loop.create_unix_server(lambda: Worker(self), sock=listener)
+        server = await self._loop.create_unix_server(lambda: Worker(self, next(self._numbers)), sock=listener)
         try:
             await stop.wait()
             with contextlib.suppress(TimeoutError):
@@ -202,8 +208,8 @@ class Keeper:
             bookings = worker.unpacker.unpack(packed, new, blobs)
             if again:
                 self._start(self._adopt_if_new(worker, bookings))
-            for booking in () if again else bookings:
-                self._adopt(worker, booking)
+            else:
+                self._adopt(worker, bookings)
         elif kind == "ask":
             self._start(self._answer(worker, *values))
         elif kind == "hello":
@@ -213,7 +219,7 @@ class Keeper:
 
     def lost_sight_of(self, worker: Worker) -> None:
         """A worker has gone; if it died, its board tells what it was doing."""
-        self.workers.discard(worker)
+        self.workers.pop(worker.number, None)
         self._alone.set()
         for seconds in _INHERIT_AFTER:
             self._loop.call_later(seconds, self.bookkeeper.inherit)
@@ -223,15 +229,17 @@ class Keeper:
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
-    def _adopt(self, worker: Worker, booking: Booking) -> None:
-        self.bookkeeper.adopt(booking, self._confirmations.expect(worker, booking.ticket))
+    def _adopt(self, worker: Worker, bookings: list[Booking]) -> None:
+        adopt, first = self.bookkeeper.adopt, worker.number * TICKETS
+        for booking in bookings:
+            adopt(booking, first + booking.ticket)
 
     async def _adopt_if_new(self, worker: Worker, bookings: list[Booking]) -> None:
         for booking in bookings:
             if await asyncio.to_thread(self._is_booked, booking):
                 worker.send("done", [booking.ticket])
             else:
-                self._adopt(worker, booking)
+                self._adopt(worker, [booking])
 
     async def _answer(self, worker: Worker, number: int, accept: str | None, circuits: bytes) -> None:
         worker.send("answer", number, *await self.metrics.figures(orjson.loads(circuits), accept))

@@ -42,7 +42,7 @@ from llm_router.proxy.shared_state import SharedState
 from llm_router.proxy.state import CircuitFile, prepare_folder
 from llm_router.routing.shared import RowCircuits
 from llm_router.server.opening import BACKLOG, access_logs
-from llm_router.server.serving import refresh, serve
+from llm_router.server.serving import refresh, serve, settle_memory
 from llm_router.server.supervisor import EXIT_OK, Events, Post, Supervisor
 from llm_router.server.systemd import Notifier
 
@@ -258,6 +258,7 @@ class Crew:
         )
         stop = asyncio.Event()
         reporter = Line(line)
+        settle_memory()
         reporter.ready()
         reporter.start_watchdog(stop.set)
         await keeper.serve(self._ear, stop)
