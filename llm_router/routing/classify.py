@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from llm_router.config.values import Category
 from llm_router.routing.classify_custom import Profiles, compile_profiles
 from llm_router.routing.classify_evidence import in_words
-from llm_router.routing.classify_features import Features, bounded, extract
+from llm_router.routing.classify_features import Features, bounded, clipped, extract
 from llm_router.routing.classify_keywords import Hit, KeywordMatcher, compile_keywords
 from llm_router.routing.classify_model import Found, Model, load, softmax
 from llm_router.routing.turns import Turns
@@ -61,7 +61,7 @@ class Brain:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._cache: OrderedDict[tuple[object, ...], Classification] = OrderedDict()
+        self._cache: OrderedDict[tuple[Roster, tuple[str, ...]], Classification] = OrderedDict()
 
     @classmethod
     def load(cls, weights: bytes) -> Brain:
@@ -81,12 +81,14 @@ class Brain:
 
     def classify(self, turns: Turns, roster: Roster) -> Classification:
         """The local mode: structure, words and the user's keywords in one calibrated model."""
-        texts = (bounded(turns.latest), *map(bounded, turns.earlier[:_EARLIER]))
+        # What is read of a text follows from the clipped text, which is quicker to cut out of a known one.
+        texts = (clipped(turns.latest), *[clipped(text) for text in turns.earlier[:_EARLIER]])
         key = (roster, texts)
-        if known := self._cache.get(key):
+        known = self._cache.get(key)
+        if known is not None:
             self._cache.move_to_end(key)
             return known
-        found = self._classify(texts, roster)
+        found = self._classify([bounded(text) for text in texts], roster)
         self._cache[key] = found
         if len(self._cache) > _CACHED:
             self._cache.popitem(last=False)

@@ -51,14 +51,19 @@ class Features:
     opening: set[int]
 
 
+def clipped(text: str) -> str:
+    """The most of a text that is ever read: its head and its tail."""
+    return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
+
+
 def bounded(text: str) -> str:
-    """The part of a text that is read: its head and its tail."""
+    """The part of a text (clipped or not) that is read."""
     if len(text) <= _DENSE_HEAD + _DENSE_TAIL:
         return text
     sample = text[:_DENSE_HEAD]
     if not sample.isascii() and sum(map(len, _UNSPACED.findall(sample))) * 2 > _DENSE_HEAD:
         return f"{sample}\n{text[-_DENSE_TAIL:]}"
-    return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
+    return clipped(text)
 
 
 def tokens(text: str) -> list[str]:

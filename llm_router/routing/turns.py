@@ -6,10 +6,8 @@ there can decide a category. Any JSON may come in: what has not the expected sha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from llm_router.routing.wrappers import own_words
 
@@ -17,10 +15,10 @@ EARLIER = 4  # earlier user texts kept for short follow-ups
 _LOOKBACK = 64  # messages that are searched for earlier user texts; agent loops are long
 _TEXT_TYPES = ("text", "input_text", None)
 _IMAGE_TYPES = ("image_url", "image", "input_image")
+_RESULT_TYPES = ("tool_result",)
 
 
-@dataclass(frozen=True, slots=True)
-class Turns:
+class Turns(NamedTuple):
     """The person's side of a conversation.
 
     `latest` is the newest user text that says something, `earlier` the texts before it (newest first, at most
@@ -34,42 +32,73 @@ class Turns:
 
 def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
     """Find the person's words in the messages of a chat request (oldest first)."""
-    known = [message for message in messages if type(message) is dict or isinstance(message, Mapping)]
-    said = list(islice(_said(known), EARLIER + 1))
-    return Turns(said[0] if said else "", tuple(said[1:]), _in_tool_loop(known))
+    said: list[str] = []
+    looping: bool | None = None
+    seen = 0
+    for message in reversed(messages):
+        if type(message) is not dict:
+            continue
+        seen += 1
+        role = message.get("role")
+        words = message_text(message.get("content")) if role == "user" else ""
+        if words and seen <= _LOOKBACK and len(said) <= EARLIER:
+            said.append(words)
+        if looping is None:
+            looping = _is_looping(role, message, words)
+        elif seen >= _LOOKBACK or len(said) > EARLIER:
+            break
+    if not said:
+        said = _raw(messages)
+    return Turns(said[0] if said else "", tuple(said[1:]), looping is True)
+
+
+def in_tool_loop(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """`Turns.in_tool_loop` alone, for requests whose words decide nothing."""
+    for message in reversed(messages):
+        if type(message) is dict:
+            role = message.get("role")
+            words = message_text(message.get("content")) if role == "user" else ""
+            if (looping := _is_looping(role, message, words)) is not None:
+                return looping
+    return False
+
+
+def _is_looping(role: object, message: Mapping[str, Any], words: str) -> bool | None:
+    """Whether this is a tool's result or a call that waits for one; None where it says nothing either way."""
+    if role == "user":
+        content = message.get("content")
+        if type(content) is list:
+            if _has_part(content, _RESULT_TYPES):
+                return True
+            if _has_part(content, _IMAGE_TYPES):
+                return False
+        return False if words else None
+    if role == "assistant":
+        return bool(message.get("tool_calls") or message.get("function_call"))
+    return True if role in ("tool", "function") else None
 
 
 def message_text(content: object) -> str:
     """The person's words in one message's content: the last part that holds any."""
-    if isinstance(content, str):
+    if type(content) is str:
         return own_words(content)
-    if isinstance(content, list):
+    if type(content) is list:
         for part in reversed(content):
             if (text := _part_text(part)) and (words := own_words(text)):
                 return words
     return ""
 
 
-def _said(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """User texts that say something, newest first; the raw last text where no message has words of its own."""
-    found = False
-    for message in islice(reversed(messages), _LOOKBACK):
-        if message.get("role") == "user" and (text := message_text(message.get("content"))):
-            found = True
-            yield text
-    if not found:
-        yield from _raw(messages)
-
-
-def _raw(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _raw(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The last user text as it is, where no message has words of its own."""
     for message in reversed(messages):
-        if message.get("role") != "user":
+        if type(message) is not dict or message.get("role") != "user":
             continue
         content = message.get("content")
         text = content if isinstance(content, str) else _last_part(content)
         if text.strip() and not text.lstrip().startswith("<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>"):
-            yield text.strip()
-            return
+            return [text.strip()]
+    return []
 
 
 def _last_part(content: object) -> str:
@@ -80,34 +109,10 @@ def _last_part(content: object) -> str:
 def _part_text(part: object) -> str:
     if isinstance(part, str):
         return part
-    if isinstance(part, Mapping) and part.get("type") in _TEXT_TYPES and isinstance(part.get("text"), str):
+    if isinstance(part, dict) and part.get("type") in _TEXT_TYPES and isinstance(part.get("text"), str):
         return str(part["text"])
     return ""
 
 
-def _has_image(content: object) -> bool:
-    return isinstance(content, list) and any(
-        isinstance(part, Mapping) and part.get("type") in _IMAGE_TYPES for part in content
-    )
-
-
-def _in_tool_loop(messages: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the newest message that says something is a tool's result or a call that waits for one."""
-    for message in reversed(messages):
-        role, content = message.get("role"), message.get("content")
-        if role in ("tool", "function"):
-            return True
-        if role == "assistant":
-            return bool(message.get("tool_calls") or message.get("function_call"))
-        if role == "user":
-            if _has_tool_result(content):
-                return True
-            if message_text(content) or _has_image(content):
-                return False
-    return False
-
-
-def _has_tool_result(content: object) -> bool:
-    return isinstance(content, list) and any(
-        isinstance(part, Mapping) and part.get("type") == "tool_result" for part in content
-    )
+def _has_part(content: Sequence[Any], types: tuple[str, ...]) -> bool:
+    return any(isinstance(part, dict) and part.get("type") in types for part in content)
