@@ -4,6 +4,7 @@ import ast
 import gzip
 import importlib.util
 import logging
+import random
 import subprocess
 import sys
 import time
@@ -41,6 +42,58 @@ def test_recipes_are_tiktokens_own(name):
     assert recipe.pattern == made["pat_str"]
     assert dict(recipe.special_tokens) == made["special_tokens"]
     assert recipe.sha256 == made["sha256"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_grouping_changes_no_token(name):
+    """The pattern that is built gives the very tokens of tiktoken's own, whatever the text."""
+    import tiktoken
+
+    recipe, built = RECIPES[name], ranks.build(name)
+    theirs = ranks.parse_ranks(ranks.read_ranks(name, recipe.sha256))
+    own = tiktoken.Encoding(name, pat_str=recipe.pattern, mergeable_ranks=theirs, special_tokens={})
+    assert ranks.grouped(recipe.pattern) != recipe.pattern
+    rng = random.Random(1)
+    bits = [
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\r\n",
+        "\u00a0",
+        "\u3000",
+        "a",
+        "It",
+        "'s",
+        "'LL",
+        "é",
+        "ß",
+        "\u0301",
+        "中文",
+        "Ǆ",
+        "ʰ",
+    ]
+    bits += [
+        "7",
+        "2024",
+        "٣",
+        "½",
+        "<",
+        "/",
+        "//",
+        ".",
+        "…",
+        "\U0001f600",
+        "\u200d",
+        "\x00",
+        "_",
+        "word",
+        "CamelCase",
+        "\u0e33",
+    ]
+    for _ in range(4000):
+        text = "".join(rng.choices(bits, k=rng.randint(1, 24)))
+        assert built.encode_ordinary(text) == own.encode_ordinary(text), ascii(text)
 
 
 def test_harmony_differs_in_special_tokens_alone():
