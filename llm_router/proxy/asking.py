@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
 
@@ -28,6 +28,7 @@ from llm_router.wire.providers.base import Target
 
 _CACHED = 2048
 _RECOVERY_SECONDS = 60.0
+_LOCAL_MODES = ("local", "keywords")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,10 @@ class Asker:
 
     def __repr__(self) -> str:
         return f"<Asker known={len(self._known)} running={len(self._running)}>"
+
+    def may_ask(self, decision: Decision, live: Live) -> bool:
+        """Whether `refine` could change anything, so that most requests need not wait for it."""
+        return not decision.decided and live.snapshot.routing_mode not in _LOCAL_MODES
 
     async def refine(self, decision: Decision, live: Live) -> tuple[Decision, SideCost | None]:
         """The decision after asking, and what the call cost if this request was the one that made it."""
@@ -79,7 +84,7 @@ class Asker:
         """Whom to ask, in turn: (mode, full id). Nobody where structure or the client has decided already."""
         snapshot = live.snapshot
         mode, settings = snapshot.routing_mode, snapshot.classifier
-        if decision.decided or mode in ("local", "keywords"):
+        if not self.may_ask(decision, live):
             return []
         if mode == "hybrid" and decision.confidence >= settings.confidence:
             return []
@@ -137,7 +142,6 @@ class Asker:
             live.mask,
             self._parts.taps,
             self._parts.deadlines,
-            lambda: None,
         )
         try:
             won = await attempt.run(self._parts.upstream)
@@ -171,4 +175,4 @@ def _with_answer(decision: Decision, asked: Asked, live: Live) -> Decision:
         return decision
     chain = decision.chain if decision.mode == "models" else category.models
     evidence = (f"{asked.cost.model} was asked and said {asked.category}", *decision.evidence)
-    return replace(decision, category=asked.category, mode=asked.mode, chain=chain, confidence=1.0, evidence=evidence)
+    return decision._replace(category=asked.category, mode=asked.mode, chain=chain, confidence=1.0, evidence=evidence)

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import orjson
 
@@ -26,6 +27,7 @@ from llm_router.proxy.upstream import (
     UpstreamError,
     UpstreamResponse,
 )
+from llm_router.routing.breaker import Permit
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.base import Adapter, StreamTranslator, Target
 from llm_router.wire.providers.errors import request_trouble
@@ -37,8 +39,7 @@ ERROR_BODY_SECONDS = 5.0
 WHOLE_BODY_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class WonStream:
+class WonStream(NamedTuple):
     """A stream whose first meaning has come; `relay` carries on. `allowed` are upstream headers to pass on."""
 
     relay: Relay
@@ -46,8 +47,7 @@ class WonStream:
     allowed: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class WonWhole:
+class WonWhole(NamedTuple):
     """A whole answer: the body for the client, as JSON or (`as_stream`) as the events of a stream."""
 
     body: bytes
@@ -79,33 +79,39 @@ class Attempt:
     mask: Callable[[str], str]
     budget: TapBudget
     deadlines: Deadlines
-    connected: Callable[[], None]
+    connected: Callable[[Permit], None] | None = None
+    permit: Permit | None = None
 
     async def run(self, upstream: UpstreamClient) -> Won:
         """Raises AttemptFailed (its message masked); cancellation closes the upstream at once."""
+        seconds = self.seconds
+        connect = self.timeouts.connect or seconds
         try:
-            with self.deadlines.within(self.seconds):
-                return await self._run(upstream)
+            with self.deadlines.within(seconds):
+                call = self.adapter.call(self.chat, self.target)
+                response = await upstream.send(call, connect_timeout=connect if connect < seconds else seconds)
+                if self.connected is not None and self.permit is not None:
+                    self.connected(self.permit)
+                try:
+                    return await self._answer(response)
+                except BaseException:
+                    response.close()
+                    raise
         except TimeoutError:
             message = f"no answer within {self.seconds:.3g} seconds"
             raise AttemptFailed(Failure(FailureKind.FIRST_BYTE_TIMEOUT, message)) from None
         except UpstreamError as error:
             raise AttemptFailed(Failure(_KINDS.get(type(error), _kind_of(error)), self.mask(str(error)))) from None
 
-    async def _run(self, upstream: UpstreamClient) -> Won:
-        call = self.adapter.call(self.chat, self.target)
-        connect = self.timeouts.connect or self.seconds
-        response = await upstream.send(call, connect_timeout=min(connect, self.seconds))
-        self.connected()
-        try:
-            if not 200 <= response.status < 300:
-                raise AttemptFailed(await self._refusal(response))
-            if self.chat.stream and not _is_whole(response):
-                return await self._stream(response, self.adapter.translator(self.chat, self.target))
-            return await self._whole(response)
-        except BaseException:
-            response.close()
-            raise
+    async def _answer(self, response: UpstreamResponse) -> Won:
+        if not 200 <= response.status < 300:
+            raise AttemptFailed(await self._refusal(response))
+        if self.chat.stream and not _is_whole(response):
+            return await self._stream(response, self.adapter.translator(self.chat, self.target))
+        if "html" in response.headers.get("content-type", ""):
+            message = "the provider answered 200 with a web page"
+            raise AttemptFailed(Failure(FailureKind.INVALID_RESPONSE, message, response.status))
+        return self._whole(response, await response.read(WHOLE_BODY_BYTES))
 
     async def _refusal(self, response: UpstreamResponse) -> Failure:
         try:
@@ -142,12 +148,8 @@ class Attempt:
             raise EmptyAnswer(failure, won)
         raise AttemptFailed(failure)
 
-    async def _whole(self, response: UpstreamResponse) -> WonWhole:
-        if "html" in response.headers.get("content-type", ""):
-            message = "the provider answered 200 with a web page"
-            raise AttemptFailed(Failure(FailureKind.INVALID_RESPONSE, message, response.status))
-        body = await response.read(WHOLE_BODY_BYTES)
-        if not body.strip():
+    def _whole(self, response: UpstreamResponse, body: bytes) -> WonWhole:
+        if not body or body.isspace():
             raise AttemptFailed(
                 Failure(FailureKind.EMPTY_COMPLETION, "the provider answered with nothing", response.status)
             )

@@ -189,19 +189,21 @@ class Contest:
             raise AttemptFailed(Failure(FailureKind.QUEUE_TIMEOUT, message)) from None
 
     def _start(self, candidate: Candidate, permit: Permit) -> Attempt:
-        live, chat = self._live, self._exchange.chat
+        live, chat, parts = self._live, self._exchange.chat, self._parts
         timeouts = self._timeouts(candidate)
         seconds = self._seconds()
+        first_byte = timeouts.first_byte
         return Attempt(
             chat,
             live.target(candidate, permit.account),
             live.adapters[candidate.provider.name],
             timeouts,
-            min(seconds, timeouts.first_byte or seconds),
+            first_byte if first_byte and first_byte < seconds else seconds,
             live.mask,
-            self._parts.taps,
-            self._parts.deadlines,
-            lambda: self._parts.circuits.connected(permit),
+            parts.taps,
+            parts.deadlines,
+            parts.circuits.connected,
+            permit,
         )
 
     def _timeouts(self, candidate: Candidate) -> Timeouts:

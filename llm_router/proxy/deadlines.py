@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,50 +12,38 @@ class Deadlines:
     """The running deadlines. The timer is set for the earliest that was ever due; it looks again when it fires."""
 
     def __init__(self) -> None:
-        self._running: dict[Deadline, None] = {}
+        self.running: dict[Deadline, None] = {}
+        self.due = float("inf")
         self._timer: asyncio.TimerHandle | None = None
-        self._due = float("inf")
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
-        return f"<Deadlines running={len(self._running)}>"
+        return f"<Deadlines running={len(self.running)}>"
 
-    @property
+    @cached_property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop that all of this runs on. To ask for the running one costs a system call each time."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop
+        return asyncio.get_running_loop()
 
     def within(self, seconds: float) -> Deadline:
         """A context that raises TimeoutError in the current task after `seconds`, as `asyncio.timeout` does."""
         return Deadline(self, seconds)
 
-    def add(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on until `remove`."""
-        self._running[deadline] = None
-        if deadline.at < self._due:
-            self._arm(deadline.at, loop)
-
-    def remove(self, deadline: Deadline) -> None:
-        """It was met, or has passed."""
-        self._running.pop(deadline, None)
-
-    def _arm(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+    def arm(self, due: float) -> None:
+        """Sees to it that somebody looks at `due`."""
         if self._timer is not None:
             self._timer.cancel()
-        self._due = due
-        self._timer = loop.call_at(due, self._fire, loop)
+        self.due = due
+        self._timer = self.loop.call_at(due, self._fire)
 
-    def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _fire(self) -> None:
         self._timer = None
-        self._due = float("inf")
-        now = loop.time()
-        for deadline in [deadline for deadline in self._running if deadline.at <= now]:
-            del self._running[deadline]
+        self.due = float("inf")
+        now = self.loop.time()
+        for deadline in [deadline for deadline in self.running if deadline.at <= now]:
+            del self.running[deadline]
             deadline.expire()
-        if self._running:
-            self._arm(min(deadline.at for deadline in self._running), loop)
+        if self.running:
+            self.arm(min(deadline.at for deadline in self.running))
 
 
 class Deadline:
@@ -74,20 +63,23 @@ class Deadline:
         self._task.cancel()
 
     def __enter__(self) -> Self:
-        loop = self._all.loop
+        everyone = self._all
+        loop = everyone.loop
         task = asyncio.current_task(loop)
         assert task is not None
         self._task: asyncio.Task[Any] = task
         self._cancelling = task.cancelling()
-        self.at = loop.time() + self._seconds
-        self._all.add(self, loop)
+        self.at = at = loop.time() + self._seconds
+        everyone.running[self] = None
+        if at < everyone.due:
+            everyone.arm(at)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._expired:
-            self._all.remove(self)
+            del self._all.running[self]
         elif self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             # Nobody else wanted the task to end.
             raise TimeoutError from error

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from llm_router.accounting.books import Books, Figures
@@ -30,7 +29,7 @@ from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.breaker import Circuits
 from llm_router.routing.classify import Brain
 from llm_router.routing.decision import Decision, decide
-from llm_router.routing.plan import Plan
+from llm_router.routing.plan import Plan, needs_of
 from llm_router.routing.sticky import begins, key_of, stay_in_category, stay_on_model
 from llm_router.wire.chat import ChatRequest
 
@@ -132,7 +131,7 @@ class Router:
         exchange.decision = decision
         if chat.is_open:
             decision = exchange.decision = self._stay_in_category(exchange, decision, live)
-            if decision.mode != "sticky":
+            if decision.mode != "sticky" and self._asker.may_ask(decision, live):
                 decision, cost = await self._asker.refine(decision, live)
                 exchange.decision = decision
                 exchange.side_costs += [cost] if cost is not None else []
@@ -181,17 +180,16 @@ class Router:
         exchange.stay = stay
         if decision.mode == "models":
             return decision
-        chains = {name: category.models for name, category in live.snapshot.categories.items()}
-        return stay_in_category(decision, stay, chains)
+        return stay_in_category(decision, stay, live.snapshot.categories)
 
     def _stay_on_model(self, exchange: Exchange, plan: Plan) -> Plan:
         stay, decision = exchange.stay, exchange.decision
         if stay is None or decision is None or stay.category != decision.category:
             return plan
-        stayed = stay_on_model(plan, stay, decision.chain)
+        stayed = stay_on_model(plan, stay, decision.chain, exchange.chat)
         if stayed is None:
             return plan
-        exchange.decision = replace(decision, mode="sticky")
+        exchange.decision = decision._replace(mode="sticky")
         return stayed
 
     def _remember(self, exchange: Exchange, win: Win) -> None:
@@ -253,7 +251,7 @@ class Router:
         if chat.is_open:
             exchange.decision = decision = self._stay_in_category(exchange, decision, live)
         plan = self._stay_on_model(exchange, self._parts.plan(chat, decision, live, caller.max_price))
-        decision = exchange.decision
+        decision, needs = exchange.decision, needs_of(chat)
         return {
             "category": decision.category,
             "confidence": round(decision.confidence, 4),
@@ -263,8 +261,8 @@ class Router:
             "candidates": [
                 {
                     "model": candidate.model,
-                    "estimated_tokens": candidate.estimated_tokens,
-                    "estimated_cost_usd": candidate.estimated_cost,
+                    "estimated_tokens": needs.tokens,
+                    "estimated_cost_usd": plan.cost_of(candidate, needs),
                 }
                 for candidate in plan.candidates
             ],

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llm_router.accounting.booking import Attempt
 from llm_router.errors import ApiError, Failure, FailureKind
 from llm_router.routing.breaker import COOLDOWN_MOST, COOLDOWN_WITHOUT_WORD
 from llm_router.routing.plan import Candidate, Obstacle, Skipped
@@ -52,6 +53,16 @@ class Tried:
     candidate: Candidate
     failure: Failure | None
     ms: float
+
+    def booked(self) -> Attempt:
+        """The same for the ledger."""
+        failure = self.failure
+        return Attempt(
+            self.candidate.model,
+            failure.kind.value if failure else "ok",
+            failure.status if failure else 200,
+            round(self.ms),
+        )
 
     def public(self) -> dict[str, Any]:
         """Model, kind, status, ms; no keys, no addresses."""

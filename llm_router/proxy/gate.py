@@ -191,6 +191,8 @@ _ANSWER = CompletionVerdict()
 
 def judge_completion(body: Any) -> CompletionVerdict:
     """The same judgement for a non-streamed 200 answer, parsed."""
+    if _is_plain_answer(body):
+        return _ANSWER
     error = error_in(body)
     if error is not None:
         return CompletionVerdict(upstream_error(error), error)
@@ -207,6 +209,17 @@ def judge_completion(body: Any) -> CompletionVerdict:
         Failure(FailureKind.EMPTY_COMPLETION, "the provider answered 200 with nothing in it", 200),
         well_formed_empty=finished,
     )
+
+
+def _is_plain_answer(body: Any) -> bool:
+    """Whether a body is what nearly all are: one choice with a text, and nothing that could be an error."""
+    if type(body) is not dict or body.get("error") or "type" in body or body.get("object") == "error":
+        return False
+    choices = body.get("choices")
+    if type(choices) is not list or len(choices) != 1 or type(choice := choices[0]) is not dict:
+        return False
+    message = choice.get("message")
+    return type(message) is dict and bool(message.get("content")) and choice.get("finish_reason") != "error"
 
 
 _DONE_HEADS = (b"data: ", b"data:")
