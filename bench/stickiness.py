@@ -20,7 +20,7 @@ from llm_router.accounting.pricing import ModelInfo
 from llm_router.config.values import ApiKey, BreakerSettings, Provider
 from llm_router.errors import Failure, FailureKind
 from llm_router.routing.breaker import Circuits
-from llm_router.routing.plan import World, make_plan, needs_of
+from llm_router.routing.plan import World, make_plan
 from llm_router.routing.sticky import Conversations, begins, key_of, stay_on_model
 from llm_router.wire.chat import parse_chat
 
@@ -69,9 +69,9 @@ def simulate(turns: int, seed: int, *, sticky: bool) -> Figures:
         key = key_of(chat, "me", "")
         assert key is not None
         limited = rng.random() < 0.15
-        plan = make_plan(chat, CHAIN, needs_of(chat), world)
+        plan = make_plan(chat, CHAIN, world)
         stay = conversations.find(key, now) if sticky and not begins(chat) else None
-        plan = (stay_on_model(plan, stay, CHAIN) if stay else None) or plan
+        plan = (stay_on_model(plan, stay, CHAIN, chat) if stay else None) or plan
         for candidate in plan.candidates:
             permit = circuits.admit(candidate.model, candidate.accounts, now)
             if permit is None:

@@ -17,7 +17,7 @@ from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.breaker import Block, Circuits
 from llm_router.routing.decision import Decision
 from llm_router.routing.latency import FirstTokens
-from llm_router.routing.plan import Candidate, Plan, World, make_plan, needs_of
+from llm_router.routing.plan import Candidate, Plan, World, make_plan
 from llm_router.routing.sticky import Conversations
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.base import Target
@@ -116,7 +116,6 @@ class Parts:
         return make_plan(
             chat,
             decision.chain,
-            needs_of(chat),
             self._world_of(live),
             explicit=decision.explicit,
             max_price=None if decision.explicit else max_price,
@@ -132,12 +131,7 @@ class Parts:
         def block(model: str, accounts: Sequence[str]) -> Block | None:
             return self.circuits.block(model, accounts, self.clock())
 
-        # Most dialects carry whatever a chat request can say: they need not be asked each time.
-        picky = {name for name, adapter in live.adapters.items() if not isinstance(adapter, OpenAIShaped)}
-
         def misfit(chat: ChatRequest, candidate: Candidate) -> tuple[str, str] | None:
-            if candidate.provider.name not in picky:
-                return None
             target = Target(candidate.provider, candidate.upstream_model, None, candidate.info)
             found = live.adapters[candidate.provider.name].misfit(chat, target)
             return (found.field, found.reason) if found is not None else None
@@ -150,6 +144,8 @@ class Parts:
             misfit=misfit,
             cost=_estimate,
             first_token_s=self.first_tokens.typical,
+            easy=frozenset(name for name, adapter in live.adapters.items() if isinstance(adapter, OpenAIShaped)),
+            quiet=self.circuits.is_quiet,
         )
 
 

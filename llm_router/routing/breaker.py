@@ -124,9 +124,13 @@ class Circuits:
                 return account
         return None
 
+    def is_quiet(self) -> bool:
+        """Whether nothing is known against anybody: the usual case, in which nobody need be looked up."""
+        return not (self._models or self._providers or self._cooldowns or self._accounts)
+
     def block(self, model: str, accounts: Sequence[str], now: float) -> Block | None:
         """Why `model` may not be tried now; None if it may."""
-        if not (self._models or self._providers or self._cooldowns or self._accounts):
+        if self.is_quiet():
             return None
         provider = split_model(model)[0]
         for name, circuit in ((model, self._models.get(model)), (provider, self._providers.get(provider))):

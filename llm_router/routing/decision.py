@@ -6,24 +6,26 @@ Pure; classifying itself is handed in. LLM modes refine a decision afterwards (s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import ApiError
 from llm_router.routing.classify import Classification
-from llm_router.routing.turns import Turns, read_turns
+from llm_router.routing.turns import Turns, in_tool_loop, read_turns
 from llm_router.wire.chat import FORCED_PREFIX, ROUTED_MODELS, ChatRequest, is_sane
 
 CHAIN_MOST = 64
 
 Classify = Callable[[Turns], Classification]
+_NO_SCORES: Mapping[str, float] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What the router will do with a request. `explicit` marks a model that must never be replaced.
 
-    `decided` tells that structure or the client decided: no model is asked for its opinion then.
+    `decided` tells that structure or the client decided: no model is asked for its opinion then. `turns` are there
+    where the words decided.
     """
 
     category: str
@@ -32,7 +34,7 @@ class Decision:
     explicit: bool = False
     decided: bool = True
     confidence: float = 1.0
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = _NO_SCORES
     evidence: tuple[str, ...] = ()
     turns: Turns | None = None
 
@@ -56,40 +58,34 @@ def _forced(name: str, snapshot: Snapshot) -> Decision:
 
 
 def _routed(chat: ChatRequest, snapshot: Snapshot, classify: Classify) -> Decision:
-    turns = read_turns(chat.messages)
-    decision = _by_structure(chat, snapshot, turns)
+    decision = _by_structure(chat, snapshot) if chat.tools else None
     if decision is None:
-        found = classify(turns)
-        decision = Decision(
-            found.category,
-            found.mode,
-            snapshot.categories[found.category].models,
-            decided=False,
-            confidence=found.confidence,
-            scores=found.scores,
-            evidence=found.evidence,
-            turns=turns,
-        )
-    if chat.body.get("models") is None:
+        decision = _by_words(read_turns(chat.messages), snapshot, classify)
+    models = chat.body.get("models")
+    if models is None:
         return decision
-    return Decision(
-        decision.category,
-        "models",
-        requested_chain(chat.body["models"], snapshot),
-        confidence=decision.confidence,
-        scores=decision.scores,
+    return decision._replace(
+        mode="models",
+        chain=requested_chain(models, snapshot),
+        decided=True,
         evidence=("the client sent its own chain in `models`",),
-        turns=turns,
     )
 
 
-def _by_structure(chat: ChatRequest, snapshot: Snapshot, turns: Turns) -> Decision | None:
-    if not chat.tools:
+def _by_words(turns: Turns, snapshot: Snapshot, classify: Classify) -> Decision:
+    found = classify(turns)
+    chain = snapshot.categories[found.category].models
+    return Decision(
+        found.category, found.mode, chain, False, False, found.confidence, found.scores, found.evidence, turns
+    )
+
+
+def _by_structure(chat: ChatRequest, snapshot: Snapshot) -> Decision | None:
+    looping = in_tool_loop(chat.messages)
+    if snapshot.tools_routing == "by_task" and not looping:
         return None
-    if snapshot.tools_routing == "by_task" and not turns.in_tool_loop:
-        return None
-    evidence = "the request continues a tool loop" if turns.in_tool_loop else "the request offers tools"
-    return Decision("tools", "structure", snapshot.categories["tools"].models, evidence=(evidence,), turns=turns)
+    evidence = "the request continues a tool loop" if looping else "the request offers tools"
+    return Decision("tools", "structure", snapshot.categories["tools"].models, evidence=(evidence,))
 
 
 def requested_chain(models: object, snapshot: Snapshot) -> tuple[str, ...]:

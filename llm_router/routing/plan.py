@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import Any, NamedTuple
 
 from llm_router.accounting.pricing import ModelInfo
@@ -45,24 +46,13 @@ def _no_cost(info: ModelInfo | None, tokens: int, output: int) -> float | None:
 
 
 class Candidate(NamedTuple):
-    """A model that may be tried. `model` is the full id, `upstream_model` the provider's own.
-
-    A tuple, since some are made for each request.
-    """
+    """A model that may be tried. `model` is the full id, `upstream_model` the provider's own."""
 
     model: str
     provider: Provider
     upstream_model: str
     info: ModelInfo | None
     accounts: tuple[str, ...]
-    estimated_tokens: int = 0
-    estimated_output: int = 0
-    cost: Cost = _no_cost
-
-    @property
-    def estimated_cost(self) -> float | None:
-        """In USD; None where the price is unknown."""
-        return self.cost(self.info, self.estimated_tokens, self.estimated_output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +69,6 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Candidates in the order in which they are tried, and the rest."""
-
-    candidates: tuple[Candidate, ...]
-    skipped: tuple[Skipped, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Needs:
     """What a request asks of a model."""
 
@@ -98,8 +80,49 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """Candidates in the order in which they are tried, and the rest. Requests that ask for nothing special share one.
+
+    `cost` says what tokens cost.
+    """
+
+    candidates: tuple[Candidate, ...]
+    skipped: tuple[Skipped, ...]
+    cost: Cost = _no_cost
+
+    def cost_of(self, candidate: Candidate, needs: Needs) -> float | None:
+        """The estimate for a request, in USD; None where the price is unknown."""
+        return self.cost(candidate.info, needs.tokens, needs.output)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What holds of a chain whoever asks: its candidates, and what each of them can take.
+
+    `plan` is that of a request which asks for nothing that one of them might lack, while no circuit is in the way.
+    `window` is how many tokens fit into the smallest; `asked` names the candidates whose dialect has to be asked.
+    """
+
+    candidates: tuple[Candidate, ...]
+    plan: Plan
+    tools: bool
+    images: bool
+    json_schema: bool
+    window: float
+    asked: bool
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
 class World:
-    """What the planner may know: lookups, each cheap and free of I/O."""
+    """What the planner may know: lookups, each cheap and free of I/O.
+
+    `easy` are the providers whose dialect carries whatever a request says, so that `misfit` need not be asked;
+    `quiet` tells that `block` has nothing against any model.
+    """
 
     providers: Mapping[str, Provider]
     info: Callable[[str], ModelInfo | None]
@@ -108,12 +131,16 @@ class World:
     misfit: Callable[[ChatRequest, Candidate], tuple[str, str] | None]
     cost: Cost
     first_token_s: Callable[[str], float | None]  # as observed; None if never
-    known: dict[str, Candidate] = field(default_factory=dict)  # without estimates
+    easy: frozenset[str] = frozenset()
+    quiet: Callable[[], bool] = _never
+    routes: dict[tuple[str, ...], Route] = field(default_factory=dict)
 
 
 def needs_of(chat: ChatRequest) -> Needs:
     """Reads the needs off a request; tolerant of whatever its fields hold."""
-    images, image_bytes = _images([c for m in chat.messages if type(c := m.get("content")) is list])
+    images, image_bytes = False, 0
+    if chat.has_parts:
+        images, image_bytes = _images([c for m in chat.messages if type(c := m.get("content")) is list])
     response_format = chat.body.get("response_format")
     schema = isinstance(response_format, dict) and response_format.get("type") == "json_schema"
     return Needs(
@@ -142,8 +169,7 @@ def _image_size(image: Any) -> int:
 
 def make_plan(
     chat: ChatRequest,
-    chain: Sequence[str],
-    needs: Needs,
+    chain: tuple[str, ...],
     world: World,
     *,
     explicit: bool = False,
@@ -151,30 +177,76 @@ def make_plan(
     order: str = "chain",
 ) -> Plan:
     """Sorts the models of `chain` into candidates and skipped. `max_price` is in USD for the whole request."""
+    route = world.routes.get(chain)
+    if route is None:
+        if len(world.routes) >= _KNOWN_MOST:  # chains may come from clients
+            world.routes.clear()
+        route = world.routes[chain] = _route(chain, world)
+    if max_price is None and order == "chain" and _takes(route, chat, explicit):
+        block = world.block
+        if world.quiet() or all(block(c.model, c.accounts) is None for c in route.plan.candidates):
+            return route.plan
+    return _judged(chat, route, world, explicit=explicit, max_price=max_price, order=order)
+
+
+def _route(chain: tuple[str, ...], world: World) -> Route:
+    candidates = tuple(_candidate(model, world) for model in dict.fromkeys(chain))
+    usable = tuple(candidate for candidate in candidates if candidate.provider.configured)
+    infos = [candidate.info for candidate in usable if candidate.info is not None]
+    skipped = tuple(_keyless(candidate) for candidate in candidates if candidate not in usable)
+    return Route(
+        candidates,
+        Plan(usable, skipped, world.cost),
+        tools=all(info.tools is not False for info in infos),
+        images=all(info.vision is not False for info in infos),
+        json_schema=all(info.json_schema is not False for info in infos),
+        window=min((info.context for info in infos if info.context is not None), default=inf),
+        asked=any(candidate.provider.name not in world.easy for candidate in usable),
+    )
+
+
+def _takes(route: Route, chat: ChatRequest, explicit: bool) -> bool:
+    """Whether each candidate can surely take the request. Images count as text here: whoever may be too long for
+    that is looked at closely."""
+    if route.asked:
+        return False
+    if explicit:
+        return True
+    return (
+        (route.tools or not chat.tools)
+        and (route.images or not chat.has_parts)
+        and (route.json_schema or "response_format" not in chat.body)
+        and len(chat.raw) / _BYTES_PER_TOKEN * _WINDOW_SLACK + max(1, chat.output_limit or 0) <= route.window
+    )
+
+
+def _judged(
+    chat: ChatRequest, route: Route, world: World, *, explicit: bool, max_price: float | None, order: str
+) -> Plan:
+    """The plan of a request that has to be looked at closely."""
+    needs = needs_of(chat)
     candidates: list[Candidate] = []
     skipped: list[Skipped] = []
-    for model in dict.fromkeys(chain) if len(chain) > 1 else chain:
-        candidate = _candidate(model, needs, world)
+    for candidate in route.candidates:
         obstacle = _obstacle(chat, candidate, needs, world, explicit=explicit, max_price=max_price)
         if obstacle is None:
             candidates.append(candidate)
         else:
             skipped.append(obstacle)
     if order != "chain":
-        candidates = _ordered(candidates, world, order)
-    return Plan(tuple(candidates), tuple(skipped))
+        candidates = _ordered(candidates, needs, world, order)
+    return Plan(tuple(candidates), tuple(skipped), world.cost)
 
 
-def _candidate(model: str, needs: Needs, world: World) -> Candidate:
-    known = world.known.get(model)
-    if known is None:
-        name, upstream_model = split_model(model)
-        provider = world.providers[name]
-        known = Candidate(model, provider, upstream_model, world.info(model), world.accounts(provider))
-        if len(world.known) >= _KNOWN_MOST:  # explicit models come from clients
-            world.known.clear()
-        world.known[model] = known
-    return Candidate(*known[:5], needs.tokens, needs.output, world.cost)
+def _candidate(model: str, world: World) -> Candidate:
+    name, upstream_model = split_model(model)
+    provider = world.providers[name]
+    return Candidate(model, provider, upstream_model, world.info(model), world.accounts(provider))
+
+
+def _keyless(candidate: Candidate) -> Skipped:
+    names = " or ".join(candidate.provider.key_variables)
+    return Skipped(candidate.model, Obstacle.NO_KEY, f"no key: {names} is not set", candidate=candidate)
 
 
 def _obstacle(
@@ -188,11 +260,10 @@ def _obstacle(
 ) -> Skipped | None:
     model = candidate.model
     if not candidate.provider.configured:
-        names = " or ".join(candidate.provider.key_variables)
-        return Skipped(model, Obstacle.NO_KEY, f"no key: {names} is not set", candidate=candidate)
-    if not explicit and (unable := _unable(candidate, needs, max_price)) is not None:
+        return _keyless(candidate)
+    if not explicit and (unable := _unable(candidate, needs, world, max_price)) is not None:
         return unable
-    misfit = world.misfit(chat, candidate)
+    misfit = world.misfit(chat, candidate) if candidate.provider.name not in world.easy else None
     if misfit is not None:
         # Also for an explicit model: what its dialect cannot say would be lost on the way, and nobody could judge it.
         return Skipped(model, Obstacle.MISFIT, misfit[1], field=misfit[0])
@@ -203,7 +274,7 @@ def _obstacle(
     return Skipped(model, obstacle, block.reason, block.until, block.by_failures, candidate)
 
 
-def _unable(candidate: Candidate, needs: Needs, max_price: float | None) -> Skipped | None:
+def _unable(candidate: Candidate, needs: Needs, world: World, max_price: float | None) -> Skipped | None:
     model, info = candidate.model, candidate.info
     if info is not None:
         if needs.tools and info.tools is False:
@@ -219,7 +290,7 @@ def _unable(candidate: Candidate, needs: Needs, max_price: float | None) -> Skip
             )
             return Skipped(model, Obstacle.CONTEXT, reason, candidate=candidate, field="messages")
     if max_price is not None:
-        cost = candidate.estimated_cost
+        cost = world.cost(info, needs.tokens, needs.output)
         if cost is None:
             return Skipped(model, Obstacle.PRICE, f"its price is unknown, and the most allowed is {max_price:g} USD")
         if cost > max_price:
@@ -227,17 +298,17 @@ def _unable(candidate: Candidate, needs: Needs, max_price: float | None) -> Skip
     return None
 
 
-def _ordered(candidates: list[Candidate], world: World, order: str) -> list[Candidate]:
+def _ordered(candidates: list[Candidate], needs: Needs, world: World, order: str) -> list[Candidate]:
     if order == "price":
-        return sorted(candidates, key=_price_rank)
+        costs = {candidate.model: world.cost(candidate.info, needs.tokens, needs.output) for candidate in candidates}
+        return sorted(candidates, key=lambda candidate: _price_rank(costs[candidate.model]))
     if order == "latency":
         # A model that was never seen goes first once: otherwise it never would be.
         return sorted(candidates, key=lambda candidate: world.first_token_s(candidate.model) or 0.0)
     return candidates
 
 
-def _price_rank(candidate: Candidate) -> tuple[bool, float]:
-    cost = candidate.estimated_cost
+def _price_rank(cost: float | None) -> tuple[bool, float]:
     return (cost is None, cost or 0.0)
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+from llm_router.config.values import Category
 from llm_router.routing.decision import Decision
-from llm_router.routing.plan import Candidate, Plan
+from llm_router.routing.plan import Candidate, Plan, needs_of
 from llm_router.wire.chat import ChatRequest
 
 IDLE_SECONDS = 300.0
@@ -20,11 +21,13 @@ CONVERSATIONS_MOST = 10_000
 # A new category must be this sure before it takes a conversation off its model.
 CLEARLY = 0.7
 _SESSION_FIELDS = ("session_id", "sessionId", "session", "conversation_id", "thread_id")
-_FIRST_TEXT = 8192
+_FIRST_TEXT = 8192  # characters of a first text that count; of a long one its ends
+_END = 1024
+_PARTS = 16  # parts of a first content that count, and how deep they are looked into
+_DEPTH = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Stay:
+class Stay(NamedTuple):
     """Where a conversation was served last."""
 
     model: str
@@ -64,10 +67,19 @@ def key_of(chat: ChatRequest, client: str, session: str) -> bytes | None:
     `session` is the request's `x-session-id`. A `user` field names a person, not a conversation, and is not used.
     """
     named = session or _named(chat.body)
-    text = f"s\0{named}" if named else _beginning(chat)
-    if text is None:
+    if named:
+        return _digest(client, "s", named)
+    if "user" not in chat.roles:
         return None
-    return hashlib.blake2b(f"{client}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    # The first message that a person sent: what follows it changes from turn to turn in agents' requests.
+    content = chat.messages[chat.roles.index("user")].get("content")
+    return _digest(client, "b", _ends(content) if type(content) is str else _gist(content, _DEPTH))
+
+
+@lru_cache(maxsize=1024)
+def _digest(client: str, kind: str, text: str) -> bytes:
+    # Every request of a conversation brings its name, or its beginning, again.
+    return hashlib.blake2b(f"{client}\0{kind}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _named(body: Mapping[str, Any]) -> str:
@@ -83,45 +95,54 @@ def _named(body: Mapping[str, Any]) -> str:
     return ""
 
 
-def _beginning(chat: ChatRequest) -> str | None:
-    """The first message that a person sent: what follows it changes from turn to turn in agents' requests."""
-    for message in chat.messages:
-        if message.get("role") == "user":
-            content = message.get("content")
-            return f"b\0{content[:_FIRST_TEXT] if isinstance(content, str) else repr(content)[:_FIRST_TEXT]}"
-    return None
+def _ends(text: str) -> str:
+    if len(text) <= 2 * _END:
+        return text
+    return f"{min(len(text), _FIRST_TEXT)}\0{text[:_END]}\0{text[:_FIRST_TEXT][-_END:]}"
+
+
+def _gist(value: Any, depth: int) -> str:
+    """What tells one list of parts from another, images too, without reading megabytes."""
+    if type(value) is str:
+        return _ends(value)
+    if type(value) is dict:
+        value = [*value, *value.values()]
+    elif type(value) is not list:
+        return str(value)[:_END]
+    return "\0".join([_gist(inner, depth - 1) for inner in value[:_PARTS]]) if depth else ""
 
 
 def begins(chat: ChatRequest) -> bool:
     """Whether the request starts a conversation: nobody has answered in it yet."""
-    return "assistant" not in [message.get("role") for message in chat.messages]
+    return "assistant" not in chat.roles
 
 
-def stay_in_category(decision: Decision, stay: Stay, chains: Mapping[str, tuple[str, ...]]) -> Decision:
+def stay_in_category(decision: Decision, stay: Stay, categories: Mapping[str, Category]) -> Decision:
     """Keeps the conversation's category unless a new one is clear."""
     if decision.decided or decision.category == stay.category or decision.confidence >= CLEARLY:
         return decision
-    chain = chains.get(stay.category)
-    if chain is None:
+    category = categories.get(stay.category)
+    if category is None:
         return decision
     evidence = (f"the conversation is about {stay.category}", *decision.evidence)
-    return replace(decision, category=stay.category, chain=chain, mode="sticky", evidence=evidence)
+    return decision._replace(category=stay.category, chain=category.models, mode="sticky", evidence=evidence)
 
 
-def stay_on_model(plan: Plan, stay: Stay, chain: tuple[str, ...]) -> Plan | None:
+def stay_on_model(plan: Plan, stay: Stay, chain: tuple[str, ...], chat: ChatRequest) -> Plan | None:
     """The plan with the conversation's model first; None where the conversation leaves it."""
-    at = next((i for i, candidate in enumerate(plan.candidates) if candidate.model == stay.model), None)
+    candidates = plan.candidates
+    if candidates and candidates[0].model == stay.model:
+        return plan
+    at = next((i for i, candidate in enumerate(candidates) if candidate.model == stay.model), None)
     if at is None:
         return None
-    staying, first = plan.candidates[at], plan.candidates[0]
-    if first.model == chain[0] and first is not staying and _cheaper(first, staying):
+    staying, first = candidates[at], candidates[0]
+    if first.model == chain[0] and _cheaper(first, staying, plan, chat):
         return None
-    return replace(plan, candidates=(staying, *plan.candidates[:at], *plan.candidates[at + 1 :]))
+    return Plan((staying, *candidates[:at], *candidates[at + 1 :]), plan.skipped, plan.cost)
 
 
-def _cheaper(first: Candidate, staying: Candidate) -> bool:
-    return (
-        first.estimated_cost is not None
-        and staying.estimated_cost is not None
-        and first.estimated_cost < staying.estimated_cost
-    )
+def _cheaper(first: Candidate, staying: Candidate, plan: Plan, chat: ChatRequest) -> bool:
+    needs = needs_of(chat)
+    ours, theirs = plan.cost_of(first, needs), plan.cost_of(staying, needs)
+    return ours is not None and theirs is not None and ours < theirs

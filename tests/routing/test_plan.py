@@ -44,7 +44,7 @@ def chat(**fields: Any) -> ChatRequest:
 def plan(*chain: str, request: ChatRequest | None = None, **options: Any) -> Plan:
     """A plan over `chain`."""
     request = request or chat()
-    return make_plan(request, chain, needs_of(request), WORLD, **options)
+    return make_plan(request, chain, WORLD, **options)
 
 
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]
