@@ -369,5 +369,6 @@ class IdleSweep:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for relay in tuple(self._relays):
-            relay.check_idle(now)
+            if now - relay.response.last_read > relay.idle:  # few are worth a call
+                relay.check_idle(now)
         self._timer = loop.call_later(SWEEP_EVERY, self._sweep) if self._relays else None
