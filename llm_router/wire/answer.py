@@ -25,10 +25,11 @@ _MAX_CHOICES = 128
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{512,}")
 # One object, with objects of its own at most, as a report of usage is.
 _OBJECT = re.compile(rb"\s*\{(?:[^{}]|\{[^{}]*\})*\}")
-# An event whose only text is a `content`, with the bytes before and behind that text.
-_TEXT_EVENT = re.compile(rb'(?<![^\n])(data: \{[^\n]*?"content":")((?:[^"\\\n]++|\\.)++)("[^\n]*\}\n\n)')
+_CONTENT = b'"content":"'
 _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+')
 _SHORTEST_RUN = 4
+# A search prepares itself for each byte of what it looks for, each time anew.
+_SEARCH_BYTES = 12
 _COMMENTS = re.compile(rb"(?:\A|(?<=\n\n))(?::[^\r\n]*\n+)+")
 
 
@@ -253,13 +254,13 @@ def _find_run(piece: bytes) -> _Run | None:
     Cutting at those bytes gives the texts, which are JSON strings without their quotes. Whatever is odd is left to
     the parser: a line break among the texts means another event, a quote without its backslash another structure.
     """
-    found = _TEXT_EVENT.search(piece)
-    event = _text_event(found) if found is not None else None
+    found = _find_text_event(piece)
+    event = _text_event(piece, found) if found is not None else None
     if found is None or event is None:
         return None
-    before, after = found[1], found[3]
-    first = found.start(2)
-    texts = piece[first:].split(after + before)
+    start, first, behind, end = found
+    after = piece[behind:end]
+    texts = _split(piece[first:], after + piece[start:first])
     last, _, rest = texts.pop().partition(after)
     texts.append(last)
     if len(texts) < _SHORTEST_RUN:
@@ -268,24 +269,57 @@ def _find_run(piece: bytes) -> _Run | None:
     if b"\n" in text or ((b'"' in text or b"\\" in text) and not all(map(_STRING.fullmatch, texts))):
         return None
     try:
-        return _Run(found.start(), len(piece) - len(rest), orjson.loads(b'"' + text + b'"'), event)
+        return _Run(start, len(piece) - len(rest), orjson.loads(b'"' + text + b'"'), event)
     except orjson.JSONDecodeError:
         return None
 
 
-def _text_event(found: re.Match[bytes]) -> dict[str, Any] | None:
+_Place = tuple[int, int, int, int]
+
+
+def _find_text_event(piece: bytes) -> _Place | None:
+    """The first event of one line with a `content` that is not empty: its start, its text's start and end, its end."""
+    at = piece.find(_CONTENT)
+    while at >= 0:
+        first = at + len(_CONTENT)
+        start = piece.rfind(b"\n", 0, at) + 1
+        text = _STRING.match(piece, first)
+        behind = text.end() if text is not None else first
+        if behind > first and piece.startswith(b"data: {", start):
+            end = piece.find(b"\n", behind) + 2
+            return (start, first, behind, end) if piece.endswith(b"}\n\n", behind, end) else None
+        at = piece.find(_CONTENT, first)
+    return None
+
+
+def _split(data: bytes, separator: bytes) -> list[bytes]:
+    """`data.split(separator)`, quick for a long one: cut at its end, and looked at whether all of it stood there."""
+    end = _SEARCH_BYTES - len(separator)
+    if end >= 0:
+        return data.split(separator)
+    parts = data.split(separator[-_SEARCH_BYTES:])
+    last = parts.pop()
+    texts = [part[:end] for part in parts]
+    texts.append(last)
+    return texts if separator.join(texts) == data else data.split(separator)
+
+
+def _text_event(piece: bytes, place: _Place) -> dict[str, Any] | None:
     """The event, if the text that was found is all that it says: one choice, no end, no usage."""
+    start, first, behind, end = place
     try:
-        event = orjson.loads(found[0][6:])
-        choice = event["choices"][0]
+        event = orjson.loads(piece[start + 6 : end])
+        (choice,) = event["choices"]
         delta = choice["delta"]
-        said = {name for name, value in delta.items() if value and name != "role"}
-        same = delta["content"] == orjson.loads(b'"' + found[2] + b'"')
+        if delta["content"] != orjson.loads(piece[first - 1 : behind + 1]):
+            return None
+        for name, value in delta.items():
+            if value and name != "content" and name != "role":
+                return None
+        said_more = choice.get("index") or choice.get("finish_reason") or choice.get("usage") or event.get("usage")
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    alone = len(event["choices"]) == 1 and not choice.get("index") and said == {"content"} and same
-    ended = choice.get("finish_reason") or choice.get("usage") or event.get("usage")
-    return event if alone and not ended else None
+    return None if said_more else event
 
 
 def _read_piece(piece: bytes, reader: _Reader) -> None:

@@ -54,43 +54,8 @@ def test_grouping_changes_no_token(name):
     own = tiktoken.Encoding(name, pat_str=recipe.pattern, mergeable_ranks=theirs, special_tokens={})
     assert ranks.grouped(recipe.pattern) != recipe.pattern
     rng = random.Random(1)
-    bits = [
-        " ",
-        "  ",
-        "\t",
-        "\n",
-        "\r\n",
-        "\u00a0",
-        "\u3000",
-        "a",
-        "It",
-        "'s",
-        "'LL",
-        "é",
-        "ß",
-        "\u0301",
-        "中文",
-        "Ǆ",
-        "ʰ",
-    ]
-    bits += [
-        "7",
-        "2024",
-        "٣",
-        "½",
-        "<",
-        "/",
-        "//",
-        ".",
-        "…",
-        "\U0001f600",
-        "\u200d",
-        "\x00",
-        "_",
-        "word",
-        "CamelCase",
-        "\u0e33",
-    ]
+    bits = "a It 's 'LL é ß 中文 \u01c4 \u02b0 \u0e33 word CamelCase 7 2024 \u0663 ½ < / // . … _ \U0001f600 \u200d".split()
+    bits += (" ", "  ", "\t", "\n", "\r\n", "\u00a0", "\u3000", "\u0301", "\x00")
     for _ in range(4000):
         text = "".join(rng.choices(bits, k=rng.randint(1, 24)))
         assert built.encode_ordinary(text) == own.encode_ordinary(text), ascii(text)
