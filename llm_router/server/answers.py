@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import orjson
@@ -52,15 +52,15 @@ def error_answer(error: ApiError, request_id: str | None = None) -> web.Response
     return answer
 
 
-def _make_ids() -> Iterator[str]:
-    """Ids that nobody can guess; randomness is fetched for many at a time, a system call each would cost more."""
-    while True:
+_fresh_ids: list[str] = []
+
+
+def _fresh_id() -> str:
+    """An id that nobody can guess; randomness is fetched for many at a time, a system call each would cost more."""
+    if not _fresh_ids:
         pool = secrets.token_hex(12 * 256)
-        for start in range(0, len(pool), 24):
-            yield f"req_{pool[start : start + 24]}"
-
-
-_fresh_ids = _make_ids()
+        _fresh_ids.extend([f"req_{pool[start : start + 24]}" for start in range(0, len(pool), 24)])
+    return _fresh_ids.pop()
 
 
 def request_id(request: web.BaseRequest) -> str:
@@ -74,7 +74,7 @@ def request_id(request: web.BaseRequest) -> str:
 
 def sane_id(sent: str | None) -> str:
     """The id that a client sent if it is a sane token, else a fresh one."""
-    return sent if sent is not None and _SANE_TOKEN.fullmatch(sent) else next(_fresh_ids)
+    return sent if sent is not None and _SANE_TOKEN.fullmatch(sent) else _fresh_id()
 
 
 @web.middleware

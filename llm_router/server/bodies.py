@@ -40,6 +40,17 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     return await read_on(request.protocol, request.content, limit)
 
 
+def whole_body(payload: StreamReader) -> bytes | None:
+    """A body that came whole before it was asked for; None for one that is still coming, or broke.
+
+    The reader's own way to its parts counts and checks for a stream that goes on, which this one does not.
+    """
+    if not payload._eof or payload._exception is not None:
+        return None
+    parts = payload._buffer
+    return parts.popleft() if len(parts) == 1 else b"".join(parts)
+
+
 async def read_on(connection: web.RequestHandler, payload: StreamReader, limit: int) -> bytes:
     """A body that is still coming. Raises as `read_body`."""
     parts: list[bytes] = []

@@ -15,6 +15,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 from multidict import istr
 
+from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError
 from llm_router.proxy.dispatch import Router
 from llm_router.proxy.exchange import Caller
@@ -27,12 +28,12 @@ from llm_router.server.answers import (
     request_id,
     sane_id,
 )
-from llm_router.server.bodies import read_body, read_on
+from llm_router.server.bodies import read_body, read_on, whole_body
 from llm_router.server.connections import Connection
 from llm_router.server.guard import Guard, client_of
 from llm_router.server.keys import ROUTER
 from llm_router.server.limits import BIG_BODY_BYTES
-from llm_router.server.rules import Facts, Identity
+from llm_router.server.rules import Identity
 from llm_router.server.sending import Sender
 from llm_router.wire.chat import parse_chat
 
@@ -94,16 +95,23 @@ async def _chat(request: web.Request) -> web.StreamResponse:
 
 
 class DirectChat:
-    """The short way for plain chat requests. `snapshot` settings are read at each request."""
+    """The short way for plain chat requests, by the settings in force at each."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self._guard = Guard(lambda: router.snapshot)
+        self._prepare(router.snapshot)
+
+    def _prepare(self, snapshot: Snapshot) -> None:
+        """What the same snapshot says to every request."""
+        self._snapshot = snapshot
+        self._rules = self._guard.rules()
+        self._longest = min(BIG_BODY_BYTES, snapshot.max_body_bytes)
 
     def takes(self, message: RawRequestMessage) -> Identity | None:
         """Who sent this request, if it may come by the short way; whatever is to be refused goes the long one."""
         headers = message.headers
-        length = headers.get(hdrs.CONTENT_LENGTH)
+        length = headers.get(_LENGTH)
         if (
             length is None
             or message.path not in CHAT_PATHS
@@ -111,16 +119,23 @@ class DirectChat:
             or message.version is not HttpVersion11
             or message.upgrade
             or self._router.draining
-            or any(name in headers for name in _UNUSUAL)
+            # one by one: a loop over them would cost more than what they protect
+            or _ORIGIN in headers
+            or _SEC_FETCH_SITE in headers
+            or _EXPECT in headers
+            or _TRANSFER_ENCODING in headers
+            or _CONTENT_ENCODING in headers
+            or _DRY_RUN in headers
             or len(length) > 7
-            or int(length) > min(BIG_BODY_BYTES, self._router.snapshot.max_body_bytes)
         ):
             return None
-        facts = Facts(
-            "POST", message.path, headers.getall(hdrs.HOST, ()), authorization=headers.get(hdrs.AUTHORIZATION)
-        )
-        verdict = self._guard.judge(facts)
-        return verdict if isinstance(verdict, Identity) else None
+        snapshot = self._router.snapshot
+        if snapshot is not self._snapshot:
+            self._prepare(snapshot)
+        hosts = headers.getall(_HOST, ())
+        if len(hosts) != 1 or not 0 < int(length) <= self._longest:
+            return None
+        return self._rules.admit(hosts[0], headers.get(_AUTHORIZATION))
 
     async def serve(
         self, connection: Connection, message: RawRequestMessage, payload: StreamReader, identity: Identity
@@ -130,9 +145,8 @@ class DirectChat:
         name = sane_id(headers.get(X_REQUEST_ID))
         sender = Sender(connection, name, keep_alive=not message.should_close)
         try:
-            if payload.is_eof() and payload.exception() is None:
-                body = payload.read_nowait(-1)
-            else:
+            body = whole_body(payload)
+            if body is None:
                 body = await read_on(connection, payload, BIG_BODY_BYTES)
             chat = parse_chat(body)
             del body
@@ -155,15 +169,12 @@ class DirectChat:
 
 
 _INTERNAL = ApiError(500, "Internal error; the router's log has the details", "server_error", "internal")
+_HOST, _LENGTH, _AUTHORIZATION = hdrs.HOST, hdrs.CONTENT_LENGTH, hdrs.AUTHORIZATION
 # With any of these a request goes the long way.
-_UNUSUAL = (
-    hdrs.ORIGIN,
-    istr("Sec-Fetch-Site"),
-    hdrs.EXPECT,
-    hdrs.TRANSFER_ENCODING,
-    hdrs.CONTENT_ENCODING,
-    istr("x-router-dry-run"),
-)
+_ORIGIN, _EXPECT = hdrs.ORIGIN, hdrs.EXPECT
+_TRANSFER_ENCODING, _CONTENT_ENCODING = hdrs.TRANSFER_ENCODING, hdrs.CONTENT_ENCODING
+_SEC_FETCH_SITE = istr("Sec-Fetch-Site")
+_DRY_RUN = istr("x-router-dry-run")
 _SESSION = istr("x-session-id")
 _MAX_PRICE = istr("x-router-max-price")
 

@@ -30,12 +30,16 @@ class Guard:
         self._snapshot = snapshot
         self._rules = Rules(snapshot().access, snapshot().host)
 
-    def judge(self, facts: Facts) -> ApiError | Identity:
-        """The refusal, or who it is that may ask."""
+    def rules(self) -> Rules:
+        """The rules in force; the same object while the access settings are the same."""
         current = self._snapshot()
         if current.access is not self._rules.access:
             self._rules = Rules(current.access, current.host)
-        return self._rules.judge(facts)
+        return self._rules
+
+    def judge(self, facts: Facts) -> ApiError | Identity:
+        """The refusal, or who it is that may ask."""
+        return self.rules().judge(facts)
 
 
 def make_guard(snapshot: Callable[[], Snapshot]) -> Middleware:

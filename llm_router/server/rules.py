@@ -73,6 +73,7 @@ class Rules:
         self._hosts = frozenset(name.strip().lower().rstrip(".") for name in (*access.allowed_hosts, host))
         self._origins = frozenset(_plain_origin(origin) or origin for origin in access.allowed_origins)
         self._good_hosts: set[str] = set()
+        self._programs: dict[tuple[str, str | None], Identity] = {}
         self._strangers: dict[str | None, Identity] = {None: Identity("anonymous", ANONYMOUS)}
         # Keys are looked up by a digest under a secret of this process: the time that a look-up takes tells nothing
         # about a key, and does not grow with their number.
@@ -101,6 +102,22 @@ class Rules:
             if refusal is not None:
                 return refusal
         return Identity(identity.role, identity.client, cors) if cors else identity
+
+    def admit(self, host: str, authorization: str | None) -> Identity | None:
+        """Who it is that asks for a chat with these headers, no target of its own and none of a browser's headers.
+
+        None where `judge` has to say why not. Nothing else counts for such a request, so what was found is remembered.
+        """
+        known = self._programs.get((host, authorization))
+        if known is not None:
+            return known
+        verdict = self.judge(Facts("POST", "/v1/chat/completions", (host,), authorization=authorization))
+        if isinstance(verdict, ApiError):
+            return None
+        if len(self._programs) >= _REMEMBERED:
+            self._programs.clear()
+        self._programs[host, authorization] = verdict
+        return verdict
 
     def _judge_host(self, facts: Facts) -> ApiError | None:
         if len(facts.hosts) > 1:

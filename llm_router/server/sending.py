@@ -6,10 +6,10 @@ the last bytes of a stream leave together with its end.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
+from time import time
 from typing import Final
 
 import orjson
@@ -28,7 +28,36 @@ _CLOSE: Final = b"Connection: close\r\n"
 _TOLD_MOST: Final = 1024
 
 _told: dict[Told, bytes] = {}
-_date: tuple[int, bytes] = (0, b"")
+
+
+class Openings:
+    """The heads of one kind of answer up to the value of their `x-request-id`, made once a second for each `Told`."""
+
+    __slots__ = ("_kind", "_known", "_second")
+
+    def __init__(self, kind: bytes) -> None:
+        self._kind = kind
+        self._known: dict[Told, bytes] = {}
+        self._second = 0
+
+    def __call__(self, told: Told) -> bytes:
+        """The head for what was decided, with the time of now."""
+        now = int(time())
+        if now != self._second:
+            self._second = now
+            self._known.clear()
+        return self._known.get(told) or self._make(told)
+
+    def _make(self, told: Told) -> bytes:
+        if len(self._known) >= _TOLD_MOST:
+            self._known.clear()
+        lines = _told.get(told) or _remember(told)
+        opening = self._known[told] = b"%b%b\r\n%bx-request-id: " % (self._kind, http_date(self._second), lines)
+        return opening
+
+
+_open_stream: Final = Openings(_STREAM)
+_open_json: Final = Openings(_JSON)
 
 
 class Sender:
@@ -65,7 +94,7 @@ class Sender:
 
     def send_whole(self, body: bytes, told: Told, allowed: Mapping[str, str], *, as_stream: bool) -> None:
         """A whole answer in one piece."""
-        head = self._start(_STREAM if as_stream else _JSON, told, allowed)
+        head = self._start(_open_stream if as_stream else _open_json, told, allowed)
         self._write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
 
     def send_error(self, error: ApiError, headers: Mapping[str, str]) -> None:
@@ -82,7 +111,7 @@ class Sender:
                 error.status,
                 phrase.encode(),
                 SERVER_NAME.encode(),
-                http_date(),
+                http_date(int(time())),
                 _lines({**fields, "x-request-id": self.request_id}),
                 self._extra,
                 self._connection_line(),
@@ -97,7 +126,7 @@ class Sender:
         """The head of a stream; it leaves with the first bytes."""
         if not self._modern:
             self.keep_alive = False
-        head = self._start(_STREAM, told, allowed)
+        head = self._start(_open_stream, told, allowed)
         self._head = head + (b"Transfer-Encoding: chunked\r\n\r\n" if self._modern else b"\r\n")
         return self
 
@@ -151,11 +180,11 @@ class Sender:
         if transport is not None and not transport.is_closing():
             transport.write(data)
 
-    def _start(self, kind: bytes, told: Told, allowed: Mapping[str, str]) -> bytes:
-        return b"%b%b\r\n%bx-request-id: %b\r\n%b%b%b" % (
-            kind,
-            http_date(),
-            _told.get(told) or _remember(told),
+    def _start(self, opening: Openings, told: Told, allowed: Mapping[str, str]) -> bytes:
+        if not allowed and self.keep_alive and self._modern and not self._extra:
+            return b"%b%b\r\n" % (opening(told), self.request_id.encode())
+        return b"%b%b\r\n%b%b%b" % (
+            opening(told),
             self.request_id.encode(),
             _lines(allowed) if allowed else b"",
             self._extra,
@@ -168,13 +197,9 @@ class Sender:
         return b"" if self._modern else b"Connection: keep-alive\r\n"
 
 
-def http_date() -> bytes:
-    """The time as HTTP says it; made once a second."""
-    global _date
-    now = int(time.time())
-    if _date[0] != now:
-        _date = (now, formatdate(now, usegmt=True).encode())
-    return _date[1]
+def http_date(second: int) -> bytes:
+    """The time as HTTP says it."""
+    return formatdate(second, usegmt=True).encode()
 
 
 def _remember(told: Told) -> bytes:
