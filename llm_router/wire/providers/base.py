@@ -32,9 +32,12 @@ class Target:
         return f"{self.provider.name}/{self.model}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class UpstreamCall:
-    """One HTTP request to a provider. `headers` hold the key: never log or repr them."""
+    """One HTTP request to a provider. `headers` hold the key: never log or repr them.
+
+    Nobody changes it; not frozen, since one is made per attempt.
+    """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
@@ -72,11 +75,12 @@ class StreamTranslator(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completion:
     """A whole, non-streamed answer in OpenAI's shape, and the usage in normal form where it was reported.
 
-    `parsed` is the body's JSON where it had to be read anyway, None otherwise.
+    `parsed` is the body's JSON where it had to be read anyway, None otherwise. Nobody changes it; not frozen, since
+    one is made per answer.
     """
 
     body: bytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -30,14 +30,25 @@ Changes = dict[str, Any]  # field -> new value; REMOVED takes the field out
 REMOVED: Any = object()
 
 
+class _Known(NamedTuple):
+    """What calls to one target have in common. The target is kept, so that its id stays its own.
+
+    `adapted` are the fields of a request that would have to be changed.
+    """
+
+    target: Target
+    url: str
+    headers: dict[str, str]
+    adapted: frozenset[str]
+
+
 class OpenAIShaped:
     """The adapter for everything that speaks chat completions; `kind` says whose rules of adaptation apply."""
 
     def __init__(self, kind: str) -> None:
         self._adapt: Callable[[ChatRequest, Target], Changes] = _ADAPTATIONS.get(kind, _adapt_other)
         self._kind = kind
-        # Address and headers by target; the target is kept, so that its id stays its own.
-        self._known: dict[int, tuple[Target, str, dict[str, str]]] = {}
+        self._known: dict[int, _Known] = {}
 
     def __repr__(self) -> str:
         return f"<OpenAIShaped {self._kind}>"
@@ -50,12 +61,25 @@ class OpenAIShaped:
         """The client's request with `model` replaced and the few documented changes."""
         known = self._known.get(id(target))
         if known is None:
-            if len(self._known) >= _KNOWN_MOST:
-                self._known.clear()
-            known = self._known[id(target)] = (target, chat_url(target, self._kind), self._headers(target))
-        return UpstreamCall(known[1], known[2], self._body(chat, target))
+            known = self._know(target)
+        roles = chat.roles
+        if (
+            known.adapted.isdisjoint(chat.body)
+            and "developer" not in roles
+            and ("assistant" not in roles or not has_packed_thinking(chat.messages))
+        ):
+            return UpstreamCall(known.url, known.headers, chat.with_model(target.model))
+        return UpstreamCall(known.url, known.headers, self._body(chat, target))
+
+    def _know(self, target: Target) -> _Known:
+        if len(self._known) >= _KNOWN_MOST:
+            self._known.clear()
+        headers, adapted = self._headers(target), _adapted_fields(self._kind, target)
+        known = self._known[id(target)] = _Known(target, chat_url(target, self._kind), headers, adapted)
+        return known
 
     def _body(self, chat: ChatRequest, target: Target) -> bytes:
+        """The body of a request that may have to be adapted."""
         if self._kind == "google":
             return dump(compat_body(chat, target.model, target.info))
         changes = self._adapt(chat, target)
@@ -137,12 +161,24 @@ def _adapt_other(chat: ChatRequest, target: Target) -> Changes:
         changes["max_completion_tokens"] = REMOVED
         named = chat.body["max_completion_tokens"]
         changes["max_tokens"] = chat.body.get("max_tokens") if named is None else named
-    if any(message.get("role") == "developer" for message in chat.messages):
+    if "developer" in chat.roles:
         changes["messages"] = [
             {**message, "role": "system"} if message.get("role") == "developer" else message
             for message in chat.messages
         ]
     return changes
+
+
+def _adapted_fields(kind: str, target: Target) -> frozenset[str]:
+    """The fields without which a request for `target` can go as it came, but for its roles and its thinking."""
+    if kind == "google":
+        return frozenset({"messages"})  # each one is looked at
+    fields = {"models"}
+    if kind == "openai":
+        fields |= _OPENROUTER_FIELDS | ({"max_tokens"} if _is_reasoning(target) else set())
+    elif kind != "openrouter":
+        fields.add("max_completion_tokens")
+    return frozenset(fields)
 
 
 _ADAPTATIONS: Mapping[str, Callable[[ChatRequest, Target], Changes]] = {
