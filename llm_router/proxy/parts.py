@@ -24,6 +24,8 @@ from llm_router.wire.providers.base import Target
 from llm_router.wire.providers.openai import OpenAIShaped
 from llm_router.wire.usage import Usage
 
+_NO_LIMITS = (None, None, None)
+
 
 class HedgeBudget:
     """Caps the hedges of each category as a share of its requests."""
@@ -108,24 +110,18 @@ class Parts:
 
     def plan(self, chat: ChatRequest, decision: Decision, live: Live, max_price: float | None) -> Plan:
         """The plan for a decided request, as things stand now."""
+        known = self.world
+        if known is None or known[0] is not live:
+            known = self.world = (live, self._make_world(live))
+        if decision.explicit:
+            return make_plan(chat, decision.chain, known[1], explicit=True)
         category = live.snapshot.categories.get(decision.category)
-        if not decision.explicit:
-            for limit in (category.max_price if category else None, live.snapshot.max_price):
-                if limit is not None and (max_price is None or limit < max_price):
-                    max_price = limit
+        limits = (max_price, category.max_price if category else None, live.snapshot.max_price)
+        if limits != _NO_LIMITS:
+            max_price = min(limit for limit in limits if limit is not None)
         return make_plan(
-            chat,
-            decision.chain,
-            self._world_of(live),
-            explicit=decision.explicit,
-            max_price=None if decision.explicit else max_price,
-            order=category.order if category else "chain",
+            chat, decision.chain, known[1], max_price=max_price, order=category.order if category else "chain"
         )
-
-    def _world_of(self, live: Live) -> World:
-        if self.world is None or self.world[0] is not live:
-            self.world = (live, self._make_world(live))
-        return self.world[1]
 
     def _make_world(self, live: Live) -> World:
         def block(model: str, accounts: Sequence[str]) -> Block | None:

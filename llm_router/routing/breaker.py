@@ -205,7 +205,7 @@ class Circuits:
 
     def completed(self, permit: Permit) -> None:
         """The answer ended whole: the row of failures starts anew."""
-        if not self._settle(permit):
+        if not self._settle(permit) or not (self._models or self._providers):
             return
         for circuit in self._of(permit):
             if circuit.failures and not circuit.open_until:

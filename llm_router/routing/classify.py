@@ -82,7 +82,9 @@ class Brain:
     def classify(self, turns: Turns, roster: Roster) -> Classification:
         """The local mode: structure, words and the user's keywords in one calibrated model."""
         # What is read of a text follows from the clipped text, which is quicker to cut out of a known one.
-        texts = (clipped(turns.latest), *[clipped(text) for text in turns.earlier[:_EARLIER]])
+        texts: tuple[str, ...] = (clipped(turns.latest),)
+        if turns.earlier:
+            texts += tuple([clipped(text) for text in turns.earlier[:_EARLIER]])
         key = (roster, texts)
         known = self._cache.get(key)
         if known is not None:

@@ -98,7 +98,8 @@ def _named(body: Mapping[str, Any]) -> str:
 def _ends(text: str) -> str:
     if len(text) <= 2 * _END:
         return text
-    return f"{min(len(text), _FIRST_TEXT)}\0{text[:_END]}\0{text[:_FIRST_TEXT][-_END:]}"
+    size = min(len(text), _FIRST_TEXT)
+    return f"{size}\0{text[:_END]}\0{text[size - _END : size]}"
 
 
 def _gist(value: Any, depth: int) -> str:

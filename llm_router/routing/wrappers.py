@@ -75,6 +75,7 @@ _TAILS = (
     "\n# Reminder: Instructions for Tool Use",
     "\n\n(The user has not provided any additional context",
 )
+_ANY_TAIL = re.compile("|".join(map(re.escape, _TAILS)))
 _BLOCKS = (
     ("<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>", "<<<END_OPENCLAW_INTERNAL_CONTEXT>>>"),
     ("[Chat messages since your last reply", "[Current message - respond to this]"),
@@ -127,7 +128,7 @@ def _find_words(text: str) -> str:
 
 def _spoken(text: str) -> str | None:
     """The inside of the last block that marks the person's words, where the text has one near either end."""
-    if "</" not in text[-_WINDOW:] and "</" not in text[:_WINDOW]:
+    if not _closes(text, max(0, len(text) - _WINDOW), len(text)) and not _closes(text, 0, _WINDOW):
         return None
     for part in (text,) if len(text) <= 2 * _WINDOW else (text[-_WINDOW:], text[:_WINDOW]):
         for name in _SPOKEN:
@@ -138,6 +139,12 @@ def _spoken(text: str) -> str | None:
             if opening >= 0 and (inner := part[opening + len(name) + 2 : close].strip()):
                 return inner
     return None
+
+
+def _closes(text: str, start: int, end: int) -> bool:
+    """Whether a tag is closed here; the one character is found much quicker than the two."""
+    at = text.find("<", start, end)
+    return at >= 0 and text.find("</", at, end) >= 0
 
 
 def _without_head(text: str) -> tuple[str, bool]:
@@ -183,10 +190,11 @@ def _end_of_block(text: str, start: int) -> int | None:
 
 def _without_tail(text: str) -> str:
     """Drop what programs append: runtime lines, edit rules, closing blocks."""
-    for marker in _TAILS:
-        at = text.find(marker, max(0, len(text) - _WINDOW))
-        if at >= 0:
-            text = text[:at]
+    if _ANY_TAIL.search(text, max(0, len(text) - _WINDOW)):
+        for marker in _TAILS:
+            at = text.find(marker, max(0, len(text) - _WINDOW))
+            if at >= 0:
+                text = text[:at]
     text = text.rstrip()
     for _ in range(_ROUNDS):
         closing = _CLOSING.search(text, max(0, len(text) - 64))

@@ -66,11 +66,10 @@ class ChatRequest:
     @property
     def output_limit(self) -> int | None:
         """The output tokens that were asked for: `max_completion_tokens`, else `max_tokens`."""
-        for name in ("max_completion_tokens", "max_tokens"):
-            value = self.body.get(name)
-            if type(value) is int:
-                return value
-        return None
+        asked = self.body.get("max_completion_tokens")
+        if type(asked) is not int:
+            asked = self.body.get("max_tokens")
+        return asked if type(asked) is int else None
 
     @property
     def wants_usage(self) -> bool:
