@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 # A dead process lets go of its board a moment after its connection has ended.
 _INHERIT_AFTER = (0.1, 0.5, 3.0)
-_LAST_WORDS = 10.0
+LAST_WORDS: Final = 10.0
 # More than any worker lives to hand out.
 TICKETS: Final = 1 << 48
 
@@ -186,14 +186,13 @@ class Keeper:
 
     # --- serving ----------------------------------------------------------------------------------------------------
 
-    async def serve(self, listener: socket.socket, stop: asyncio.Event) -> None:
-        """From the first worker to the last."""
-        self.bookkeeper.start()
+    async def serve(self, listener: socket.socket, stop: asyncio.Event, patience: float = LAST_WORDS) -> None:
+        """From the first worker to the last, who has `patience` seconds to go. The bookkeeper has been started."""
         server = await self._loop.create_unix_server(lambda: Worker(self, next(self._numbers)), sock=listener)
         try:
             await stop.wait()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORDS):
+                async with asyncio.timeout(patience):
                     while self.workers:
                         self._alone.clear()
                         await self._alone.wait()

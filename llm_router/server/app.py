@@ -40,6 +40,8 @@ from llm_router.server.serving import serve
 log = logging.getLogger("llm_router")
 
 EXIT_OK, EXIT_CONFIG, EXIT_PORT = 0, 78, 69
+# A router that was killed or told to end may need a moment to let go.
+PORT_PATIENCE = 1.0
 FIRST_ENCODING = "o200k_base"
 DATA = Path(__file__).parent.parent / "data"
 
@@ -122,6 +124,8 @@ def _in_loop(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _demo(flags: Mapping[str, Any]) -> int:
+    if str(flags.get("workers") or 1) != "1":
+        print("llm-router: --demo runs in one process: --workers is left aside", file=sys.stderr)
     demo = await start_demo(os.environ)
     try:
         # The demo reads neither the user's configuration nor a .env beside it.
@@ -151,7 +155,7 @@ def _open(config_file: ConfigFile) -> tuple[Snapshot, socket.socket] | int:
         print(f"llm-router: {problem}", file=sys.stderr)
         return EXIT_CONFIG
     try:
-        return snapshot, listen(snapshot.host, snapshot.port)
+        return snapshot, listen(snapshot.host, snapshot.port, PORT_PATIENCE)
     except OSError as error:
         print(f"llm-router: cannot listen on {snapshot.host}:{snapshot.port}: {error.strerror}", file=sys.stderr)
         return EXIT_PORT

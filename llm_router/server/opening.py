@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import socket
 import sys
+import time
 from datetime import UTC, datetime
 
 import orjson
@@ -68,8 +70,19 @@ def set_up_logging(snapshot: Snapshot) -> None:
     logging.basicConfig(level=snapshot.log_level.upper(), handlers=[handler])
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound, listening socket. Raises OSError, also where another process listens on the port."""
+def listen(host: str, port: int, patience: float = 0.0) -> socket.socket:
+    """A bound, listening socket. Raises OSError, also where another process listens on the port for `patience` more."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return _listen(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+def _listen(host: str, port: int) -> socket.socket:
     info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     listener = socket.socket(info[0], socket.SOCK_STREAM)
     try:

@@ -8,7 +8,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import web
@@ -22,10 +22,16 @@ from llm_router.server.opening import BACKLOG
 log = logging.getLogger("llm_router")
 
 WATCH_CONFIG_EVERY = 1.0
+LAST_MOMENT = 0.2
 
 
 class Reporter(Protocol):
     """Who is told how the process is doing: the service manager, or a supervisor."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether signals mean this process: a second one is then haste, and not the first one on another way."""
+        ...
 
     def ready(self) -> None:
         """It answers; also the end of a reload."""
@@ -39,13 +45,60 @@ class Reporter(Protocol):
         """It drains."""
         ...
 
-    def start_watchdog(self, when_orphaned: Callable[[], object]) -> None:
-        """From now on a loop that hangs shall be noticed; `when_orphaned` is called when nobody listens any more."""
+    def start_watchdog(self, when_orphaned: Callable[[], object], when_hurried: Callable[[], object]) -> None:
+        """From now on a loop that hangs shall be noticed.
+
+        `when_orphaned` is called when nobody listens any more, `when_hurried` when a drain shall not be waited for.
+        """
         ...
 
     def close(self) -> None:
         """Nothing more will be told."""
         ...
+
+
+class Ending:
+    """Whether this process shall end, and how soon: told once it drains, told again it waits no longer."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None
+        self._in_haste = False
+
+    def __repr__(self) -> str:
+        return f"<Ending asked={self._asked.is_set()} in_haste={self._in_haste}>"
+
+    def ask(self) -> None:
+        """It shall end when what runs has ended."""
+        self._asked.set()
+
+    def hurry(self) -> None:
+        """It shall end now."""
+        if self._in_haste:
+            return
+        log.warning("told again to stop: requests that still run are cut")
+        self._in_haste = True
+        self._asked.set()
+        if self._patience is not None:
+            self._patience.reschedule(asyncio.get_running_loop().time())
+
+    def insist(self) -> None:
+        """Asks, then hurries."""
+        if self._asked.is_set():
+            self.hurry()
+        else:
+            self.ask()
+
+    async def asked(self) -> None:
+        """Until it shall end."""
+        await self._asked.wait()
+
+    async def wait_for(self, drained: Awaitable[None], seconds: float) -> None:
+        """Until `drained`, unless that takes too long or there is haste."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0 if self._in_haste else seconds) as self._patience:
+                await drained
+        self._patience = None
 
 
 async def serve(
@@ -56,16 +109,16 @@ async def serve(
     await runner.setup()
     site = web.SockSite(runner, listener, backlog=BACKLOG)
     await site.start()
-    stop = asyncio.Event()
-    _handle_signals(router, stop, reporter)
+    ending = Ending()
+    _handle_signals(router, ending, reporter)
     router.tasks.begin(_watch(router), "watch configuration")
     settle_memory()
     reporter.ready()
-    reporter.start_watchdog(stop.set)
+    reporter.start_watchdog(ending.ask, ending.hurry)
     when_ready()
-    await stop.wait()
+    await ending.asked()
     reporter.stopping()
-    await shut_down(router, runner, site, router.snapshot.drain_timeout)
+    await shut_down(router, runner, site, ending)
     reporter.close()
 
 
@@ -76,10 +129,10 @@ def settle_memory() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-def _handle_signals(router: Router, stop: asyncio.Event, reporter: Reporter) -> None:
+def _handle_signals(router: Router, ending: Ending, reporter: Reporter) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+        loop.add_signal_handler(name, ending.insist if reporter.alone else ending.ask)
 
     async def reload() -> None:
         reporter.reloading()
@@ -118,12 +171,16 @@ async def _watch(router: Router) -> None:
                 router.announce_reload()
 
 
-async def shut_down(router: Router, runner: web.BaseRunner, site: web.BaseSite, drain: float) -> None:
+async def shut_down(router: Router, runner: web.BaseRunner, site: web.BaseSite, ending: Ending) -> None:
     """Refuses what is new, lets what runs finish within the drain timeout, and books everything."""
     router.draining = True
     await site.stop()
-    await router.drained(drain)
-    await runner.cleanup()
+    drain = router.snapshot.drain_timeout
+    await ending.wait_for(router.drained(drain), drain)
+    # It waits for what is no chat request, or not a whole one yet.
+    await ending.wait_for(runner.cleanup(), drain + LAST_MOMENT)
+    if runner.server is not None:
+        await runner.server.shutdown(LAST_MOMENT)
     await router.upstream.close()
     for task in list(router.tasks.running):
         if task.get_name() == "watch configuration":

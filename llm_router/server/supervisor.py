@@ -3,7 +3,7 @@
 It is a plain loop without threads or event loop, so that a fork of it is a clean start at any time: a process that
 died is back in some tens of milliseconds, since nothing has to be imported again. It alone speaks to the service
 manager. Each process has a line to it (a socket pair): on it come `R` (ready), `L` (a reload is done) and `.` (my
-event loop turns). A process whose line ends knows that the supervisor is gone.
+event loop turns). A process whose line ends knows that the supervisor is gone; what is said to it means haste.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from llm_router.server.systemd import Notifier
 log = logging.getLogger("llm_router")
 
 EXIT_OK, EXIT_FAILED = 0, 1
+HURRY: Final = b"!"
 _TICK: Final = 1.0
 _STILLBORN_MOST: Final = 5
 _STEADY_AFTER: Final = 10.0
@@ -261,6 +262,8 @@ class Supervisor:
     def _take_signals(self, wakened: socket.socket) -> None:
         numbers = set(wakened.recv(4096))
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            if self._stop:
+                self._hurry()
             self._begin_to_stop(EXIT_OK)
         elif signal.SIGHUP in numbers and not self._stop:
             self.notifier.reloading()
@@ -285,6 +288,16 @@ class Supervisor:
         for post in self.posts:
             if post.pid and not post.stays:
                 os.kill(post.pid, signal.SIGTERM)
+
+    def _hurry(self) -> None:
+        """Told again to stop: those that drain are to wait no longer."""
+        if self._draining:
+            return
+        self._kill_at = min(self._kill_at, time.monotonic() + _AFTER_DRAIN)
+        for post in self.posts:
+            if post.line is not None and not post.stays:
+                with contextlib.suppress(OSError):
+                    post.line.send(HURRY)
 
     def _go_down(self, now: float) -> bool:
         self._feed(now)

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
 _SECONDS_PER_US = 1e-6
 
@@ -36,6 +37,8 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
 
 class Notifier:
     """Reports to systemd, or to nobody where there is none. A report that cannot be sent is no reason to stop."""
+
+    alone: Final = True
 
     def __init__(self, target: str | None, watchdog_s: float | None = None) -> None:
         self._target = target
@@ -75,7 +78,9 @@ class Notifier:
         if self._watchdog_s is not None:
             self._send(WATCHDOG=1)
 
-    def start_watchdog(self, when_orphaned: Callable[[], object] | None = None) -> None:
+    def start_watchdog(
+        self, when_orphaned: Callable[[], object] | None = None, when_hurried: Callable[[], object] | None = None
+    ) -> None:
         """Feeds the watchdog from the running event loop, so that a loop that hangs is noticed."""
         if self._watchdog_s is not None:
             self.feed_watchdog()

@@ -29,7 +29,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from llm_router import __version__
-from llm_router.accounting.keeper import Keeper
+from llm_router.accounting.keeper import LAST_WORDS, Keeper
 from llm_router.accounting.ranks import Encodings
 from llm_router.accounting.remote import RemoteBooks
 from llm_router.config.values import Snapshot
@@ -52,6 +52,7 @@ FIRST_ENCODING: Final = "o200k_base"
 LOCK_NAME: Final = "workers.lock"
 SOCKET_NAME: Final = "keeper.sock"
 _BEAT: Final = 0.5
+_LOCK_PATIENCE: Final = 2.0
 # The path of a Unix socket has room for about a hundred bytes.
 _LONGEST_ADDRESS: Final = 100
 _MOUNTS: Final = Path("/proc/self/mountinfo")
@@ -118,23 +119,38 @@ def common_folder(snapshot: Snapshot) -> Iterator[Path]:
     except OSError as error:
         raise CannotShare(f"workers need a common state, and {folder} cannot hold it: {error}") from error
     try:
-        _make_state(snapshot, folder, descriptor)
+        _lock(folder, descriptor)
+        _make_state(snapshot, folder)
         yield folder
     finally:
         os.close(descriptor)
 
 
-def _make_state(snapshot: Snapshot, folder: Path, lock: int) -> None:
+def _lock(folder: Path, lock: int) -> None:
+    """Takes the lock of this process alone: what it forks does not hold it beyond its death. Raises CannotShare."""
+    end = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            os.fchmod(lock, 0o600)
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() > end:
+                raise CannotShare(
+                    f"the workers of another router use the state folder {folder}; give this one its own "
+                    "(ROUTER_STATE_DIR)"
+                ) from None
+            # It may be about to end.
+            time.sleep(0.05)
+        except OSError as error:
+            raise CannotShare(f"workers need a common state, and {folder} cannot hold it: {error}") from error
+
+
+def _make_state(snapshot: Snapshot, folder: Path) -> None:
     try:
-        os.fchmod(lock, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         circuits = RowCircuits(snapshot.breaker)
         CircuitFile(snapshot.state_dir).load(circuits, time.time())
         shared_rows.create(folder, circuits.rows())
-    except BlockingIOError:
-        raise CannotShare(
-            f"the workers of another router use the state folder {folder}; give this one its own (ROUTER_STATE_DIR)"
-        ) from None
     except (OSError, sqlite3.Error) as error:
         raise CannotShare(f"workers need a common state, and {folder} cannot hold it: {error}") from error
 
@@ -243,11 +259,10 @@ class Crew:
         for number in (signal.SIGTERM, signal.SIGINT):
             # It ends after the workers, when its line does.
             signal.signal(number, signal.SIG_IGN)
-        encodings = Encodings()
-        encodings.build(FIRST_ENCODING)
-        return self._in_loop(self._keep(line, encodings))
+        return self._in_loop(self._keep(line))
 
-    async def _keep(self, line: socket.socket, encodings: Encodings) -> int:
+    async def _keep(self, line: socket.socket) -> int:
+        encodings = Encodings()
         keeper = Keeper(
             self._folder,
             version=__version__,
@@ -258,10 +273,14 @@ class Crew:
         )
         stop = asyncio.Event()
         reporter = Line(line)
+        # What is wrong with the ledger is told meanwhile; nobody is heard before there is something to count with.
+        keeper.bookkeeper.start()
+        encodings.build(FIRST_ENCODING)
         settle_memory()
         reporter.ready()
-        reporter.start_watchdog(stop.set)
-        await keeper.serve(self._ear, stop)
+        reporter.start_watchdog(stop.set, bool)
+        # Workers whose supervisor was killed drain all the same, and want to be heard to the end.
+        await keeper.serve(self._ear, stop, self.snapshot.drain_timeout + LAST_WORDS)
         reporter.close()
         return EXIT_OK
 
@@ -309,6 +328,9 @@ class Crew:
 class Line:
     """A process's line to the supervisor, see there."""
 
+    # Service managers and terminals signal whole groups, and the supervisor passes signals on.
+    alone: Final = False
+
     def __init__(self, line: socket.socket) -> None:
         self._line = line
         self._line.setblocking(False)
@@ -326,13 +348,15 @@ class Line:
     def stopping(self) -> None:
         """The supervisor knows."""
 
-    def start_watchdog(self, when_orphaned: Callable[[], object]) -> None:
-        """Lets the supervisor hear that the event loop turns; `when_orphaned` is called once its end is closed."""
+    def start_watchdog(self, when_orphaned: Callable[[], object], when_hurried: Callable[[], object]) -> None:
+        """Lets the supervisor hear that the event loop turns; hears when its end is closed, or what it says."""
         loop = asyncio.get_running_loop()
 
         def look() -> None:
             with contextlib.suppress(BlockingIOError):
-                if not self._line.recv(64):
+                if self._line.recv(64):
+                    when_hurried()
+                else:
                     loop.remove_reader(self._line)
                     when_orphaned()
 

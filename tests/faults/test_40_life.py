@@ -120,6 +120,31 @@ async def test_the_drain_is_bounded(own: Own) -> None:
     assert (await stage.router.ask("GET", f"/v1/requests/{name}")).status == 200
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+async def test_a_second_signal_ends_the_drain(own: Own, number: int) -> None:
+    """Told twice to stop, the router cuts what still runs, books it as cut, and ends with success."""
+    stage = await own(env={"ROUTER_DRAIN_TIMEOUT": "30"})
+    stage.a.script = _lasting(30)
+    name = f"hurried-{uuid.uuid4()}"
+    running = asyncio.ensure_future(stage.chat("router/ab", headers={"x-request-id": name}, patience=10))
+    await stage.a.wait_for(1)
+    await asyncio.sleep(0.2)
+    stage.router.signal(number)
+    await asyncio.sleep(0.5)
+    assert stage.router.process is not None
+    assert stage.router.process.poll() is None, "one signal waits"
+    started = time.monotonic()
+    stage.router.signal(number)
+    assert await _wait(stage.router) == 0
+    assert time.monotonic() - started < 2.5
+    got = await running
+    assert not got.done
+    assert got.finishes == []
+    await asyncio.to_thread(stage.router.start)
+    record = (await stage.router.ask("GET", f"/v1/requests/{name}")).json()
+    assert record["outcome"] in ("cut", "cancelled")
+
+
 @pytest.mark.parametrize("what", ["stalled_client", "silent_upstream", "half_request"])
 async def test_nobody_holds_the_drain(own: Own, what: str) -> None:
     """A client that does not read, a provider that is silent, a request that never ends: all bounded by the drain."""

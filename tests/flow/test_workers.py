@@ -445,6 +445,51 @@ async def test_workers_do_not_outlive_their_supervisor(crew: Any) -> None:
     await until(lambda: _refuses(both.router.port))
 
 
+async def test_a_router_starts_while_orphans_end(crew: Any) -> None:
+    """When the supervisor is killed, another router takes its place at once; streams of the old one end whole."""
+    both = await crew(env={"ROUTER_FIRST_BYTE_TIMEOUT": "10"})
+    both.stage.a.script = lasting(25)
+    connections = [await both.at(number) for number in (1, 2)]
+    for number, connection in enumerate(connections):
+        await connection.send(request_bytes(body=chat_body("router/ab"), headers={"x-request-id": f"orphan-{number}"}))
+    running = [asyncio.ensure_future(connection.answer()) for connection in connections]
+    await both.stage.a.wait_for(2)
+    await asyncio.to_thread(both.router.kill)
+    await asyncio.to_thread(both.router.start)
+    both.stage.a.script = healthy
+    assert (await both.stage.chat("router/ab")).status == 200
+    assert not any(stream.done() for stream in running)
+    for got in await asyncio.gather(*running):
+        assert (got.ended, got.done, got.text.count("y")) == ("whole", True, 25)
+    for number in range(2):
+
+        async def booked(name: str = f"orphan-{number}") -> bool:
+            got = await both.router.ask("GET", f"/v1/requests/{name}")
+            return got.status == 200 and got.json()["outcome"] == "completed"
+
+        await until(booked)
+
+
+async def test_a_second_signal_ends_the_drain_of_all_workers(crew: Any) -> None:
+    """One signal to the whole group is one; the second one cuts the streams, and the exit status is 0."""
+    both = await crew(env={"ROUTER_FIRST_BYTE_TIMEOUT": "10", "ROUTER_DRAIN_TIMEOUT": "30"})
+    both.stage.a.script = lasting(300)
+    connections = [await both.at(number) for number in (1, 2)]
+    for connection in connections:
+        await connection.send(request_bytes(body=chat_body("router/ab")))
+    running = [asyncio.ensure_future(connection.answer(patience=20)) for connection in connections]
+    await both.stage.a.wait_for(2)
+    for pid in workers(both.router).values():
+        os.kill(pid, signal.SIGTERM)
+    both.router.signal(signal.SIGTERM)
+    await asyncio.sleep(0.7)
+    assert not any(stream.done() for stream in running)
+    both.router.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(both.router.wait, 5) == 0
+    for got in await asyncio.gather(*running):
+        assert not got.done
+
+
 @pytest.mark.parametrize("first", ["1", "2"])
 @pytest.mark.parametrize("second", ["1", "2"])
 async def test_a_second_router_is_refused(launch: Launch, first: str, second: str) -> None:
