@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_router.accounting.booking import SideCost
-from llm_router.config.values import Hedge, Timeouts
+from llm_router.config.values import Hedge
 from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.proxy.attempt import Attempt, EmptyAnswer, Won, WonStream
 from llm_router.proxy.exchange import Exchange
@@ -190,7 +190,9 @@ class Contest:
 
     def _start(self, candidate: Candidate, permit: Permit) -> Attempt:
         live, chat, parts = self._live, self._exchange.chat, self._parts
-        timeouts = self._timeouts(candidate)
+        effort = chat.body.get("reasoning_effort") or chat.body.get("reasoning")
+        asks = bool(effort) and effort != "none"
+        timeouts = live.timeouts(candidate, self._decision.category, stream=chat.stream, effort=asks)
         seconds = self._seconds()
         first_byte = timeouts.first_byte
         return Attempt(
@@ -205,12 +207,6 @@ class Contest:
             parts.circuits.connected,
             permit,
         )
-
-    def _timeouts(self, candidate: Candidate) -> Timeouts:
-        chat = self._exchange.chat
-        effort = chat.body.get("reasoning_effort") or chat.body.get("reasoning")
-        asks = bool(effort) and effort != "none"
-        return self._live.timeouts(candidate, self._decision.category, stream=chat.stream, effort=asks)
 
     def _note_block(self, candidate: Candidate) -> None:
         """Its circuit closed the way between plan and try."""

@@ -16,7 +16,7 @@ from llm_router.accounting.pricing import PriceTable
 from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import ApiError, ConfigError
 from llm_router.proxy.asking import Asker
-from llm_router.proxy.attempt import WonStream
+from llm_router.proxy.attempt import WonStream, WonWhole
 from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.contest import Contest, Win
 from llm_router.proxy.exchange import Caller, Downstream, Exchange
@@ -101,8 +101,7 @@ class Router:
 
     async def answer(self, chat: ChatRequest, caller: Caller, downstream: Downstream) -> None:
         """Carries one request to its end. Raises ApiError before the first byte; always leaves one booking."""
-        loop = self._parts.deadlines.loop
-        exchange = Exchange(chat, caller, self.clock(), loop.time())
+        exchange = Exchange(chat, caller, self.clock(), self._parts.deadlines.loop.time())
         exchange.ticket = self.bookkeeper.enter(
             caller.request_id, exchange.started, client=caller.client, model=chat.model
         )
@@ -110,7 +109,10 @@ class Router:
         win: Win | None = None
         try:
             win = await self._win(exchange)
-            await self._send(exchange, win, downstream)
+            if isinstance(win.won, WonStream):
+                await self._carry(exchange, win, win.won, downstream)
+            else:
+                self._send(exchange, win.won, downstream)
         except ApiError as error:
             error.headers = {**exchange.headers(), **error.headers}
             exchange.fail(error)
@@ -142,15 +144,14 @@ class Router:
         exchange.won_by(win.candidate, win.committed_ms, self._parts.deadlines.loop.time(), win.empty)
         return win
 
-    async def _send(self, exchange: Exchange, win: Win, downstream: Downstream) -> None:
-        won = win.won
+    def _send(self, exchange: Exchange, won: WonWhole, downstream: Downstream) -> None:
+        exchange.answer, exchange.answer_is_stream = (won.body,), won.as_stream
+        exchange.usage = won.usage
+        downstream.send_whole(won.body, exchange.told(), won.allowed, as_stream=won.as_stream)
+        exchange.outcome = "completed"
+
+    async def _carry(self, exchange: Exchange, win: Win, won: WonStream, downstream: Downstream) -> None:
         told = exchange.told()
-        if not isinstance(won, WonStream):
-            exchange.answer, exchange.answer_is_stream = (won.body,), won.as_stream
-            exchange.usage = won.usage
-            downstream.send_whole(won.body, told, won.allowed, as_stream=won.as_stream)
-            exchange.outcome = "completed"
-            return
         relay = won.relay
         exchange.tap, exchange.answer_is_stream = relay.tap, True
         exchange.chat.forget_body()
