@@ -183,19 +183,20 @@ def cost(info: ModelInfo | None, usage: Usage) -> float | None:
     if info is None:
         return None
     prices = info.prices
-    if info.above is not None and info.above_threshold is not None and usage.input > info.above_threshold:
+    fresh, read, write, output, _, write_1h, _ = usage
+    if info.above is not None and info.above_threshold is not None and fresh + read + write > info.above_threshold:
         prices = info.above
     price_in, price_out = prices.input, prices.output
     if price_in is None or price_out is None:
         return None
-    total = usage.fresh_input * price_in + usage.output * price_out
-    if usage.cache_read:
-        total += usage.cache_read * (price_in if prices.cached_input is None else prices.cached_input)
-    if usage.cache_write:
+    total = fresh * price_in + output * price_out
+    if read:
+        total += read * (price_in if prices.cached_input is None else prices.cached_input)
+    if write:
         short = price_in if prices.cache_write is None else prices.cache_write
         long = short if prices.cache_write_1h is None else prices.cache_write_1h
-        hours = min(usage.cache_write_1h, usage.cache_write)
-        total += hours * long + (usage.cache_write - hours) * short
+        hours = min(write_1h, write)
+        total += hours * long + (write - hours) * short
     return total / 1e6
 
 

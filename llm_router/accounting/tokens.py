@@ -56,6 +56,9 @@ class Count(NamedTuple):
     genuine: bool
 
 
+NO_TOKENS = Count(0, True)
+
+
 class Recent(Generic[V]):
     """A bounded memory in two generations: what nobody asked for while one filled up is forgotten with the next."""
 
@@ -103,8 +106,10 @@ class Counter:
 
     def text(self, text: str) -> Count:
         """The tokens of one text."""
-        walk = _Walk(self)
-        return Count(walk.text(text), walk.genuine)
+        if not text:
+            return NO_TOKENS
+        tokens, _, genuine = self.lookup(text, _TEXT_BUDGET)
+        return Count(tokens, genuine)
 
     def request(self, raw: bytes) -> Count:
         """The prompt tokens of a chat request's JSON; the same bytes are read once."""

@@ -199,12 +199,46 @@ def _in_order(texts: dict[int, list[str]]) -> Iterator[str]:
 
 def read_completion(body: bytes) -> Answer:
     """Reads a non-streamed answer."""
+    try:
+        completion = orjson.loads(body) if len(body) <= _HUGE_BYTES else None
+    except orjson.JSONDecodeError:
+        completion = None
     reader = _Reader()
-    reader.json(body)
-    if reader.answer.broken_events:
-        # Of a long answer perhaps only the ends were kept.
-        reader.look_for_usage(body)
+    if type(completion) is dict:
+        plain = _plain_answer(completion)
+        if plain is not None:
+            return plain
+        reader.event(completion)
+    else:
+        reader.json(body)
+        if reader.answer.broken_events:
+            # Of a long answer perhaps only the ends were kept.
+            reader.look_for_usage(body)
     return reader.finish()
+
+
+def _plain_answer(completion: dict[str, Any]) -> Answer | None:
+    """What nearly all completions are: one choice with a text and nothing beside it. None for any other."""
+    try:
+        (choice,) = completion["choices"]
+        message = choice["message"]
+        text, finish, model, usage = (
+            message["content"],
+            choice["finish_reason"],
+            completion["model"],
+            completion["usage"],
+        )
+        for name, value in message.items():
+            if value and name != "content" and name != "role":
+                return None
+        odd = choice.get("index") or choice.get("usage") or choice.get("delta")
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
+    if odd or type(text) is not str or type(finish) is not str or type(model) is not str or type(usage) is not dict:
+        return None
+    if not (finish and usage):
+        return None
+    return Answer(text, "", "", {0: finish}, from_openai(usage), model)
 
 
 def read_stream(blocks: Sequence[bytes]) -> Answer:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 # No answer has more; such numbers are errors, and must not be billed.
 _MOST_TOKENS = 10**9
 _MOST_DOLLARS = 10**6
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one answer as a provider reported them; the five numbers do not overlap but for reasoning.
 
     `fresh_input` excludes both cache figures; `output` includes `reasoning`. `cache_write_1h` is the part of
@@ -46,17 +44,18 @@ def from_openai(usage: Mapping[str, Any]) -> Usage:
     prompt = token_count(usage.get("prompt_tokens"))
     output = token_count(usage.get("completion_tokens"))
     read = write = reasoning = 0
-    if isinstance(details := usage.get("prompt_tokens_details"), Mapping):
+    if type(details := usage.get("prompt_tokens_details")) is dict:
         read = min(token_count(details.get("cached_tokens")), prompt)
         write = min(token_count(details.get("cache_write_tokens")), prompt - read)
-    if isinstance(details := usage.get("completion_tokens_details"), Mapping):
+    if type(details := usage.get("completion_tokens_details")) is dict:
         reasoning = token_count(details.get("reasoning_tokens"))
     # Gemini's and xAI's thoughts are in the total alone; they are billed as output all the same.
     hidden = token_count(usage.get("total_tokens")) - prompt - output
     if hidden > 0 and (not reasoning or reasoning == hidden):
         output += hidden
         reasoning = hidden
-    reasoning = min(reasoning, output)
+    if reasoning > output:
+        reasoning = output
     cost = _provider_cost(usage) if "cost" in usage else None
     return Usage(prompt - read - write, read, write, output, reasoning, 0, cost)
 
@@ -67,7 +66,7 @@ def _provider_cost(usage: Mapping[str, Any]) -> float | None:
         return cost
     # With a key of one's own OpenRouter's cost is its fee alone; the rest is billed by the upstream.
     details = usage.get("cost_details")
-    upstream = _dollars(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
+    upstream = _dollars(details.get("upstream_inference_cost")) if type(details) is dict else None
     return None if upstream is None else cost + upstream
 
 
