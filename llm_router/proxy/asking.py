@@ -21,6 +21,7 @@ from llm_router.proxy.live import Live
 from llm_router.proxy.parts import Parts
 from llm_router.proxy.tasks import Tasks
 from llm_router.routing.breaker import Circuits
+from llm_router.routing.classify_evidence import Evidence
 from llm_router.routing.decision import Decision
 from llm_router.routing.question import question, question_key, read_answer
 from llm_router.wire.chat import parse_chat
@@ -174,5 +175,5 @@ def _with_answer(decision: Decision, asked: Asked, live: Live) -> Decision:
     if category is None:
         return decision
     chain = decision.chain if decision.mode == "models" else category.models
-    evidence = (f"{asked.cost.model} was asked and said {asked.category}", *decision.evidence)
+    evidence = Evidence(lambda: (f"{asked.cost.model} was asked and said {asked.category}", *decision.evidence))
     return decision._replace(category=asked.category, mode=asked.mode, chain=chain, confidence=1.0, evidence=evidence)

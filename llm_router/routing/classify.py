@@ -9,10 +9,11 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from llm_router.config.values import Category
 from llm_router.routing.classify_custom import Profiles, compile_profiles
-from llm_router.routing.classify_evidence import in_words
+from llm_router.routing.classify_evidence import Evidence, in_words
 from llm_router.routing.classify_features import Features, bounded, clipped, extract
 from llm_router.routing.classify_keywords import Hit, KeywordMatcher, compile_keywords
 from llm_router.routing.classify_model import Found, Model, load, softmax
@@ -40,7 +41,18 @@ class Classification:
     confidence: float
     mode: str
     scores: Mapping[str, float] = field(default_factory=dict)
-    evidence: tuple[str, ...] = ()
+    evidence: Sequence[str] = ()
+
+
+class _Scored(NamedTuple):
+    """What is known of a text before anybody asks why. `share` tells how far it leans on the one before it."""
+
+    features: Features
+    found: Found
+    logits: Sequence[float]
+    share: float
+    scores: dict[str, float]
+    hits: Sequence[Hit]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +111,13 @@ class Brain:
     def _classify(self, texts: Sequence[str], roster: Roster) -> Classification:
         if not texts[0].strip():
             return Classification(CONVERSATION, 0.5, "structure", {CONVERSATION: 0.5}, ("no words to go by",))
+        names, values = zip(*self._score(texts, roster).scores.items(), strict=True)
+        probabilities = dict(zip(names, softmax(values, 1.0), strict=True))
+        best = max(names, key=probabilities.__getitem__)
+        evidence = Evidence(lambda: self._evidence(best, self._score(texts, roster), roster))
+        return Classification(best, probabilities[best], "local", probabilities, evidence)
+
+    def _score(self, texts: Sequence[str], roster: Roster) -> _Scored:
         features = extract(texts[0], self.model.lexicon)
         found = self.model.find(features)
         logits, share = self._threaded(texts, features, found)
@@ -107,11 +126,7 @@ class Brain:
         for hit in hits:
             scores.setdefault(hit.category, scores[CONVERSATION] - _HIT / 2)
             scores[hit.category] += _HIT + _FURTHER_HIT * (min(hit.count, _MOST_HITS) - 1)
-        names = list(scores)
-        probabilities = dict(zip(names, softmax(list(scores.values()), 1.0), strict=True))
-        best = max(names, key=probabilities.__getitem__)
-        evidence = self._evidence(best, logits, features, found, hits, roster, share)
-        return Classification(best, probabilities[best], "local", probabilities, evidence)
+        return _Scored(features, found, logits, share, scores, hits)
 
     def _threaded(self, texts: Sequence[str], features: Features, found: Found) -> tuple[list[float], float]:
         """Scores of a text with those of its thread, as far as it leans on it; and how far that is."""
@@ -137,16 +152,8 @@ class Brain:
         scores.update(roster.profiles.score(features, tempered, scores[CONVERSATION]))
         return scores
 
-    def _evidence(
-        self,
-        best: str,
-        logits: Sequence[float],
-        features: Features,
-        found: Found,
-        hits: Sequence[Hit],
-        roster: Roster,
-        share: float,
-    ) -> tuple[str, ...]:
+    def _evidence(self, best: str, scored: _Scored, roster: Roster) -> tuple[str, ...]:
+        features, found, logits, share, _, hits = scored
         reasons = [f"keyword '{hit.keyword}' (yours)" for hit in hits if hit.category == best]
         if share >= 0.5:
             reasons.append("a short follow-up to earlier words")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import overload
+
 from llm_router.routing.classify_cues import describe
 from llm_router.routing.classify_features import PAIRED_CUES
 from llm_router.routing.classify_model import Found, Model
@@ -9,6 +12,34 @@ from llm_router.routing.classify_model import Found, Model
 _MOST = 5
 _LOOKED_AT = 24  # features of which the telling ones are told
 _COMMON = 0.3  # rarity below which a word tells nobody anything
+
+
+class Evidence(Sequence[str]):
+    """Reasons in words, found out when somebody reads them: requests are rarely explained."""
+
+    __slots__ = ("_find", "_found")
+
+    def __init__(self, find: Callable[[], tuple[str, ...]]) -> None:
+        self._find = find
+        self._found: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Evidence {self._found or ''}>"
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        return self._read()[index]
+
+    def _read(self) -> tuple[str, ...]:
+        if self._found is None:
+            self._found = self._find()
+        return self._found
 
 
 def in_words(model: Model, found: Found, winner: str, second: str) -> list[str]:

@@ -61,7 +61,11 @@ def bounded(text: str) -> str:
     if len(text) <= _DENSE_HEAD + _DENSE_TAIL:
         return text
     sample = text[:_DENSE_HEAD]
-    if not sample.isascii() and sum(map(len, _UNSPACED.findall(sample))) * 2 > _DENSE_HEAD:
+    # Characters that stand without spaces take three bytes each: few texts need to be looked at closely.
+    if (
+        len(sample.encode("utf-8", "surrogatepass")) > 2 * _DENSE_HEAD
+        and sum(map(len, _UNSPACED.findall(sample))) * 2 > _DENSE_HEAD
+    ):
         return f"{sample}\n{text[-_DENSE_TAIL:]}"
     return clipped(text)
 

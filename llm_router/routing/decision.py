@@ -5,7 +5,7 @@ Pure; classifying itself is handed in. LLM modes refine a decision afterwards (s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class Decision(NamedTuple):
     decided: bool = True
     confidence: float = 1.0
     scores: Mapping[str, float] = _NO_SCORES
-    evidence: tuple[str, ...] = ()
+    evidence: Sequence[str] = ()
     turns: Turns | None = None
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from llm_router.config.values import Category
+from llm_router.routing.classify_evidence import Evidence
 from llm_router.routing.decision import Decision
 from llm_router.routing.plan import Candidate, Plan, needs_of
 from llm_router.wire.chat import ChatRequest
@@ -125,7 +126,7 @@ def stay_in_category(decision: Decision, stay: Stay, categories: Mapping[str, Ca
     category = categories.get(stay.category)
     if category is None:
         return decision
-    evidence = (f"the conversation is about {stay.category}", *decision.evidence)
+    evidence = Evidence(lambda: (f"the conversation is about {stay.category}", *decision.evidence))
     return decision._replace(category=stay.category, chain=category.models, mode="sticky", evidence=evidence)
 
 
