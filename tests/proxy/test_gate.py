@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_router.errors import FailureKind
-from llm_router.proxy.gate import Gate, Verdict, finished_choices, judge_completion, screen
+from llm_router.proxy.gate import Gate, Verdict, finished_choices, is_plain, judge_completion, screen
 
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
 NULL = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":null},"finish_reason":null}]}\n\n'
@@ -149,3 +149,10 @@ def test_whole_answers_are_judged_the_same_way(body: object, kind: FailureKind |
     """A 200 whose body is an error or holds nothing is a failed attempt."""
     failure = judge_completion(body).failure
     assert (failure.kind if failure else None) is kind
+
+
+@pytest.mark.parametrize("blank", [b"\r\r", b"\r\n\r\n", b"\n\n", b"\r\n\r", b"\n\r"])
+@pytest.mark.parametrize("second", [b"data: [DONE]", b"event: error\ndata: {}", b'data: {"error": {}}'])
+def test_no_line_end_hides_an_event_behind_another(blank: bytes, second: bytes) -> None:
+    """Whatever ends its lines, an event that needs a closer look is not passed on as one line of text."""
+    assert not is_plain(b'data: {"choices": []}' + blank + second + b"\n\n")
