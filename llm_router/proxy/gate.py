@@ -228,8 +228,8 @@ _DONE_HEADS = (b"data: ", b"data:")
 def is_plain(block: bytes) -> bool:
     """Whether a block is whole events that neither end an answer nor need a closer look: nearly all of them.
 
-    Costs searches alone. `find` is twice as quick as `in`, and one `data` line has no room for the other two; a CR would
-    end that line as well.
+    Costs searches alone. `find` is twice as quick as `in`, and one `data` line has no room for the other two; a CR
+    would end that line as well.
     """
     if block[-2:] != b"\n\n" or block.find(b'"error"') >= 0:
         return False
