@@ -25,7 +25,6 @@ from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.dispatch import Router
 from llm_router.proxy.exchange import Caller
 from llm_router.proxy.upstream import UpstreamResponse
-from llm_router.proxy.upstream.http1 import ResponseHead
 from llm_router.server.app import make_router
 from llm_router.wire.chat import parse_chat
 from llm_router.wire.providers.base import UpstreamCall
@@ -81,6 +80,11 @@ def request_body(size: int = 1024, *, stream: bool = False) -> bytes:
 class Carrier:
     """A connection that is never in anybody's way."""
 
+    heard = False
+
+    def push(self, data: bytes) -> None:
+        """Replaced by the response."""
+
     def pause(self) -> None:
         """Nothing arrives by itself."""
 
@@ -99,24 +103,24 @@ class Canned:
 
     def __init__(self, *, stream: bool) -> None:
         kind = "text/event-stream" if stream else "application/json"
-        self._head = ResponseHead(200, {"content-type": kind})
+        self._headers = {"content-type": kind}
         self._stream = stream
-        self._carrier = Carrier()
 
     async def send(self, call: UpstreamCall, *, connect_timeout: float) -> UpstreamResponse:
         """The answer; a stream arrives in the next turn of the loop."""
         loop = asyncio.get_running_loop()
-        response = UpstreamResponse(self._head, self._carrier, loop)
+        carrier: Any = Carrier()
+        response = UpstreamResponse(200, self._headers, carrier, loop)
         if self._stream:
-            loop.call_soon(self._feed, response)
+            loop.call_soon(self._feed, response, carrier)
         else:
-            response.push(WHOLE)
+            carrier.push(WHOLE)
             response.message_over(None)
         return response
 
-    def _feed(self, response: UpstreamResponse) -> None:
+    def _feed(self, response: UpstreamResponse, carrier: Any) -> None:
         for event in STREAM:
-            response.push(event)
+            carrier.push(event)
         response.message_over(None)
 
 

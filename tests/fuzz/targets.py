@@ -208,10 +208,10 @@ def http_response(data: bytes) -> None:
     if not reader.done:
         reader.feed_eof()
     assert reader.done
-    if reader.head is not None:
-        assert 100 <= reader.head.status <= 999
-        assert all(name == name.lower() for name in reader.head.headers)
-    reader.close()
+    if reader.status:
+        assert 200 <= reader.status <= 999
+        assert all(name == name.lower() for name in reader.headers)
+    reader.retire()
 
 
 def inflate(data: bytes) -> None:

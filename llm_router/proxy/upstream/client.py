@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from llm_router.proxy.upstream.connection import READ_BYTES, Connection
+from llm_router.proxy.upstream.connection import READ_BYTES, BufferedConnection, Connection
 from llm_router.proxy.upstream.dial import Dialer
 from llm_router.proxy.upstream.errors import ConnectFailed, ConnectionLost
 from llm_router.proxy.upstream.pool import Pool
@@ -56,17 +56,25 @@ class UpstreamClient:
         """
         self._refuse_if_closed()
         route = self._routes.find(call.method, call.url)
-        head = route.head(call.headers, len(call.body))
+        head = route.head(call.headers)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()  # asking costs a system call each time
         kept = self._pool.take(route.endpoint.origin, self._loop.time())
         if kept is not None:
+            waiter = kept.request(head, call.body)
             try:
-                return await _exchange(kept, head, call.body)
-            except ConnectionLost as error:
-                if error.started:
+                return await waiter
+            except BaseException as error:
+                _give_up(kept, waiter)
+                if not isinstance(error, ConnectionLost) or error.started:
                     raise
-        return await _exchange(await self._connect(route, connect_timeout), head, call.body)
+        fresh = await self._connect(route, connect_timeout, self._loop)
+        waiter = fresh.request(head, call.body)
+        try:
+            return await waiter
+        except BaseException:
+            _give_up(fresh, waiter)
+            raise
 
     def sweep(self, now: float) -> None:
         """Closes connections that have been idle for too long; `now` is the loop's time."""
@@ -79,11 +87,13 @@ class UpstreamClient:
         self._pool.close()
         await asyncio.sleep(0)  # the loop closes an aborted transport in its next turn
 
-    async def _connect(self, route: Route, seconds: float) -> Connection:
+    async def _connect(self, route: Route, seconds: float, loop: asyncio.AbstractEventLoop) -> Connection:
         origin = route.endpoint.origin
-        loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        connection = Connection(origin, self._pool, loop, self._buffer)
+        if origin.secure:
+            connection: Connection = BufferedConnection(origin, self._pool, loop, self._buffer)
+        else:
+            connection = Connection(origin, self._pool, loop)
         self._pool.add(connection)
         try:
             await self._dialer.dial(connection, route.proxy, deadline=deadline)
@@ -98,14 +108,10 @@ class UpstreamClient:
             raise ConnectFailed("the client is closed")
 
 
-async def _exchange(connection: Connection, head: bytes, body: bytes) -> UpstreamResponse:
-    waiter = connection.request(head, body)
-    try:
-        return await waiter
-    except BaseException:
-        if waiter.cancelled():
-            connection.abort()
-        elif waiter.exception() is None:
-            # Cancelled after the head came in. The connection may serve somebody else by now: the answer knows.
-            waiter.result().close()
-        raise
+def _give_up(connection: Connection, waiter: asyncio.Future[UpstreamResponse]) -> None:
+    """Ends what was asked for with `request`, however that went."""
+    if waiter.cancelled():
+        connection.abort()
+    elif waiter.exception() is None:
+        # Cancelled after the head came in. The connection may serve somebody else by now: the answer knows.
+        waiter.result().close()

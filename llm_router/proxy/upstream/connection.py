@@ -1,18 +1,19 @@
-"""One connection to an upstream: the asyncio end of the HTTP machine."""
+"""One connection to an upstream: the HTTP machine, fed by a transport."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from llm_router.proxy.upstream.errors import ConnectionLost, UpstreamError
-from llm_router.proxy.upstream.http1 import ResponseReader, idle_limit
-from llm_router.proxy.upstream.request import Origin
-from llm_router.proxy.upstream.response import UpstreamResponse
+from llm_router.proxy.upstream.http1 import ResponseReader, idle_seconds
+from llm_router.proxy.upstream.request import Origin, head_end
+from llm_router.proxy.upstream.response import UpstreamResponse, ignore
 
 DRAIN_SECONDS = 1.0
 READ_BYTES = 256 * 1024
-# Up to here a copy costs less than a system call with two buffers.
+# Up to here a copy costs less than a system call with several buffers.
 JOIN_BYTES = 32 * 1024
 
 
@@ -28,24 +29,42 @@ class Keeper(Protocol):
         ...
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(ResponseReader, asyncio.BaseProtocol):
     """Carries one request at a time. Made by `dial`, which calls `connection_made` once it is ready for HTTP.
 
-    `buffer` may be shared with all connections of the loop: it holds one read, only while that is being parsed. Without
-    it a loop allocates 256 KiB for each read, however small; with TLS that doubled the CPU time of a chunk.
+    It is the reader of its answers, so that a piece of a stream touches one object less on its way; hundreds of them
+    do not stay in the processor's cache.
     """
 
-    def __init__(self, origin: Origin, keeper: Keeper, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
+    __slots__ = (
+        "_answers",
+        "_asked",
+        "_drain_timer",
+        "_keeper",
+        "_loop",
+        "_reading",
+        "_response",
+        "_time",
+        "_transport",
+        "_waiter",
+        "heard",
+        "idle_until",
+        "origin",
+        "push",
+    )
+
+    def __init__(self, origin: Origin, keeper: Keeper, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self.origin = origin
-        self.idle_since = 0.0
-        self.idle_limit: float | None = None  # seconds, as the server announced it
+        self.idle_until = 0.0
+        self.heard = False  # body bytes came since the response looked last
+        self.push: Callable[[bytes], None] = ignore  # where body bytes go; the response decides
         self._keeper = keeper
-        self._buffer = buffer
         self._loop = loop
         self._time = loop.time
         self._transport: asyncio.Transport | None = None
         self._answers = 0
-        self._reader: ResponseReader | None = None  # while a request is under way
+        self._asked = False  # a request is under way
         self._waiter: asyncio.Future[UpstreamResponse] | None = None  # until the head is in
         self._response: UpstreamResponse | None = None  # from then to the end of the message
         self._reading = True
@@ -54,39 +73,44 @@ class Connection(asyncio.BufferedProtocol):
     def __repr__(self) -> str:
         if self.closed:
             state = "closed"
-        elif self._reader is None:
+        elif not self._asked:
             state = "idle"
         else:
             state = "head" if self._waiter is not None else "body"
-        return f"<Connection {self.origin.authority} {state} answers={self._answers}>"
+        return f"<{type(self).__name__} {self.origin.authority} {state} answers={self._answers}>"
 
     @property
     def closed(self) -> bool:
         """Whether no request can be sent any more."""
         return self._transport is None or self._transport.is_closing()
 
-    def request(self, head: bytes, body: bytes) -> asyncio.Future[UpstreamResponse]:
-        """Sends a request; the future has the answer, as soon as its head is in, or a typed error.
+    def request(self, start: bytes, body: bytes) -> asyncio.Future[UpstreamResponse]:
+        """Sends a request, `start` being its head but for the length of its body.
 
-        Whoever gives the future up calls `abort`.
+        The future has the answer, as soon as its head is in, or a typed error. Whoever gives it up calls `abort`.
         """
-        assert self._reader is None
+        assert not self._asked
         waiter = self._loop.create_future()
         transport = self._transport
         if transport is None or transport.is_closing():
             waiter.set_exception(ConnectionLost("upstream connection closed without an answer"))
             return waiter
+        if self.done:
+            self.again()
+        self._asked = True
         self._waiter = waiter
-        self._reader = ResponseReader()
         if len(body) > JOIN_BYTES:
-            transport.writelines((head, body))  # no copy of a large body where the loop can help it
+            transport.writelines(
+                (start, head_end(len(body)), body)
+            )  # no copy of a large body where the loop can help it
         else:
-            transport.write(head + body)
+            transport.write(b"".join((start, head_end(len(body)), body)))
         return waiter
 
     def abort(self) -> None:
         """Closes at once; nobody hears of this answer any more."""
         self._forget()
+        self.retire()
         if self._transport is not None:
             self._transport.abort()
         self._keeper.connection_gone(self)
@@ -106,7 +130,7 @@ class Connection(asyncio.BufferedProtocol):
     def drain(self) -> None:
         """Gives the message a short while to end, so that the connection may be kept."""
         self.resume()
-        if self._reader is not None and not self._reader.done and self._drain_timer is None:
+        if self._asked and not self.done and self._drain_timer is None:
             self._drain_timer = self._loop.call_later(DRAIN_SECONDS, self.abort)
 
     # Called by the transport.
@@ -114,77 +138,86 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        reader = self._reader
-        if reader is None:
+    def data_received(self, data: bytes | memoryview) -> None:
+        if not self._asked:
             self.abort()  # nobody asked: kept, these bytes would answer the next request
             return
-        body = reader.feed(self._buffer[:nbytes])
-        if self._waiter is not None:
-            self._head_arrived(reader)
-        response = self._response
-        if body and response is not None:
-            response.last_read = self._time()
-            response.push(body)
-        if reader.done and self._reader is reader:
-            self._message_over(reader)
+        body = self.feed(data)
+        if self._waiter is not None and self.status:
+            self._head_arrived(self._waiter)
+        if body:
+            self.heard = True
+            self.push(body)
+        if self.done and self._asked:
+            self._message_over()
 
     def eof_received(self) -> None:
-        reader = self._reader
-        if reader is not None:
-            reader.feed_eof()
-            self._message_over(reader)
+        if self._asked:
+            self.feed_eof()
+            self._message_over()
         self._keeper.connection_gone(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None  # first of all: asyncio trips over an abort from inside this call
-        reader = self._reader
-        if reader is not None:
-            reader.lost()
-            self._message_over(reader)
+        if self._asked:
+            self.lost()
+            self._message_over()
+        self.retire()
         self._keeper.connection_gone(self)
 
     # Details.
 
-    def _head_arrived(self, reader: ResponseReader) -> None:
-        if reader.head is None:
-            return
-        waiter, self._waiter = self._waiter, None
-        assert waiter is not None
+    def _head_arrived(self, waiter: asyncio.Future[UpstreamResponse]) -> None:
+        self._waiter = None
         if waiter.done():
             self.abort()  # given up a moment ago
             return
-        self._response = UpstreamResponse(reader.head, self, self._loop, reused=self._answers > 0)
+        self._response = UpstreamResponse(self.status, self.headers, self, self._loop, reused=self._answers > 0)
         waiter.set_result(self._response)
 
-    def _message_over(self, reader: ResponseReader) -> None:
+    def _message_over(self) -> None:
         waiter, response = self._waiter, self._response
         self._forget()
         self._answers += 1
-        if reader.reusable and self._is_quiet():
+        if self.reusable and self._is_quiet():
             self.resume()
-            self.idle_since = self._time()
-            if response is not None:
-                self.idle_limit = idle_limit(response.headers)
+            self.idle_until = self._time() + idle_seconds(self.headers)
             self._keeper.connection_idle(self)
         else:
             self.abort()
         if response is not None:
-            response.message_over(reader.error)
+            response.message_over(self.error)
         elif waiter is not None and not waiter.done():
-            waiter.set_exception(cast(UpstreamError, reader.error))
+            waiter.set_exception(cast(UpstreamError, self.error))
 
     def _is_quiet(self) -> bool:
         """An answer may come before the request was sent whole; then the rest of it is still on its way."""
-        return not self.closed and cast(asyncio.Transport, self._transport).get_write_buffer_size() == 0
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and transport.get_write_buffer_size() == 0
 
     def _forget(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        self._reader = self._waiter = self._response = None
+        self._asked = False
+        self._waiter = self._response = None
+        self.push = ignore
         if self._drain_timer is not None:
             self._drain_timer.cancel()
             self._drain_timer = None
+
+
+class BufferedConnection(Connection, asyncio.BufferedProtocol):
+    """For TLS, which reads into a buffer of ours: without it 256 KiB are allocated for each read, however small.
+
+    `buffer` may be shared with all connections of the loop: it holds one read, only while that is being parsed.
+    """
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self, origin: Origin, keeper: Keeper, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
+        super().__init__(origin, keeper, loop)
+        self._buffer = buffer
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(self._buffer[:nbytes])

@@ -7,101 +7,102 @@ bounds on everything that is not body, interim answers, and whether another answ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Mapping
 
 import httptools
 
 from llm_router.proxy.upstream.errors import ConnectionLost, ProtocolError, UpstreamError
 
 MAX_HEAD_BYTES = 256 * 1024
-MAX_HEADERS = 1000
+HEADER_COST = 256  # what a header counts for, besides its bytes: about a thousand of them make the largest head
 MAX_INTERIM_HEADS = 16
 # Chunk sizes, chunk extensions and trailers carry nothing; this much of them may arrive without a byte of body.
 MAX_OVERHEAD_BYTES = 64 * 1024
+# Shorter than the keep-alive of the providers' front ends (60 s and more), so that it is rarely the server that closes
+# first. Servers that close sooner (5 s is common for small ones) are noticed by their FIN.
+IDLE_SECONDS = 15.0
 # Taken off the idle time that a server grants, for the way there.
 KEEP_ALIVE_MARGIN = 1.0
 _KEEP_ALIVE = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
+_MAX_NAMES = 512
+_MAX_NAME_BYTES = 64
 
-
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
-    """Status and headers of a final answer: lower-case names, values of a repeated name joined with `, `."""
-
-    status: int
-    headers: Mapping[str, str]
+# Header names as they came, and as we call them: providers send the same ones again and again.
+_names: dict[bytes, str] = {}
+# What a reader is left with after its end. Its own parser holds the reader in turn, and the collector should not have
+# to find out.
+_NO_PARSER = httptools.HttpResponseParser(object())
 
 
 class ResponseReader:
-    """Reads one final answer, skipping the interim ones before it.
+    """Reads the answers of one connection one after another, skipping the interim ones before each.
 
-    `head` is there once it is complete. `done` is set at the end of the message, and then `error` says if that end was
-    a bad one and `reusable` whether the connection may carry another request. Nothing may be fed after `done`.
+    `status` and `headers` (lower-case names, values of a repeated name joined with `, `) are there once the head is
+    complete; until then `status` is 0. `done` is set at the end of the message, and then `error` says if that end was a
+    bad one and `reusable` whether the connection may carry another request, whose answer `again` makes ready for.
+    Nothing may be fed after `done`, nor after `retire`.
     """
 
     __slots__ = (
         "_body_seen",
-        "_head_bytes",
-        "_headers",
-        "_interim",
+        "_fields",
         "_interim_heads",
         "_keep_alive",
         "_overhead",
-        "_parse",
         "_parser",
         "_pieces",
+        "_room",
         "_until_close",
         "done",
         "error",
-        "head",
+        "headers",
         "on_body",
         "reusable",
+        "status",
     )
 
     def __init__(self) -> None:
-        self.head: ResponseHead | None = None
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
         self.done = False
         self.error: UpstreamError | None = None
         self.reusable = False
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        self._fields: dict[str, str] = {}  # of the head or trailer that is being read
+        self._room = MAX_HEAD_BYTES  # for what is still to come of them
         self._overhead = 0
-        self._interim = False
         self._interim_heads = 0
         self._keep_alive = False
         self._until_close = False
         self._body_seen = False
-        self._pieces: list[bytes] = []
-        # The parser calls the list's own append: no Python frame for a piece of body.
+        # The parser calls the deque's own append: no Python frame for a piece of body. A list would be reallocated.
+        self._pieces: deque[bytes] = deque()
         self.on_body = self._pieces.append
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._parser = httptools.HttpResponseParser(self)
         # Answers with bare line feeds or blanks behind chunk sizes exist. Bytes that follow an answer never count.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
-        self._parse: Callable[[bytes | memoryview], None] = self._parser.feed_data
 
     def __repr__(self) -> str:
-        state = "done" if self.done else "body" if self.head else "head"
+        state = "done" if self.done else "body" if self.status else "head"
         return f"<ResponseReader {state} error={self.error!r}>"
 
     @property
     def started(self) -> bool:
-        """Whether any byte has arrived."""
-        return self._overhead > 0 or self._body_seen or self.head is not None
+        """Whether any byte of the answer has arrived."""
+        return self._overhead > 0 or self._body_seen or self.status > 0
 
     def feed(self, data: bytes | memoryview) -> bytes:
         """Takes one read; gives a copy of the body bytes in it. What is wrong goes to `error`, after the body."""
         try:
-            self._parse(data)
+            self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._stopped(error)
         pieces = self._pieces
-        if len(pieces) == 1:
-            self._body_seen = True
-            self._overhead = 0
-            return pieces.pop()
         if pieces:
             self._body_seen = True
             self._overhead = 0
+            if len(pieces) == 1:
+                return pieces.pop()
             body = b"".join(pieces)
             pieces.clear()
             return body
@@ -111,7 +112,7 @@ class ResponseReader:
 
     def feed_eof(self) -> None:
         """The upstream closed its side: the end of a body without a length, a cut everywhere else."""
-        if self.head is not None and self._until_close:
+        if self.status and self._until_close:
             self._finish(None)
         else:
             self.lost()
@@ -121,10 +122,17 @@ class ResponseReader:
         what = "closed before the answer was complete" if self.started else "closed without an answer"
         self._finish(ConnectionLost(f"upstream connection {what}", started=self.started, body=self._body_seen))
 
-    def close(self) -> None:
-        """Lets go of the parser: the two hold one another, and the collector should not have to find out."""
-        self._parser = None
-        self._parse = _closed
+    def again(self) -> None:
+        """Makes ready for the next answer; only after one that left the connection `reusable`."""
+        assert self.reusable
+        self.status = 0
+        self.done = self.reusable = self._body_seen = False
+        self._room = MAX_HEAD_BYTES
+        self._overhead = self._interim_heads = 0
+
+    def retire(self) -> None:
+        """Lets go of the parser: no more answers. Idempotent."""
+        self._parser = _NO_PARSER
 
     # Called by the parser.
 
@@ -133,56 +141,66 @@ class ResponseReader:
             # Bytes behind the end of the message: taken for an answer, they would answer the next request.
             self.reusable = False
             raise ProtocolError("bytes behind the end of the answer")
-        self._headers.clear()
+        self._fields.clear()  # the trailer of the answer before
 
-    def on_header(self, name: bytes, value: bytes | None) -> None:
-        self._head_bytes += len(name) + len(value or b"") + 4
-        if self._head_bytes > MAX_HEAD_BYTES or len(self._headers) >= MAX_HEADERS:
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._room -= len(name) + len(value) + HEADER_COST
+        if self._room < 0:
             raise self._refuse("head or trailer is too large")
-        self._headers.append((name, value or b""))
+        known = _names.get(name) or _learned(name)
+        text = value.decode("latin-1").strip(" \t")
+        fields = self._fields
+        fields[known] = f"{fields[known]}, {text}" if known in fields else text
 
     def on_headers_complete(self) -> None:
-        assert self._parser is not None
+        headers, self._fields = self._fields, {}
         status = self._parser.get_status_code()
-        version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise self._refuse("unknown HTTP version")
-        if status < 100 or status == 101:
-            raise self._refuse("unexpected status")
-        self._interim = status < 200
-        if self._interim:
-            self._interim_heads += 1
-            if self._interim_heads > MAX_INTERIM_HEADS:
-                raise self._refuse("too many interim answers")
+        kept = self._parser.should_keep_alive()
+        if not kept or "connection" in headers:
+            # Asked only where it matters: that is slow, and who keeps a connection without a word speaks HTTP/1.1.
+            version = self._parser.get_http_version()
+            if version not in ("1.1", "1.0"):
+                raise self._refuse("unknown HTTP version")
+            kept = kept and version == "1.1"
+        if status < 200:
+            self._skip(status)
             return
-        headers = _joined(self._headers)
-        self._headers.clear()
-        self._frame(status, headers)
-        self._keep_alive = version == "1.1" and not self._until_close and self._parser.should_keep_alive()
-        self.head = ResponseHead(status, headers)
+        self._until_close = not self._is_sized(headers) and status not in (204, 304)
+        self._keep_alive = kept and not self._until_close
         self._overhead = 0
+        self.headers = headers
+        self.status = status
 
     def on_message_complete(self) -> None:
-        if not self._interim:
+        if self.status:
             self.done = True
             self.reusable = self._keep_alive
 
     # Details.
 
-    def _frame(self, status: int, headers: Mapping[str, str]) -> None:
+    def _skip(self, status: int) -> None:
+        if status < 100 or status == 101:
+            raise self._refuse("unexpected status")
+        self._interim_heads += 1
+        if self._interim_heads > MAX_INTERIM_HEADS:
+            raise self._refuse("too many interim answers")
+
+    def _is_sized(self, headers: Mapping[str, str]) -> bool:
+        """Whether the head says where the body ends."""
         coding = headers.get("transfer-encoding")
-        if coding is not None and "content-length" in headers:
+        if coding is None:
+            return "content-length" in headers
+        if "content-length" in headers:
             raise self._refuse("both Content-Length and Transfer-Encoding")
-        if coding is not None and coding.lower() not in ("chunked", "identity"):
+        coding = coding.lower()
+        if coding not in ("chunked", "identity"):
             raise self._refuse("unknown transfer coding")
-        sized = "content-length" in headers or (coding is not None and coding.lower() == "chunked")
-        self._until_close = not sized and status not in (204, 304)
+        return coding == "chunked"
 
     def _count_overhead(self, size: int) -> None:
         self._overhead += size
-        limit = MAX_HEAD_BYTES if self.head is None else MAX_OVERHEAD_BYTES
-        if self._overhead > limit:
-            self._finish(ProtocolError("head is too large" if self.head is None else "framing without content"))
+        if self._overhead > (MAX_OVERHEAD_BYTES if self.status else MAX_HEAD_BYTES):
+            self._finish(ProtocolError("framing without content" if self.status else "head is too large"))
 
     def _refuse(self, problem: str) -> ProtocolError:
         self.error = ProtocolError(f"upstream sent broken HTTP: {problem}")
@@ -201,20 +219,17 @@ class ResponseReader:
         self.reusable = False
 
 
-def idle_limit(headers: Mapping[str, str]) -> float | None:
-    """For how many seconds a server says it keeps an idle connection, less a margin; None if it does not say."""
-    match = _KEEP_ALIVE.search(headers.get("keep-alive", ""))
-    return max(0.0, int(match[1]) - KEEP_ALIVE_MARGIN) if match else None
+def idle_seconds(headers: Mapping[str, str]) -> float:
+    """For how long a connection is kept after this answer: ours, or less where the server says so."""
+    said = headers.get("keep-alive")
+    match = _KEEP_ALIVE.search(said) if said is not None else None
+    return min(IDLE_SECONDS, max(0.0, int(match[1]) - KEEP_ALIVE_MARGIN)) if match else IDLE_SECONDS
 
 
-def _closed(data: bytes | memoryview) -> None:
-    raise AssertionError("fed after its end")
-
-
-def _joined(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in pairs:
-        name = raw_name.decode("latin-1").lower()
-        value = raw_value.decode("latin-1").strip(" \t")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+def _learned(name: bytes) -> str:
+    lowered = name.decode("latin-1").lower()
+    if len(name) <= _MAX_NAME_BYTES:
+        if len(_names) >= _MAX_NAMES:
+            _names.clear()
+        _names[name] = lowered
+    return lowered

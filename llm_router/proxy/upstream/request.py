@@ -25,11 +25,15 @@ _OURS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where connections go. `host` is a name or an IP literal without brackets."""
+    """Where connections go. `host` is a name or an IP literal without brackets; `key` stands for the three."""
 
     secure: bool
     host: str
     port: int
+    key: str = field(init=False, repr=False, compare=False)  # a string keeps its hash
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{'https' if self.secure else 'http'}://{self.host} {self.port}")
 
     @property
     def authority(self) -> str:
@@ -84,12 +88,12 @@ def request_line(method: str, endpoint: Endpoint, *, absolute: bool = False) -> 
 
 
 def head_end(length: int) -> bytes:
-    """The last line of a head, which differs from request to request, and the blank line."""
-    return b"Content-Length: %d\r\n\r\n" % length
+    """What differs from request to request: the length, the end of a head's last line, and the blank line."""
+    return b"%d\r\n\r\n" % length
 
 
 def head_start(start: str, endpoint: Endpoint, headers: Mapping[str, str], *extra: str) -> bytes:
-    """The head but for its end: `start` from request_line, the caller's headers, ours, then the `extra` lines.
+    """The head but for `head_end`: `start` from request_line, the caller's headers, the `extra` lines, then ours.
 
     Names and values are checked; the caller's framing headers are left out. Raises InvalidCall.
     """
@@ -110,7 +114,7 @@ def head_start(start: str, endpoint: Endpoint, headers: Mapping[str, str], *extr
     if endpoint.credentials is not None and "authorization" not in names:
         lines.append(f"Authorization: {endpoint.credentials}\r\n")
     lines += extra
-    lines.append("Accept-Encoding: identity\r\n")
+    lines.append("Accept-Encoding: identity\r\nContent-Length: ")
     try:
         return "".join(lines).encode()
     except UnicodeEncodeError:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from llm_router.proxy.upstream.coding import inflater_for
 from llm_router.proxy.upstream.errors import ProtocolError, ResponseTooLarge, UpstreamError
-from llm_router.proxy.upstream.http1 import ResponseHead
 
 MAX_BACKLOG_BYTES = 256 * 1024  # kept before a sink is attached; then reading pauses
 MAX_TURN_BYTES = 1024 * 1024  # decompressed in one go; then other connections have their turn
@@ -20,7 +19,7 @@ class BodySink(Protocol):
     """Takes a body as it arrives."""
 
     def body_received(self, data: bytes) -> None:
-        """The body bytes of one socket read; at least one."""
+        """Body bytes, as one socket read brought them or as they had to wait; at least one."""
         ...
 
     def body_ended(self, error: UpstreamError | None) -> None:
@@ -29,7 +28,14 @@ class BodySink(Protocol):
 
 
 class Carrier(Protocol):
-    """What a response needs of the connection that it arrives on."""
+    """What a response needs of the connection that it arrives on.
+
+    `push` is where that puts body bytes: in the steady state the sink's own method, with nothing between. It sets
+    `heard` whenever there are some.
+    """
+
+    push: Callable[[bytes], None]
+    heard: bool
 
     def pause(self) -> None:
         """Stops reading."""
@@ -52,7 +58,7 @@ class UpstreamResponse:
     """Status, headers and body of one answer.
 
     Attributes: `status`; `headers` (lower-case names, repeated ones joined with `, `); `reused`, whether the connection
-    had carried an answer before; `last_read`, the loop's time of the last body bytes, at first that of the head.
+    had carried an answer before.
 
     Whoever holds it ends it: by taking the body to its end, by `release` or by `close`.
     """
@@ -62,6 +68,7 @@ class UpstreamResponse:
         "_backlog_size",
         "_carrier",
         "_error",
+        "_heard",
         "_inflater",
         "_loop",
         "_over",
@@ -70,36 +77,53 @@ class UpstreamResponse:
         "_scheduled",
         "_sink",
         "headers",
-        "last_read",
-        "push",
         "reused",
         "status",
     )
 
     def __init__(
-        self, head: ResponseHead, carrier: Carrier, loop: asyncio.AbstractEventLoop, *, reused: bool = False
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        carrier: Carrier,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        reused: bool = False,
     ) -> None:
-        self.status = head.status
-        self.headers = head.headers
+        self.status = status
+        self.headers = headers
         self.reused = reused
-        self.last_read = loop.time()
         self._loop = loop
         self._carrier: Carrier | None = carrier
-        self._inflater = inflater_for(head.headers.get("content-encoding"))
+        coding = headers.get("content-encoding")
+        self._inflater = inflater_for(coding) if coding is not None else None
         self._sink: BodySink | None = None
-        self._backlog: deque[bytes] = deque()
+        self._backlog: list[bytes] = []
         self._backlog_size = 0
         self._paused = False
         self._pumping = False
         self._scheduled: asyncio.Handle | None = None
         self._over = False
         self._error: UpstreamError | None = None
-        # Where the connection puts body bytes. In the steady state it is the sink's own method: no frame between.
-        self.push: Callable[[bytes], None] = self._keep
+        self._heard = 0.0
+        carrier.heard = True
+        carrier.push = self._keep
 
     def __repr__(self) -> str:
         state = "over" if self._over else "gone" if self._carrier is None else "paused" if self._paused else "open"
         return f"<UpstreamResponse {self.status} {state} backlog={self._backlog_size}>"
+
+    @property
+    def last_read(self) -> float:
+        """The loop's time of the last body bytes (at first, of the head), found out by looking now and then.
+
+        It is late by as much as nobody has looked: one flag a read costs less than one look at the clock.
+        """
+        carrier = self._carrier
+        if carrier is not None and carrier.heard:
+            carrier.heard = False
+            self._heard = self._loop.time()
+        return self._heard
 
     def attach(self, sink: BodySink) -> None:
         """Gives the body to `sink`: first what was kept, then read by read."""
@@ -124,10 +148,13 @@ class UpstreamResponse:
             raise
 
     def pause(self) -> None:
-        """Stops reading from the upstream until `resume`. Idempotent."""
+        """Nothing to the sink until `resume`. Idempotent.
+
+        Reading goes on until it brings something: most pauses are over by then, and cost the loop nothing.
+        """
         self._paused = True
         if self._carrier is not None:
-            self._carrier.pause()
+            self._carrier.push = self._keep
 
     def resume(self) -> None:
         """Reads on. Idempotent."""
@@ -139,7 +166,7 @@ class UpstreamResponse:
         self._let_go()
         if self._carrier is not None:
             self._backlog_size = 0
-            self.push = self._discard
+            self._carrier.push = self._discard
             self._carrier.drain()
 
     def close(self) -> None:
@@ -153,16 +180,18 @@ class UpstreamResponse:
         """Called by the connection when it has no more for this answer; it is not touched any more."""
         self._carrier = None
         self._over = True
+        self._heard = math.inf  # no silence to be had any more
         self._error = error
-        self.push = _ignore
-        self._pump()
+        if self._sink is not None:
+            self._pump()
 
     # Details.
 
     def _let_go(self) -> None:
         self._sink = None
-        self.push = _ignore
         self._backlog.clear()
+        if self._carrier is not None:
+            self._carrier.push = ignore
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
@@ -178,15 +207,17 @@ class UpstreamResponse:
         else:
             self._inflater.feed(data)
         self._backlog_size += len(data)
-        if self._sink is not None:
+        if self._sink is not None and not self._paused:
             self._pump()
-        elif self._backlog_size >= MAX_BACKLOG_BYTES and self._carrier is not None:
+        elif (self._paused or self._backlog_size >= MAX_BACKLOG_BYTES) and self._carrier is not None:
             self._carrier.pause()
 
     def _next_piece(self) -> bytes:
         if self._inflater is not None:
             return self._inflater.take()
-        return self._backlog.popleft() if self._backlog else b""
+        piece = b"".join(self._backlog)
+        self._backlog.clear()
+        return piece
 
     def _pump(self) -> None:
         """Delivers what was kept, as far as the sink takes it."""
@@ -231,9 +262,9 @@ class UpstreamResponse:
             self._sink = None
             sink.body_ended(self._error)
             return
-        if self._inflater is None:
-            self.push = sink.body_received
         if self._carrier is not None:
+            if self._inflater is None:
+                self._carrier.push = sink.body_received
             self._carrier.resume()
 
     def _fail(self, error: ProtocolError) -> None:
@@ -244,8 +275,8 @@ class UpstreamResponse:
             sink.body_ended(error)
 
 
-def _ignore(data: bytes) -> None:
-    """Where bytes go that nobody waits for. A bound method here would tie the response to itself."""
+def ignore(data: bytes) -> None:
+    """Where bytes go that nobody waits for."""
 
 
 class _Collector:

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from llm_router.proxy.upstream.proxies import Proxy, proxy_for
-from llm_router.proxy.upstream.request import Endpoint, head_end, head_start, parse_url, request_line
+from llm_router.proxy.upstream.request import Endpoint, head_start, parse_url, request_line
 
 MAX_ROUTES = 512
 MAX_HEADS = 16  # of one route: one for each key, usually
 
 
-@dataclass(frozen=True, slots=True)
 class Route:
     """`start` is the request line with the Host header; `extra` are header lines for a forward proxy."""
 
-    endpoint: Endpoint
-    proxy: Proxy | None
-    start: str
-    extra: tuple[str, ...] = field(default=(), repr=False)
-    _heads: dict[tuple[tuple[str, str], ...], bytes] = field(default_factory=dict, repr=False, compare=False)
+    __slots__ = ("_heads", "_last", "endpoint", "extra", "proxy", "start")
 
-    def head(self, headers: Mapping[str, str], length: int) -> bytes:
-        """The head of a request; all but its length is made once for the same headers. Raises InvalidCall."""
+    def __init__(self, endpoint: Endpoint, proxy: Proxy | None, start: str, extra: tuple[str, ...] = ()) -> None:
+        self.endpoint = endpoint
+        self.proxy = proxy
+        self.start = start
+        self.extra = extra
+        self._heads: dict[tuple[tuple[str, str], ...], bytes] = {}
+        # Usually it is the very same headers as before, kept with the model. They are held, so that they stay alone
+        # in being themselves.
+        self._last: tuple[Mapping[str, str] | None, bytes] = (None, b"")
+
+    def __repr__(self) -> str:
+        return f"<Route {self.endpoint.origin.authority} proxy={self.proxy!r}>"
+
+    def head(self, headers: Mapping[str, str]) -> bytes:
+        """The head of a request but for its end, made once for the same headers. Raises InvalidCall."""
+        last, start = self._last
+        if last is not headers:
+            start = self._head(headers)
+            self._last = headers, start
+        return start
+
+    def _head(self, headers: Mapping[str, str]) -> bytes:
         key = tuple(headers.items())
         start = self._heads.get(key)
         if start is None:
@@ -31,7 +45,7 @@ class Route:
             if len(self._heads) >= MAX_HEADS:
                 self._heads.clear()
             self._heads[key] = start
-        return start + head_end(length)
+        return start
 
 
 def plan_route(method: str, url: str, environ: Mapping[str, str]) -> Route:

@@ -40,7 +40,8 @@ async def open_tunnel(
 
     Raises ConnectFailed. Failing or being cancelled closes the socket at once.
     """
-    opening = _Opening(loop)
+    reader = ResponseReader() if proxy is not None else None
+    opening = _Opening(loop, reader)
     transport = await adopt(loop, sock, opening)
     try:
         if origin is not None and proxy is not None:
@@ -50,6 +51,9 @@ async def open_tunnel(
     except BaseException:
         transport.abort()
         raise
+    finally:
+        if reader is not None:
+            reader.retire()
     return transport
 
 
@@ -67,11 +71,11 @@ def _abort_made(making: asyncio.Task[tuple[asyncio.Transport, asyncio.BaseProtoc
 
 
 class _Opening(asyncio.Protocol):
-    """A connection before TLS; `connect` asks a proxy for a tunnel."""
+    """A connection before TLS; `connect` asks a proxy for a tunnel, and `reader` reads its answer."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, reader: ResponseReader | None) -> None:
         self._loop = loop
-        self._reader = ResponseReader()
+        self._reader = reader
         self._transport: asyncio.Transport | None = None
         self._answered: asyncio.Future[None] | None = None
 
@@ -88,12 +92,14 @@ class _Opening(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
+        if reader is None:
+            return  # the handshake will tell
         early = reader.feed(data) if not reader.done else data
-        if reader.head is None:
+        if not reader.status:
             if reader.done:
                 self._settle(ConnectFailed("the proxy does not speak HTTP"))
-        elif not 200 <= reader.head.status < 300:
-            self._settle(ConnectFailed(f"the proxy refused the tunnel (status {reader.head.status})"))
+        elif not 200 <= reader.status < 300:
+            self._settle(ConnectFailed(f"the proxy refused the tunnel (status {reader.status})"))
         elif early:
             # In TLS the client speaks first: whoever sends now is not at the far end of the tunnel.
             self._settle(ConnectFailed("the proxy sent bytes of its own into the tunnel"))

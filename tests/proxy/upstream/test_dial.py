@@ -259,7 +259,7 @@ async def test_a_late_cancel_spares_who_has_the_connection_now(serve: Serve, cli
             first.cancel()
             taken = client._pool.take(connection.origin, 0.0)
             assert taken is connection
-            self.call = connection.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", b"")
+            self.call = connection.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: ", b"")
 
         def connection_gone(self, connection: Any) -> None:
             client._pool.connection_gone(connection)

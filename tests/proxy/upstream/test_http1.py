@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_router.proxy.upstream.errors import ConnectionLost, ProtocolError
-from llm_router.proxy.upstream.http1 import MAX_INTERIM_HEADS, MAX_OVERHEAD_BYTES, ResponseReader, idle_limit
+from llm_router.proxy.upstream.http1 import (
+    IDLE_SECONDS,
+    MAX_INTERIM_HEADS,
+    MAX_OVERHEAD_BYTES,
+    ResponseReader,
+    idle_seconds,
+)
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 # name: (what is sent, whether it is closed then, status, body, whether the connection may be kept)
@@ -96,8 +102,7 @@ def test_split_at_every_byte(name: str) -> None:
         assert feed(reader, [data[:cut], data[cut:]] if 0 < cut < len(data) else [data], eof=eof) == body
         assert reader.done
         assert reader.error is None
-        assert reader.head is not None
-        assert (reader.head.status, reader.reusable) == (status, reusable)
+        assert (reader.status, reader.reusable) == (status, reusable)
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -107,8 +112,7 @@ def test_byte_by_byte(name: str) -> None:
     reader = ResponseReader()
     assert feed(reader, [bytes([byte]) for byte in data], eof=eof) == body
     assert (reader.done, reader.error, reader.reusable) == (True, None, reusable)
-    assert reader.head is not None
-    assert reader.head.status == status
+    assert reader.status == status
 
 
 @given(
@@ -176,7 +180,7 @@ def test_reset_does_not_end_a_body_without_a_length() -> None:
     assert isinstance(reader.error, ConnectionLost)
 
 
-@pytest.mark.parametrize("rest", [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"x", b"0\r\n\r\n"])
+@pytest.mark.parametrize("rest", [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"x", b"H", b"0\r\n\r\n"])
 @pytest.mark.parametrize("name", ["length", "chunked", "no_content", "says_close", "http10_length"])
 def test_bytes_behind_the_end_forbid_reuse(name: str, rest: bytes) -> None:
     """An answer with more behind it is whole, but a second request must never read the rest as its answer."""
@@ -184,24 +188,21 @@ def test_bytes_behind_the_end_forbid_reuse(name: str, rest: bytes) -> None:
     reader = ResponseReader()
     assert feed(reader, [data + rest]) == body
     assert (reader.done, reader.error, reader.reusable) == (True, None, False)
-    assert reader.head is not None
-    assert reader.head.status == status
+    assert reader.status == status
 
 
 def test_headers_are_lower_case_and_joined() -> None:
     """Names come in lower case, repeated ones joined, blanks around values gone, empty values kept."""
     reader = ResponseReader()
     reader.feed(b"HTTP/1.1 200 OK\r\nRetry-After:  7 \t\r\nVary: a\r\nVARY: b\r\nEmpty:\r\nX-N: \xe9\r\n\r\n")
-    assert reader.head is not None
-    assert reader.head.headers == {"retry-after": "7", "vary": "a, b", "empty": "", "x-n": "é"}
+    assert reader.headers == {"retry-after": "7", "vary": "a, b", "empty": "", "x-n": "é"}
 
 
 def test_interim_headers_are_not_the_answers() -> None:
     """What a 103 says stays with the 103."""
     reader = ResponseReader()
     reader.feed(b"HTTP/1.1 103 Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-    assert reader.head is not None
-    assert "link" not in reader.head.headers
+    assert "link" not in reader.headers
 
 
 def test_interim_flood_is_bounded() -> None:
@@ -218,8 +219,7 @@ def test_head_of_60_kb_is_read(step: int) -> None:
     reader = ResponseReader()
     feed(reader, [data[at : at + step] for at in range(0, len(data), step)])
     assert reader.error is None
-    assert reader.head is not None
-    assert len(reader.head.headers["x-big"]) == 60_000
+    assert len(reader.headers["x-big"]) == 60_000
 
 
 @pytest.mark.parametrize("step", [1000, 65536, 10**6])
@@ -259,11 +259,69 @@ def test_pieces_of_one_read_are_joined() -> None:
     assert reader.feed(b"1\r\na\r\n2\r\nbc\r\n3\r\nd") == b"abcd"
 
 
-def test_closed_reader_is_freed_at_once() -> None:
-    """A closed reader is freed without the garbage collector: readers come and go with every request."""
+REUSABLE = [name for name in ANSWERS if ANSWERS[name][4]]
+
+
+@pytest.mark.parametrize("second", ANSWERS)
+@pytest.mark.parametrize("first", REUSABLE)
+def test_one_answer_after_another(first: str, second: str) -> None:
+    """A connection's reader reads each answer as if it were the first, however they are cut."""
+    reader = ResponseReader()
+    once = ResponseReader()
+    feed(once, [ANSWERS[second][0]], eof=ANSWERS[second][1])
+    for size in (1, 7, 10**6):
+        for name in (first, second):
+            data, eof, status, body, reusable = ANSWERS[name]
+            assert feed(reader, [data[at : at + size] for at in range(0, len(data), size)], eof=eof) == body
+            assert (reader.status, reader.error, reader.reusable) == (status, None, reusable)
+            if reusable:
+                headers = reader.headers
+                reader.again()
+                assert (reader.status, reader.done, reader.started) == (0, False, False)
+        assert headers == once.headers if ANSWERS[second][4] else reader.headers == once.headers
+        if not ANSWERS[second][4]:
+            reader = ResponseReader()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_answer_after_a_good_one(name: str) -> None:
+    """What went well before excuses nothing."""
+    reader = ResponseReader()
+    feed(reader, [ANSWERS["trailers"][0]])
+    reader.again()
+    feed(reader, [BROKEN[name]])
+    assert isinstance(reader.error, ProtocolError)
+    assert (reader.done, reader.reusable) == (True, False)
+
+
+def test_bounds_are_for_each_answer() -> None:
+    """A connection may carry any number of heads, trailers and interim answers, if no answer has too many."""
+    reader = ResponseReader()
+    answer = b"HTTP/1.1 103 Hints\r\nLink: </a>\r\n\r\n" * MAX_INTERIM_HEADS + CHUNKED
+    for _ in range(30):
+        feed(reader, [answer, b"0\r\nX-Sum: " + b"a" * 20_000 + b"\r\n\r\n"])
+        assert (reader.error, reader.reusable) == (None, True)
+        assert reader.headers == {"transfer-encoding": "chunked"}
+        reader.again()
+
+
+def test_names_are_remembered_within_bounds() -> None:
+    """Names nobody has heard of are understood as well, however many there are."""
+    reader = ResponseReader()
+    for turn in range(20):
+        lines = b"".join(b"X-%d-%d: %d\r\n" % (turn, number, number) for number in range(100))
+        long = b"N" * 1000
+        feed(reader, [b"HTTP/1.1 200 OK\r\n" + lines + long + b": n\r\nContent-Length: 0\r\n\r\n"])
+        assert reader.headers[f"x-{turn}-99"] == "99"
+        assert reader.headers[long.decode().lower()] == "n"
+        reader.again()
+
+
+def test_retired_reader_is_freed_at_once() -> None:
+    """A retired reader is freed without the garbage collector: its parser points back at it."""
     reader = ResponseReader()
     reader.feed(ANSWERS["chunked"][0])
-    reader.close()
+    reader.retire()
     gc.collect()
     gc.disable()
     try:
@@ -278,10 +336,10 @@ def test_closed_reader_is_freed_at_once() -> None:
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        *(("timeout=5", 4.0), ("max=100, timeout=60", 59.0), ('timeout="5"', 4.0), ("Timeout = 0", 0.0)),
-        *(("", None), ("max=5", None), ("timeout=x", None), ("xtimeout=5", None)),
+        *(("timeout=5", 4.0), ("max=100, timeout=6", 5.0), ('timeout="5"', 4.0), ("Timeout = 0", 0.0)),
+        *((value, IDLE_SECONDS) for value in ("", "max=5", "timeout=x", "xtimeout=5", "timeout=1000")),
     ],
 )
-def test_keep_alive_header(value: str, seconds: float | None) -> None:
-    """What a server says about its patience is read, less a margin for the way."""
-    assert idle_limit({"keep-alive": value} if value else {}) == seconds
+def test_keep_alive_header(value: str, seconds: float) -> None:
+    """What a server says about its patience shortens ours, less a margin for the way, and never prolongs it."""
+    assert idle_seconds({"keep-alive": value} if value else {}) == seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from llm_router.proxy.upstream.connection import Connection
-from llm_router.proxy.upstream.pool import IDLE_SECONDS, Pool
+from llm_router.proxy.upstream.pool import Pool
 from llm_router.proxy.upstream.request import Origin
 
 HERE = Origin(True, "here.test", 443)
@@ -14,11 +14,10 @@ HERE = Origin(True, "here.test", 443)
 class Idle:
     """As much of a connection as the pool looks at."""
 
-    def __init__(self, pool: Pool, origin: Origin = HERE, since: float = 0.0, limit: float | None = None) -> None:
+    def __init__(self, pool: Pool, origin: Origin = HERE, until: float = 15.0) -> None:
         self.pool = pool
         self.origin = origin
-        self.idle_since = since
-        self.idle_limit = limit
+        self.idle_until = until
         self.closed = False
         pool.add(self.itself)
         pool.connection_idle(self.itself)
@@ -53,33 +52,22 @@ def test_origins_do_not_mix() -> None:
 def test_closed_and_expired_ones_are_not_handed_out() -> None:
     """A connection that is closed or too old is dropped at once."""
     pool = Pool()
-    good, old, closed = Idle(pool, since=10.0), Idle(pool, since=0.0), Idle(pool, since=10.0)
+    good, old, closed = Idle(pool, until=25.0), Idle(pool, until=15.0), Idle(pool, until=25.0)
     closed.closed = True
-    assert pool.take(HERE, IDLE_SECONDS) is good
-    assert pool.take(HERE, IDLE_SECONDS) is None
+    assert pool.take(HERE, 15.0) is good
+    assert pool.take(HERE, 15.0) is None
     assert old.closed
     assert (pool.idle, pool.open) == (0, 1)
-
-
-def test_the_servers_word_shortens_but_does_not_prolong() -> None:
-    """A `Keep-Alive: timeout` below ours is heeded, one above it is not."""
-    pool = Pool()
-    Idle(pool, limit=4.0)
-    assert pool.take(HERE, 4.0) is None
-    kept = Idle(pool, limit=4.0)
-    assert pool.take(HERE, 3.9) is kept
-    Idle(pool, limit=1000.0)
-    assert pool.take(HERE, IDLE_SECONDS) is None
 
 
 def test_sweep_closes_what_is_old() -> None:
     """The sweep closes idle connections that nobody asks for, and only the old ones."""
     pool = Pool()
-    old, young = Idle(pool, since=0.0), Idle(pool, since=10.0)
+    old, young = Idle(pool, until=15.0), Idle(pool, until=25.0)
     elsewhere = Idle(pool, Origin(False, "there.test", 80))
-    pool.sweep(IDLE_SECONDS - 0.1)
+    pool.sweep(14.9)
     assert (pool.idle, pool.open) == (3, 3)
-    pool.sweep(IDLE_SECONDS)
+    pool.sweep(15.0)
     assert (old.closed, young.closed, elsewhere.closed) == (True, False, True)
     assert (pool.idle, pool.open) == (1, 1)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from collections.abc import Callable
 
 import pytest
 
 from llm_router.proxy.upstream.errors import ConnectionLost, ProtocolError, ResponseTooLarge
-from llm_router.proxy.upstream.http1 import ResponseHead
 from llm_router.proxy.upstream.response import (
     MAX_BACKLOG_BYTES,
     MAX_DRAIN_BYTES,
     MAX_TURN_BYTES,
     UpstreamResponse,
+    ignore,
 )
 from tests.proxy.upstream.peers import Sink
 
@@ -23,6 +24,8 @@ class Carrier:
     """Stands in for the connection."""
 
     def __init__(self) -> None:
+        self.push: Callable[[bytes], None] = ignore
+        self.heard = False
         self.reading = True
         self.draining = False
         self.aborted = 0
@@ -44,26 +47,26 @@ class Carrier:
 def make(coding: str = "") -> tuple[UpstreamResponse, Carrier]:
     carrier = Carrier()
     headers = {"content-encoding": coding} if coding else {}
-    return UpstreamResponse(ResponseHead(200, headers), carrier, asyncio.get_running_loop()), carrier
+    return UpstreamResponse(200, headers, carrier, asyncio.get_running_loop()), carrier
 
 
 async def test_what_came_before_the_sink_is_replayed() -> None:
-    """Nothing is lost between head and attach, and the order holds."""
-    response, _ = make()
-    response.push(b"a")
-    response.push(b"b")
+    """Nothing is lost between head and attach, and the order holds; what was kept comes in one piece."""
+    response, carrier = make()
+    carrier.push(b"a")
+    carrier.push(b"b")
     sink = Sink()
     response.attach(sink)
-    response.push(b"c")
+    carrier.push(b"c")
     response.message_over(None)
-    assert sink.pieces == [b"a", b"b", b"c"]
+    assert sink.pieces == [b"ab", b"c"]
     assert sink.ends == [None]
 
 
 async def test_end_before_the_sink() -> None:
     """A body that is over before anybody listens is delivered like any other."""
-    response, _ = make()
-    response.push(b"a")
+    response, carrier = make()
+    carrier.push(b"a")
     response.message_over(ConnectionLost("cut"))
     sink = Sink()
     response.attach(sink)
@@ -73,20 +76,20 @@ async def test_end_before_the_sink() -> None:
 
 async def test_steady_state_has_nothing_in_between() -> None:
     """Once all is replayed the connection calls the sink's own method."""
-    response, _ = make()
-    response.push(b"a")
+    response, carrier = make()
+    carrier.push(b"a")
     sink = Sink()
     response.attach(sink)
-    assert response.push == sink.body_received
+    assert carrier.push == sink.body_received
 
 
 async def test_backlog_without_a_sink_is_bounded() -> None:
     """An answer that nobody takes stops being read."""
     response, carrier = make()
     for _ in range(3):
-        response.push(bytes(MAX_BACKLOG_BYTES // 3))
+        carrier.push(bytes(MAX_BACKLOG_BYTES // 3))
     assert carrier.reading
-    response.push(b"x")
+    carrier.push(b"x")
     assert not carrier.reading
     sink = Sink()
     response.attach(sink)
@@ -94,20 +97,37 @@ async def test_backlog_without_a_sink_is_bounded() -> None:
     assert len(sink.data) == MAX_BACKLOG_BYTES // 3 * 3 + 1
 
 
-async def test_sink_may_pause_in_the_replay() -> None:
-    """A pause in the middle of what was kept holds the rest back until resume."""
+async def test_a_pause_keeps_what_comes_and_then_stops_reading() -> None:
+    """A short pause costs nothing; in a longer one the first read is kept, and there is no second."""
     response, carrier = make()
     sink = Sink(lambda data: response.pause())
-    for piece in (b"a", b"b", b"c"):
-        response.push(piece)
     response.attach(sink)
+    carrier.push(b"a")
+    assert carrier.reading
+    carrier.push(b"b")
+    assert not carrier.reading
     assert sink.pieces == [b"a"]
+    response.resume()
+    assert sink.pieces == [b"a", b"b"]
+    assert not carrier.reading
+    response.resume()
+    assert carrier.reading
+    assert carrier.push == sink.body_received
+
+
+async def test_sink_may_pause_in_the_replay() -> None:
+    """A pause while what was kept is delivered holds the rest and the end back until resume."""
+    response, carrier = make()
+    sink = Sink(lambda data: response.pause())
+    carrier.push(b"a")
+    carrier.push(b"b")
+    response.attach(sink)
+    assert sink.pieces == [b"ab"]
+    carrier.push(b"c")
     assert not carrier.reading
     response.message_over(None)
     response.resume()
-    assert sink.pieces == [b"a", b"b"]
-    response.resume()
-    assert sink.pieces == [b"a", b"b", b"c"]
+    assert sink.pieces == [b"ab", b"c"]
     assert sink.ends == []
     response.resume()
     assert sink.ends == [None]
@@ -122,19 +142,20 @@ async def test_sink_may_resume_inside_its_own_call() -> None:
         response.resume()
 
     sink = Sink(twist)
-    for piece in (b"a", b"b", b"c"):
-        response.push(piece)
+    carrier.push(b"a")
     response.attach(sink)
+    for piece in (b"b", b"c"):
+        carrier.push(piece)
     assert sink.pieces == [b"a", b"b", b"c"]
     assert carrier.reading
 
 
 async def test_the_end_waits_for_resume() -> None:
     """A paused sink is told of the end when it resumes, so that it need not expect calls meanwhile."""
-    response, _ = make()
+    response, carrier = make()
     sink = Sink()
     response.attach(sink)
-    response.push(b"a")
+    carrier.push(b"a")
     response.pause()
     response.message_over(None)
     assert sink.ends == []
@@ -148,11 +169,11 @@ async def test_no_calls_after_close(when: str) -> None:
     response, carrier = make()
     sink = Sink()
     if when == "before":
-        response.push(b"a")
+        carrier.push(b"a")
         response.pause()
     response.attach(sink)
     if when == "between":
-        response.push(b"a")
+        carrier.push(b"a")
     seen = list(sink.pieces)
     if when == "after":
         response.message_over(None)
@@ -160,7 +181,8 @@ async def test_no_calls_after_close(when: str) -> None:
     response.close()
     response.close()
     response.resume()
-    response.push(b"late")
+    if when != "after":  # the connection pushes nothing behind the end
+        carrier.push(b"late")
     assert sink.pieces == seen
     assert len(sink.ends) == (when == "after")
     assert carrier.aborted == (when != "after")
@@ -170,10 +192,11 @@ async def test_close_inside_a_delivery() -> None:
     """A sink that closes in the middle of the replay gets nothing more."""
     response, carrier = make()
     sink = Sink(lambda data: response.close())
-    response.push(b"a")
-    response.push(b"b")
+    carrier.push(b"a")
+    carrier.push(b"b")
     response.attach(sink)
-    assert sink.pieces == [b"a"]
+    carrier.push(b"c")
+    assert sink.pieces == [b"ab"]
     assert sink.ends == []
     assert carrier.aborted == 1
 
@@ -187,9 +210,9 @@ async def test_release_drains_silently_up_to_a_bound() -> None:
     response.release()
     assert carrier.draining
     assert carrier.reading
-    response.push(bytes(MAX_DRAIN_BYTES))
+    carrier.push(bytes(MAX_DRAIN_BYTES))
     assert carrier.aborted == 0
-    response.push(b"x")
+    carrier.push(b"x")
     assert carrier.aborted == 1
     assert sink.pieces == []
 
@@ -205,13 +228,13 @@ async def test_release_of_a_complete_answer_is_nothing() -> None:
 
 async def test_compressed_body_reaches_the_sink_inflated() -> None:
     """A sink never sees a coding, however the compressed bytes were cut."""
-    response, _ = make("gzip")
+    response, carrier = make("gzip")
     data = gzip.compress(b"hello world")
     sink = Sink()
-    response.push(data[:7])
+    carrier.push(data[:7])
     response.attach(sink)
     for byte in data[7:]:
-        response.push(bytes([byte]))
+        carrier.push(bytes([byte]))
     response.message_over(None)
     assert sink.data == b"hello world"
     assert sink.ends == [None]
@@ -224,7 +247,7 @@ async def test_damaged_compression_is_a_body_error(damage: str) -> None:
     data = gzip.compress(b"hello world" * 100)
     sink = Sink()
     response.attach(sink)
-    response.push(data[:-10] if damage == "cut" else data[:20] + bytes(20))
+    carrier.push(data[:-10] if damage == "cut" else data[:20] + bytes(20))
     response.message_over(None)
     assert len(sink.ends) == 1
     assert isinstance(sink.ends[0], ProtocolError)
@@ -233,10 +256,10 @@ async def test_damaged_compression_is_a_body_error(damage: str) -> None:
 
 async def test_cut_is_told_before_the_inflater_complains() -> None:
     """A lost connection is called that, not corrupt compression."""
-    response, _ = make("gzip")
+    response, carrier = make("gzip")
     sink = Sink()
     response.attach(sink)
-    response.push(gzip.compress(b"hello world")[:-3])
+    carrier.push(gzip.compress(b"hello world")[:-3])
     response.message_over(ConnectionLost("cut"))
     assert isinstance(sink.ends[0], ConnectionLost)
 
@@ -248,7 +271,7 @@ async def test_bomb_gives_others_their_turn() -> None:
     bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(8)) + squeeze.flush()
     sink = Sink()
     response.attach(sink)
-    response.push(bomb)
+    carrier.push(bomb)
     response.message_over(None)
     assert len(sink.data) == MAX_TURN_BYTES
     assert not carrier.reading
@@ -258,10 +281,10 @@ async def test_bomb_gives_others_their_turn() -> None:
 
 async def test_bomb_stops_at_a_pause() -> None:
     """A sink that pauses holds the decompressor, and close ends it."""
-    response, _ = make("gzip")
+    response, carrier = make("gzip")
     sink = Sink(lambda data: response.pause())
     response.attach(sink)
-    response.push(gzip.compress(bytes(4 << 20)))
+    carrier.push(gzip.compress(bytes(4 << 20)))
     await asyncio.sleep(0.01)
     assert len(sink.pieces) == 1
     response.resume()
@@ -275,10 +298,10 @@ async def test_bomb_stops_at_a_pause() -> None:
 
 async def test_close_between_turns() -> None:
     """close while the next turn is already scheduled cancels it."""
-    response, _ = make("gzip")
+    response, carrier = make("gzip")
     sink = Sink()
     response.attach(sink)
-    response.push(gzip.compress(bytes(4 << 20)))
+    carrier.push(gzip.compress(bytes(4 << 20)))
     response.close()
     await asyncio.sleep(0.01)
     assert len(sink.data) == MAX_TURN_BYTES
@@ -286,9 +309,9 @@ async def test_close_between_turns() -> None:
 
 async def test_read_gives_the_whole_body() -> None:
     """One-shot answers are read in one go."""
-    response, _ = make()
-    response.push(b"a")
-    asyncio.get_running_loop().call_soon(response.push, b"b")
+    response, carrier = make()
+    carrier.push(b"a")
+    asyncio.get_running_loop().call_soon(carrier.push, b"b")
     asyncio.get_running_loop().call_soon(response.message_over, None)
     assert await response.read(2) == b"ab"
 
@@ -297,7 +320,7 @@ async def test_read_gives_the_whole_body() -> None:
 async def test_read_is_bounded(coding: str) -> None:
     """More than the limit is refused, counted after decompression, and the connection closed."""
     response, carrier = make(coding)
-    response.push(gzip.compress(bytes(10**6)) if coding else bytes(1001))
+    carrier.push(gzip.compress(bytes(10**6)) if coding else bytes(1001))
     with pytest.raises(ResponseTooLarge):
         await response.read(1000)
     assert carrier.aborted == 1
@@ -306,8 +329,8 @@ async def test_read_is_bounded(coding: str) -> None:
 @pytest.mark.parametrize("error", [ConnectionLost("cut"), ProtocolError("odd")])
 async def test_read_raises_what_the_body_ended_with(error: Exception) -> None:
     """A cut body is not a short one."""
-    response, _ = make()
-    response.push(b"a")
+    response, carrier = make()
+    carrier.push(b"a")
     response.message_over(error)  # type: ignore[arg-type]
     with pytest.raises(type(error)):
         await response.read(100)
