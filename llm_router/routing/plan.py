@@ -20,6 +20,7 @@ from llm_router.wire.chat import ChatRequest
 # An estimate of the prompt must be this much over the window before it keeps a model from being asked.
 _WINDOW_SLACK = 0.75
 _BYTES_PER_TOKEN = 4
+_TOKENS_PER_BYTE = _WINDOW_SLACK / _BYTES_PER_TOKEN
 _KNOWN_MOST = 1024
 
 
@@ -212,12 +213,12 @@ def _takes(route: Route, chat: ChatRequest, explicit: bool) -> bool:
         return False
     if explicit:
         return True
-    return (
-        (route.tools or not chat.tools)
-        and (route.images or not chat.has_parts)
-        and (route.json_schema or "response_format" not in chat.body)
-        and len(chat.raw) / _BYTES_PER_TOKEN * _WINDOW_SLACK + max(1, chat.output_limit or 0) <= route.window
-    )
+    if (not route.tools and chat.tools) or (not route.images and chat.has_parts):
+        return False
+    if not route.json_schema and "response_format" in chat.body:
+        return False
+    output = chat.output_limit or 1
+    return len(chat.raw) * _TOKENS_PER_BYTE + (output if output > 0 else 1) <= route.window
 
 
 def _judged(

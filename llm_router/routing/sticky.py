@@ -67,9 +67,11 @@ def key_of(chat: ChatRequest, client: str, session: str) -> bytes | None:
 
     `session` is the request's `x-session-id`. A `user` field names a person, not a conversation, and is not used.
     """
-    named = session or _named(chat.body)
-    if named:
-        return _digest(client, "s", named)
+    body = chat.body
+    if session or "prompt_cache_key" in body or "metadata" in body:
+        named = session or _named(body)
+        if named:
+            return _digest(client, "s", named)
     if "user" not in chat.roles:
         return None
     # The first message that a person sent: what follows it changes from turn to turn in agents' requests.

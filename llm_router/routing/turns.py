@@ -49,7 +49,9 @@ def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
             break
     if not said:
         said = _raw(messages)
-    return Turns(said[0] if said else "", tuple(said[1:]), looping is True)
+    if not said:
+        return Turns("", (), looping is True)
+    return Turns(said[0], tuple(said[1:]) if len(said) > 1 else (), looping is True)
 
 
 def in_tool_loop(messages: Sequence[Mapping[str, Any]]) -> bool:
