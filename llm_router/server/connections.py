@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import orjson
 from aiohttp import web
@@ -67,42 +67,73 @@ class Direct(Protocol):
 class Connection(web.RequestHandler):
     """One client's connection; says when it has been waited for too long, and answers bad HTTP in JSON."""
 
-    __slots__ = ("_body", "_head_bytes", "_head_since", "_held", "_last_data", "_lingered", "_refused_at")
+    __slots__ = (
+        "_body",
+        "_head_bytes",
+        "_head_since",
+        "_held",
+        "_idle_since",
+        "_last_data",
+        "_lingered",
+        "_refused_at",
+        "_short",
+        "_started",
+    )
 
     _manager: Server | None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # a fresh connection owes us a head at once; an idle one does not, aiohttp's keep-alive clock ends it
+        # What aiohttp does here is not done: the listening socket passes its options on (`prepare_listener`), the
+        # sweep is the clock, and there is nothing to run before there is a request.
+        self.transport = cast(asyncio.Transport, transport)
+        # a fresh connection owes us a head at once; an idle one does not
         self._head_since = self._last_data = self._loop.time()
         self._head_bytes = self._held = self._lingered = 0
-        self._refused_at = 0.0
+        self._refused_at = self._idle_since = 0.0
+        self._short = self._started = False
         self._body: StreamReader = EMPTY_PAYLOAD  # the one that is still coming, if any is
-        super().connection_made(transport)
-        if self._manager is not None and not self._manager.has_room():
-            self.refuse(503, "This router has too many connections open; try again later", "too_many_connections")
+        server = self._manager
+        if server is not None:
+            server.connection_made(self, self.transport)
+            if not server.has_room_for(self):
+                self.refuse(503, "This router has too many connections open; try again later", "too_many_connections")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        waiter = self._waiter
+        if self._short and waiter is not None and not waiter.done():
+            # nothing is in progress: the loop of requests ends by itself, which is cheaper than to cancel it
+            self._force_close = True
+            self._task_handler = None
+            waiter.set_result(None)
+        super().connection_lost(exc)
 
     async def start(self) -> None:
         """The requests of this connection, one after the other: by the short way up to the first that must not."""
         server = self._manager
         if server is not None and server.direct is not None:
+            self._short = True
             await self._go_direct(server, server.direct)
-        await super().start()
+            self._short = False
+        if not self._force_close:
+            await super().start()
 
     async def _go_direct(self, server: Server, direct: Direct) -> None:
+        messages = self._messages
         while not self._force_close:
-            if not self._messages:
+            if not messages:
                 self._waiter = self._loop.create_future()
                 try:
                     await self._waiter
                 finally:
                     self._waiter = None
-            message, payload = self._messages[0]
+                continue
+            message, payload = messages[0]
             if type(message) is not RawRequestMessage or (identity := direct.takes(message)) is None:
                 return
-            self._messages.popleft()
+            messages.popleft()
             if self._parser is not None:
                 self._parser.message_consumed()
-            if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            if self._buffer_paused and len(messages) <= self._msg_queue_resume_size:
                 self._resume_reading_if_drained()
             server.requests_count += 1
             self._request_in_progress = True
@@ -116,9 +147,6 @@ class Connection(web.RequestHandler):
             if not keep or self._close:
                 self.force_close()
                 return
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            if self._keepalive_handle is None:
-                self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 
     def data_received(self, data: bytes) -> None:
         if self._refused_at:
@@ -126,23 +154,25 @@ class Connection(web.RequestHandler):
             return
         self._last_data = self._loop.time()
         super().data_received(data)
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():  # still waiting for a request: its head is incomplete
-            if not self._head_since:
-                self._head_since = self._last_data
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.refuse(431, f"The head of a request may have {MAX_HEAD_BYTES} bytes", "headers_too_large")
-        elif self._messages:
-            self._head_since = 0.0
+        messages = self._messages
+        if messages:
+            self._head_since = self._idle_since = 0.0
             self._head_bytes = self._lingered = 0
-            message, body = self._messages[-1]
+            message, body = messages[-1]
             if type(message) is RawRequestMessage:
                 self._body = body
             elif not self._body.is_eof():
                 # the framing broke inside a body: whoever reads it must hear of it, which aiohttp does not do
                 self._body.set_exception(web.RequestPayloadError("the body's framing is broken"))
-
+            if not self._started:
+                self._started = True
+                self._task_handler = self._loop.create_task(self.start())
+        elif self.idle:  # still waiting for a request: its head is incomplete
+            if not self._head_since:
+                self._head_since = self._last_data
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.refuse(431, f"The head of a request may have {MAX_HEAD_BYTES} bytes", "headers_too_large")
         elif not self._request_in_progress and not self._body.is_eof():
             self._drop(data)
 
@@ -173,7 +203,10 @@ class Connection(web.RequestHandler):
         self._held = 0
 
     def check_clocks(self, now: float, limit: float) -> None:
-        """Ends a head that has not come, or a body that has gone silent, `limit` seconds ago."""
+        """Ends a head that has not come, or a body that has gone silent, `limit` seconds ago, and who rests too long.
+
+        When a connection began to rest is noted here, a sweep late, rather than at every answer.
+        """
         if self._refused_at:
             if now - self._refused_at > LINGER_S and self.transport is not None:
                 self.transport.abort()
@@ -183,6 +216,11 @@ class Connection(web.RequestHandler):
                     self.refuse(408, f"No whole request head came within {limit:g} s", "request_timeout")
                 else:
                     self.force_close()
+        elif self.idle:
+            if not self._idle_since:
+                self._idle_since = now
+            elif now - self._idle_since > KEEPALIVE_S:
+                self.force_close()
         elif now - self._last_data > limit and not self._reading_paused and self._body_is_awaited():
             self._body.set_exception(BodySilent())
 
@@ -208,7 +246,8 @@ class Connection(web.RequestHandler):
     @property
     def idle(self) -> bool:
         """Whether it waits for a request."""
-        return self._waiter is not None and not self._waiter.done()
+        waiter = self._waiter
+        return not waiter.done() if waiter is not None else not self._started
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
         """Lets the request in progress end, for `timeout` seconds altogether; takes no other."""
@@ -284,12 +323,12 @@ class Server(web.Server):
     def __call__(self) -> web.RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
 
-    def has_room(self) -> bool:
+    def has_room_for(self, newcomer: Connection) -> bool:
         """Whether one more connection fits; the longest idle one of the oldest makes room if none does."""
         if len(self._connections) <= self._most_connections:
             return True
         for connection in islice(self._connections, _EVICTION_LOOK):
-            if isinstance(connection, Connection) and connection.idle:
+            if isinstance(connection, Connection) and connection.idle and connection is not newcomer:
                 connection.force_close()
                 return True
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import socket
 from typing import Final
 
 from aiohttp import hdrs, http_parser, web
@@ -57,6 +58,12 @@ def check_parser() -> None:
             "its C extension is missing, and its pure-Python HTTP parser is not safe to serve with; "
             "install a binary wheel and unset AIOHTTP_NO_EXTENSIONS",
         )
+
+
+def prepare_listener(listener: socket.socket) -> None:
+    """Sets what every connection that it accepts shall have, which spares two system calls for each."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def connection_limit() -> int:

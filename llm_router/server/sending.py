@@ -40,7 +40,7 @@ class Openings:
         self._known: dict[Told, bytes] = {}
         self._second = 0
 
-    def __call__(self, told: Told) -> bytes:
+    def now(self, told: Told) -> bytes:
         """The head for what was decided, with the time of now."""
         now = int(time())
         if now != self._second:
@@ -94,8 +94,8 @@ class Sender:
 
     def send_whole(self, body: bytes, told: Told, allowed: Mapping[str, str], *, as_stream: bool) -> None:
         """A whole answer in one piece."""
-        head = self._start(_open_stream if as_stream else _open_json, told, allowed)
-        self._write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+        framing = b"Content-Length: %d\r\n\r\n" % len(body)
+        self._write(self._start(_open_stream if as_stream else _open_json, told, allowed, framing, body))
 
     def send_error(self, error: ApiError, headers: Mapping[str, str]) -> None:
         """The answer that tells of an error; `headers` beside those of the error itself."""
@@ -126,8 +126,8 @@ class Sender:
         """The head of a stream; it leaves with the first bytes."""
         if not self._modern:
             self.keep_alive = False
-        head = self._start(_open_stream, told, allowed)
-        self._head = head + (b"Transfer-Encoding: chunked\r\n\r\n" if self._modern else b"\r\n")
+        framing = b"Transfer-Encoding: chunked\r\n\r\n" if self._modern else b"\r\n"
+        self._head = self._start(_open_stream, told, allowed, framing, b"")
         return self
 
     @property
@@ -180,16 +180,13 @@ class Sender:
         if transport is not None and not transport.is_closing():
             transport.write(data)
 
-    def _start(self, opening: Openings, told: Told, allowed: Mapping[str, str]) -> bytes:
+    def _start(self, openings: Openings, told: Told, allowed: Mapping[str, str], framing: bytes, body: bytes) -> bytes:
+        """A head and what follows it; `framing` is its last field and the blank line."""
+        request_id = self.request_id.encode()
         if not allowed and self.keep_alive and self._modern and not self._extra:
-            return b"%b%b\r\n" % (opening(told), self.request_id.encode())
-        return b"%b%b\r\n%b%b%b" % (
-            opening(told),
-            self.request_id.encode(),
-            _lines(allowed) if allowed else b"",
-            self._extra,
-            self._connection_line(),
-        )
+            return b"%b%b\r\n%b%b" % (openings.now(told), request_id, framing, body)
+        fields = b"%b%b%b" % (_lines(allowed), self._extra, self._connection_line())
+        return b"%b%b\r\n%b%b%b" % (openings.now(told), request_id, fields, framing, body)
 
     def _connection_line(self) -> bytes:
         if not self.keep_alive:

@@ -17,6 +17,7 @@ from llm_router.errors import ApiError
 from llm_router.proxy.dispatch import Router
 from llm_router.server.chat import DirectChat
 from llm_router.server.connections import make_runner
+from llm_router.server.limits import prepare_listener
 from llm_router.server.opening import BACKLOG
 
 log = logging.getLogger("llm_router")
@@ -107,6 +108,7 @@ async def serve(
     """From the first request to the last."""
     runner = make_runner(app, lambda: router.snapshot, lambda: router.draining, DirectChat(router))
     await runner.setup()
+    prepare_listener(listener)
     site = web.SockSite(runner, listener, backlog=BACKLOG)
     await site.start()
     ending = Ending()

@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import re
+import socket
 import time
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,8 @@ from llm_router.errors import ConfigError
 from llm_router.server import connections, limits
 from llm_router.server.connections import Connection as ServerConnection
 from llm_router.server.connections import make_runner
-from tests.server.conftest import Small, StartSmall
+from tests.server.conftest import Small, StartRouter, StartSmall
+from tests.support.client import Connection as ClientConnection
 from tests.support.client import request_bytes
 
 HOST = b"Host: localhost\r\n"
@@ -342,6 +344,38 @@ async def test_idle_keep_alive_connections_end(start: StartSmall, monkeypatch: p
     await connection.send(request_bytes("GET", "/"))
     assert (await connection.answer(2)).status == 200
     assert await connection.closed_within(2)
+    connection.close()
+
+
+async def test_idle_keep_alive_connections_end_on_the_short_way_too(
+    serve: StartRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that rests after a plain chat request is closed when its keep-alive time is over, not before."""
+    monkeypatch.setattr(connections, "KEEPALIVE_S", 1.5)
+    monkeypatch.setattr(connections, "MAX_SWEEP_S", 0.1)
+    served = await serve()
+    connection = await ClientConnection.open(served.port)
+    for _ in range(3):
+        await connection.send(request_bytes("POST", "/v1/chat/completions", b"{}"))
+        assert (await connection.answer(2)).status == 400
+        await asyncio.sleep(0.8)
+    assert await connection.closed_within(2)
+    connection.close()
+
+
+async def test_connections_are_kept_alive_and_not_delayed(small: Small) -> None:
+    """What the listening socket was told holds for accepted connections: dead peers are found, small writes leave."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    limits.prepare_listener(listener)
+    await web.SockSite(small.runner, listener).start()
+    connection = await ClientConnection.open(listener.getsockname()[1])
+    await connection.send(request_bytes("GET", "/"))
+    assert (await connection.answer(2)).status == 200
+    (served,) = small.runner.server.connections
+    accepted = served.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     connection.close()
 
 
