@@ -117,11 +117,13 @@ def build(name: str) -> tiktoken.Encoding:
     recipe = RECIPES.get(name)
     if recipe is None:
         raise RanksMissing(f"there are no ranks for {name}")
+    data = read_ranks(name, recipe.sha256)
     try:
+        # Not before there is something to build from: it is more than a megabyte.
         import tiktoken
     except ImportError as error:
         raise RanksMissing(f"tiktoken cannot be imported ({error}); install it again") from error
-    ranks = parse_ranks(read_ranks(name, recipe.sha256))
+    ranks = parse_ranks(data)
     encoding = tiktoken.Encoding(
         name,
         pat_str=grouped(recipe.pattern),

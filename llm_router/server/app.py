@@ -20,7 +20,6 @@ from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.metrics import Metrics
 from llm_router.accounting.ranks import Encodings
 from llm_router.config.values import Snapshot
-from llm_router.demo import demo_greeting, start_demo
 from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.dispatch import Router
@@ -124,6 +123,8 @@ def _in_loop(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _demo(flags: Mapping[str, Any]) -> int:
+    from llm_router.demo import demo_greeting, start_demo
+
     if str(flags.get("workers") or 1) != "1":
         print("llm-router: --demo runs in one process: --workers is left aside", file=sys.stderr)
     demo = await start_demo(os.environ)
