@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.bodies import agent, chat
-from bench.gateways import Gateway, Peak, cpu_seconds, free_port, known_gateways
-from bench.report import Row, print_table, write_results
+from bench.gateways import PAIR, Gateway, Peak, cpu_seconds, free_port, known_gateways
+from bench.report import OURS, Row, print_starts, print_table, write_results
+from bench.start import Start, starts
 
 HERE = Path(__file__).parent
 STEPS = (10, 50, 100, 250, 500, 1000)
@@ -148,7 +149,7 @@ def running(bench: Bench, gateways: list[Gateway], folder: Path) -> Iterator[lis
                 continue
             started.append(gateway)
             print(
-                f"{gateway.name:<12} answers after {gateway.start_s:.2f} s, idle {gateway.idle_mib:.0f} MiB", flush=True
+                f"{gateway.name:<12} chats after {gateway.start_s:.2f} s, idle {gateway.idle_mib:.0f} MiB", flush=True
             )
         yield started
     finally:
@@ -164,7 +165,9 @@ def streams(number: int) -> Scenario:
 def main() -> None:
     """Parses arguments, measures, reports."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenarios", help="comma list; without it all of them, and the results are written")
+    parser.add_argument(
+        "--scenarios", help="comma list (`start` is one); without it all of them, and the results are written"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer", action="append", default=[], help="NAME=COMMAND with {port} and {upstream}")
     parser.add_argument("--only", help="comma list of gateways")
@@ -184,16 +187,21 @@ def main() -> None:
         try:
             with running(bench, [gateways[name] for name in wanted], folder) as started:
                 results: dict[str, dict[str, list[Row]]] = {}
+                began: list[Start] = []
+                if not args.scenarios or "start" in names:
+                    ours = known_gateways(args.router)
+                    began = list(starts(ours[OURS], ours[PAIR], folder, bench.port, bench.theirs))
+                    print_starts(began)
                 for scenario in SCENARIOS:
                     if scenario.name in names:
-                        results[scenario.name] = rounds(bench, started, scenario, args.rounds)
+                        able = [one for one in started if not one.scenarios or scenario.name in one.scenarios]
+                        results[scenario.name] = rounds(bench, able, scenario, args.rounds)
                         print_table(scenario.name, scenario.about, results[scenario.name], scenario.most)
                 if not args.scenarios:
-                    curve = {
-                        number: rounds(bench, started, streams(number), max(1, args.rounds - 1)) for number in STEPS
-                    }
+                    able = [one for one in started if not one.scenarios]
+                    curve = {number: rounds(bench, able, streams(number), max(1, args.rounds - 1)) for number in STEPS}
                     about = {scenario.name: (scenario.about, scenario.most) for scenario in SCENARIOS}
-                    write_results(HERE, started, results, about, curve, args.rounds)
+                    write_results(HERE, started, began, results, about, curve, args.rounds)
         finally:
             bench.close()
 

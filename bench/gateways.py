@@ -15,7 +15,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.bodies import chat
@@ -35,13 +36,17 @@ http {{
   }}
 }}
 """
+PAIR = "router-2"
 _CHAIN = ["openai/gpt-4o-mini"]
 _ROUTER = {"model_mappings": dict.fromkeys(("tools", "code", "reasoning", "conversation"), _CHAIN)}
 
 
 @dataclass(slots=True)
 class Gateway:
-    """One gateway and its process. In `command`: {port}, {upstream} (with /v1), {upstream_port}, {work}, {python}."""
+    """One gateway and its process. In `command`: {port}, {upstream} (with /v1), {upstream_port}, {work}, {python}.
+
+    `scenarios` are those that it takes part in; empty means all, and the plot.
+    """
 
     name: str
     command: str
@@ -49,15 +54,25 @@ class Gateway:
     files: dict[str, str] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
     headers: tuple[str, ...] = ()
+    scenarios: tuple[str, ...] = ()
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
+    work: Path = Path()
+    began: float = 0.0
     start_s: float = 0.0
     idle_mib: float = 0.0
 
     def start(self, folder: Path, upstream_port: int, cores: set[int] | None, patience: float = 60.0) -> None:
-        """Starts it and waits for its first healthy answer. Raises RuntimeError if there is none."""
+        """Starts it, waits until it answers a chat request, and settles. Raises RuntimeError if it does not."""
+        self.launch(folder, upstream_port, cores)
+        self.wait(self._answers, patience)
+        time.sleep(1.0)
+        self.idle_mib = memory_mib(self.pid)
+
+    def launch(self, folder: Path, upstream_port: int, cores: set[int] | None) -> None:
+        """Starts the process."""
         self.port = free_port()
-        work = folder / self.name
+        self.work = work = folder / self.name
         work.mkdir()
         places = {
             "port": self.port,
@@ -67,22 +82,33 @@ class Gateway:
             "python": sys.executable,
         }
         for name, text in self.files.items():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_text(text.format(**places))
         words = [word.format(**places) for word in shlex.split(self.command)]
         environ = {**os.environ, **{name: value.format(**places) for name, value in self.environ.items()}}
         with (work / "log").open("wb") as log:
-            began = time.monotonic()
+            self.began = time.monotonic()
             self.process = subprocess.Popen(words, env=environ, stdout=log, stderr=log, start_new_session=True)
         if cores is not None:
             os.sched_setaffinity(self.process.pid, cores)
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() - began > patience:
+
+    def wait(self, condition: Callable[[], bool], patience: float = 60.0) -> None:
+        """Until the condition holds, which is noted as its start. Raises RuntimeError if it never does."""
+        assert self.process is not None
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() - self.began > patience:
                 self.stop()
-                raise RuntimeError(f"{self.name} does not answer: {(work / 'log').read_text()[-500:]}")
-            time.sleep(0.01)
-        self.start_s = time.monotonic() - began
-        time.sleep(1.0)
-        self.idle_mib = memory_mib(self.process.pid)
+                raise RuntimeError(f"{self.name} does not answer: {(self.work / 'log').read_text()[-500:]}")
+            time.sleep(0.005)
+        self.start_s = time.monotonic() - self.began
+
+    def is_healthy(self) -> bool:
+        """Whether `/health` answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=10) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
 
     def _answers(self) -> bool:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{PATH}", chat(500, self.model))
@@ -131,6 +157,9 @@ def known_gateways(router: str) -> dict[str, Gateway]:
             },
         ),
     ]
+    gateways.append(
+        replace(gateways[-1], name=PAIR, command=f"{gateways[-1].command} --workers 2", scenarios=("S1", "S4x"))
+    )
     if shutil.which("nginx"):
         gateways.insert(
             1,
@@ -173,6 +202,17 @@ def memory_mib(pid: int) -> float:
         with contextlib.suppress(OSError):
             pages += int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def shared_mib(pid: int) -> float:
+    """Memory of a process tree, what processes share counted once (proportional set size)."""
+    total = 0
+    for process in processes(pid):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1])
+    return total / 1024
 
 
 class Peak:

@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.gateways import PAIR
+from bench.start import HEAD, Start
+
 if TYPE_CHECKING:
     from bench.gateways import Gateway
 
@@ -97,15 +100,33 @@ def print_table(name: str, about: str, rows: Mapping[str, Sequence[Row]], most: 
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
     for line in cells:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)), flush=True)
+    for note in notes(rows):
+        print(f"  {note}")
     for gateway, runs in rows.items():
         for run in runs:
             if run.problems:
                 print(f"  {gateway}: {dict(run.problems)}")
 
 
+def notes(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """What two workers cost of what one process does."""
+    if PAIR not in rows or OURS not in rows:
+        return []
+    return [f"Two workers: {cost(rows[PAIR]) / cost(rows[OURS]):.2f} times one process. Aim: at most 1.1."]
+
+
+def print_starts(starts: Sequence[Start]) -> None:
+    """The starts on the terminal."""
+    cells = [HEAD, *(start.cells for start in starts)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), flush=True)
+
+
 def write_results(
     folder: Path,
     gateways: Sequence[Gateway],
+    starts: Sequence[Start],
     results: Mapping[str, Mapping[str, Sequence[Row]]],
     about: Mapping[str, tuple[str, float | None]],
     curve: Mapping[int, Mapping[str, Sequence[Row]]],
@@ -119,7 +140,17 @@ def write_results(
         "CPU is that of the gateway's whole process tree, the lowest of the rounds; times are medians, in ms:",
         "`whole` until the answer's end, `first` until its first byte, `delay` of a chunk on its way from provider.",
         "",
-        "| gateway | first healthy answer | idle |",
+        "## Start and memory",
+        "",
+        "Until `/health` answers, the best of some starts; memory right after that answer. RSS of several processes",
+        "counts what they share once for each, PSS once.",
+        "",
+        "| " + " | ".join(HEAD) + " |",
+        "|---" * len(HEAD) + "|",
+        *("| " + " | ".join(start.cells) + " |" for start in starts),
+        "",
+        *peak(gateways, results),
+        "| gateway | first chat answer | RSS a second later |",
         "|---|---|---|",
         *(f"| {gateway.name} | {gateway.start_s:.2f} s | {gateway.idle_mib:.0f} MiB |" for gateway in gateways),
         "",
@@ -130,7 +161,8 @@ def write_results(
         lines += [f"## {name}: {text}", "", f"CPU per {unit(rows)}.{aim}", ""]
         lines += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
         lines += ["| " + " | ".join(cells) + " |" for cells in table(rows)]
-        lines.append("")
+        lines += ["", *(f"{note}\n" for note in notes(rows))]
+    gateways = [gateway for gateway in gateways if not gateway.scenarios]
     lines += [
         "## CPU per chunk against concurrent streams",
         "",
@@ -149,6 +181,16 @@ def write_results(
     (folder / "RESULTS.md").write_text("\n".join(lines))
     series = {gateway.name: [(n, cost(rows[gateway.name])) for n, rows in curve.items()] for gateway in gateways}
     (folder / "streams.svg").write_text(plot(series))
+
+
+def peak(gateways: Sequence[Gateway], results: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[str]:
+    """How far 1000 streams let memory grow."""
+    idle = {gateway.name: gateway.idle_mib for gateway in gateways}
+    rows = results.get("S4", {})
+    if OURS not in rows or OURS not in idle:
+        return []
+    over = max(row.peak_mib for row in rows[OURS]) - idle[OURS]
+    return [f"Peak of one process in S4: {over:+.0f} MiB over idle. Aim: at most +60 MiB.", ""]
 
 
 def machine() -> str:
