@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final, Literal
 
 import orjson
@@ -15,6 +16,27 @@ from llm_router.accounting.booking import LedgerRecord, Settled
 
 # What could break a line, forge one, or drive a terminal; spaces too, since they part the fields.
 _UNSAFE: Final = re.compile(r"[^!-~]|[\\\"=]")
+
+# What a line of text says of a record, read in one step.
+_written: Final = itemgetter(
+    *map(
+        LedgerRecord._fields.index,
+        (
+            "request_id",
+            "started",
+            "category",
+            "model",
+            "outcome",
+            "status",
+            "first_byte_ms",
+            "total_ms",
+            "input_tokens",
+            "output_tokens",
+            "cost_usd",
+            "cost_source",
+        ),
+    )
+)
 
 
 class AccessLog:
@@ -35,21 +57,38 @@ class AccessLog:
 
 def text_line(settled: Settled) -> str:
     """`time request key=value ...`, the keys always in the same order; a dash stands for what is unknown."""
-    record = settled.record
+    (
+        request_id,
+        started,
+        category,
+        model,
+        outcome,
+        status,
+        first_byte_ms,
+        total_ms,
+        input_tokens,
+        output_tokens,
+        cost,
+        source,
+    ) = _written(settled.record)
     return (
-        f"{_ended(record)[:-6]}Z request id={_safe(record.request_id)} category={_safe(record.category)} "
-        f"model={_safe(record.model)} outcome={record.outcome} status={record.status} "
-        f"attempts={_attempts(settled)} first_byte_ms={_number(record.first_byte_ms)} ms={_number(record.total_ms)} "
-        f"in={_number(record.input_tokens)} out={_number(record.output_tokens)} cost_usd={_dollars(record)} "
-        f"cost_source={record.cost_source or '-'}\n"
+        f"{_ended(started, total_ms)}Z request id={_safe(request_id)} {_what(category, model, outcome, status)} "
+        f"attempts={_attempts(settled)} first_byte_ms={_number(first_byte_ms)} ms={_number(total_ms)} "
+        f"in={_number(input_tokens)} out={_number(output_tokens)} cost_usd={_dollars(cost)} "
+        f"cost_source={source or '-'}\n"
     )
+
+
+@lru_cache(maxsize=512)
+def _what(category: str, model: str, outcome: str, status: int) -> str:
+    return f"category={_safe(category)} model={_safe(model)} outcome={outcome} status={status}"
 
 
 def json_line(settled: Settled) -> str:
     """The same as one JSON object."""
     record = settled.record
     line = {
-        "time": _ended(record),
+        "time": f"{_ended(record.started, record.total_ms)}+00:00",
         "event": "request",
         "request_id": record.request_id,
         "category": record.category,
@@ -73,11 +112,10 @@ def json_line(settled: Settled) -> str:
     return f"{text if text.isascii() and text else json.dumps(line)}\n"
 
 
-def _ended(record: LedgerRecord) -> str:
+def _ended(started: float, total_ms: float | None) -> str:
     """When the request was over, in UTC, as the other lines of the log write it."""
-    end = record.started + (record.total_ms or 0.0) / 1000
-    seconds, milliseconds = divmod(int(end * 1000), 1000)
-    return f"{_second(seconds)}.{milliseconds:03d}+00:00"
+    seconds, milliseconds = divmod(int((started + (total_ms or 0.0) / 1000) * 1000), 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}"
 
 
 @lru_cache(maxsize=4)
@@ -106,8 +144,8 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
+    return "-" if value is None else str(round(value))
 
 
-def _dollars(record: LedgerRecord) -> str:
-    return "-" if record.cost_usd is None else f"{record.cost_usd:.8f}".rstrip("0").rstrip(".")
+def _dollars(cost: float | None) -> str:
+    return "-" if cost is None else f"{cost:.8f}".rstrip("0").rstrip(".")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, cast
 
 from llm_router.accounting.store import prepare_folder
 
@@ -45,8 +45,8 @@ class Entry(NamedTuple):
 class Slots(Protocol):
     """Where requests are noted until they are in the ledger: a `Board`, or the boards of other processes."""
 
-    def enter(self, entry: Entry) -> int:
-        """Notes an admitted request; gives its slot, -1 where none is free."""
+    def enter(self, entry: tuple[str, float, str, str, str]) -> int:
+        """Notes an admitted request, the fields of an `Entry`; gives its slot, -1 where none is free."""
         ...
 
     def clear(self, slot: int) -> None:
@@ -96,24 +96,20 @@ class Board:
             return None
         return cls(path, descriptor, view)
 
-    def enter(self, entry: Entry) -> int:
-        """Writes the entry down; gives its slot, -1 where none is free."""
+    def enter(self, entry: tuple[str, float, str, str, str]) -> int:
+        """Writes an `Entry` down; gives its slot, -1 where none is free."""
         try:
             slot = self._free.pop()
         except IndexError:
             return -1
         offset = _HEADER + slot * _SLOT_BYTES
         request_id, started, client, category, model = entry
-        _SLOT.pack_into(
-            self._view,
-            offset,
-            False,
-            started,
-            request_id.encode("utf-8", "replace"),
-            client.encode("utf-8", "replace"),
-            category.encode("utf-8", "replace"),
-            model.encode("utf-8", "replace"),
-        )
+        try:
+            texts = request_id.encode(), client.encode(), category.encode(), model.encode()
+        except UnicodeEncodeError:
+            names = (request_id, client, category, model)
+            texts = cast(tuple[bytes, bytes, bytes, bytes], tuple(name.encode("utf-8", "replace") for name in names))
+        _SLOT.pack_into(self._view, offset, False, started, *texts)
         # Last, so that a half-written entry never counts.
         self._view[offset] = 1
         return slot

@@ -20,7 +20,6 @@ from typing import Any, Final, cast
 
 import orjson
 
-from llm_router.accounting.board import Entry
 from llm_router.accounting.booking import Booking
 from llm_router.accounting.ledger import Bookkeeper, Sink
 from llm_router.accounting.metrics import Metrics
@@ -50,7 +49,7 @@ class Confirmations:
         self._cleared: deque[int] = deque()
         self._will_tell = False
 
-    def enter(self, entry: Entry) -> int:
+    def enter(self, entry: tuple[str, float, str, str, str]) -> int:
         """Nobody enters requests here."""
         return -1
 

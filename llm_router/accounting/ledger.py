@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llm_router.accounting.board import Board, Entry, Slots, dead_boards
+from llm_router.accounting.board import Board, Slots, dead_boards
 from llm_router.accounting.booking import Booking, LedgerRecord, Settled
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.report import By, LedgerReader, NoLedger, shown
@@ -107,7 +107,7 @@ class Bookkeeper:
         """Notes an admitted request, so that not even a killed process forgets it; gives the ticket for its booking."""
         self._entered = ticket = self._entered + 1
         board = self._board
-        slot = -1 if board is None else board.enter(Entry(request_id, started, client, category, model))
+        slot = -1 if board is None else board.enter((request_id, started, client, category, model))
         self._open[ticket] = (request_id, client, slot)
         return ticket
 

@@ -11,7 +11,8 @@ import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -26,6 +27,29 @@ _RECENT: Final = 50
 # Clients may name any model: past so many names the rest is one.
 _MAX_LABELS: Final = 100
 _OTHER: Final = "other"
+_MAX_PLACES: Final = 1_024
+
+# What is read of a record, in one step.
+_observed: Final = itemgetter(
+    *map(
+        LedgerRecord._fields.index,
+        (
+            "category",
+            "model",
+            "provider",
+            "outcome",
+            "first_byte_ms",
+            "total_ms",
+            "input_tokens",
+            "output_tokens",
+            "counted_by",
+            "reported_cache_read",
+            "reported_reasoning",
+            "cost_usd",
+            "cost_source",
+        ),
+    )
+)
 
 
 class Histogram:
@@ -66,6 +90,14 @@ class ModelFigures:
         self.reasoning = 0
         self.cost: dict[str, float] = {}
         self.unknown_cost = 0
+
+
+class _Place(NamedTuple):
+    """Where requests of one kind are counted: labels (category, model, outcome), the provider's, the model's sums."""
+
+    outcome: tuple[str, str, str]
+    provider: str
+    figures: ModelFigures | None
 
 
 class Watched(Protocol):
@@ -117,6 +149,7 @@ class Metrics:
     def __init__(self, version: str = "") -> None:
         self._lock = threading.Lock()
         self._labels: set[str] = set()
+        self._places: dict[tuple[str, str, str, str], _Place] = {}
         self._recent: deque[LedgerRecord] = deque(maxlen=_RECENT)
         self._success = self._failed = self._cancelled = 0
         self._timed = 0
@@ -155,8 +188,25 @@ class Metrics:
                 self._observe(settled)
 
     def _observe(self, settled: Settled) -> None:
-        record = settled.record
-        outcome, category = record.outcome, self._label(record.category)
+        record, attempts = settled
+        (
+            category,
+            model,
+            provider,
+            outcome,
+            first_byte_ms,
+            total_ms,
+            input_tokens,
+            output_tokens,
+            counted_by,
+            cached_input,
+            reasoning,
+            cost,
+            cost_source,
+        ) = _observed(record)
+        place = self._places.get((category, model, provider, outcome))
+        if place is None:
+            place = self._new_place(category, model, provider, outcome)
         if outcome == "completed":
             self._success += 1
         elif outcome == "cancelled":
@@ -164,55 +214,63 @@ class Metrics:
         else:
             self._failed += 1
         self._recent.append(record)
+        category = place.outcome[0]
         if category:  # a request that was refused before it had one has none
             self._categories[category] = self._categories.get(category, 0) + 1
-        model = self._label(record.model) if record.model else ""
-        key = (category, model, outcome)
-        self.outcomes[key] = self.outcomes.get(key, 0) + 1
-        if record.total_ms is not None:
+        self.outcomes[place.outcome] = self.outcomes.get(place.outcome, 0) + 1
+        if total_ms is not None:
             self._timed += 1
-            self._ms += record.total_ms
+            self._ms += total_ms
             durations = self.durations.get(category)
             if durations is None:
                 durations = self.durations[category] = Histogram(SECONDS)
-            durations.observe(record.total_ms / 1000)
-        if record.cost_usd:
-            self._cost += record.cost_usd
-        if record.counted_by == "estimate":
+            durations.observe(total_ms / 1000)
+        if cost:
+            self._cost += cost
+        if counted_by == "estimate":
             self.estimated += 1
-        self._observe_attempts(settled)
-        if model:
-            self._observe_model(record, model)
-
-    def _observe_attempts(self, settled: Settled) -> None:
-        attempts = settled.attempts
         for attempt in attempts:
             key = (self._label(attempt.model), attempt.kind)
             self.attempts[key] = self.attempts.get(key, 0) + 1
         if len(attempts) > 1:
             self.failovers += len(attempts) - 1
-
-    def _observe_model(self, record: LedgerRecord, model: str) -> None:
-        self._models[model] = self._models.get(model, 0) + 1
-        provider = record.provider if model != _OTHER else _OTHER
-        self._providers[provider] = self._providers.get(provider, 0) + 1
-        figures = self.by_model.get(model)
+        figures = place.figures
         if figures is None:
-            figures = self.by_model[model] = ModelFigures()
-        if record.first_byte_ms is not None:
-            figures.first_byte.observe(record.first_byte_ms / 1000)
-        if record.input_tokens is not None:
-            figures.input_tokens += record.input_tokens
-            self.input_sizes.observe(record.input_tokens)
-        if record.output_tokens is not None:
-            figures.output_tokens += record.output_tokens
-            self.output_sizes.observe(record.output_tokens)
-        figures.cached_input += record.reported_cache_read or 0
-        figures.reasoning += record.reported_reasoning or 0
-        if record.cost_usd is None:
+            return
+        model, provider = place.outcome[1], place.provider
+        self._models[model] = self._models.get(model, 0) + 1
+        self._providers[provider] = self._providers.get(provider, 0) + 1
+        if first_byte_ms is not None:
+            figures.first_byte.observe(first_byte_ms / 1000)
+        if input_tokens is not None:
+            figures.input_tokens += input_tokens
+            self.input_sizes.observe(input_tokens)
+        if output_tokens is not None:
+            figures.output_tokens += output_tokens
+            self.output_sizes.observe(output_tokens)
+        if cached_input:
+            figures.cached_input += cached_input
+        if reasoning:
+            figures.reasoning += reasoning
+        if cost is None:
             figures.unknown_cost += 1
-        elif record.cost_source is not None:
-            figures.cost[record.cost_source] = figures.cost.get(record.cost_source, 0.0) + record.cost_usd
+        elif cost_source is not None:
+            figures.cost[cost_source] = figures.cost.get(cost_source, 0.0) + cost
+
+    def _new_place(self, category: str, model: str, provider: str, outcome: str) -> _Place:
+        """Where requests like this one are counted; names past the bound are one."""
+        category = self._label(category)
+        label = self._label(model) if model else ""
+        figures = None
+        if label:
+            figures = self.by_model.get(label)
+            if figures is None:
+                figures = self.by_model[label] = ModelFigures()
+        place = _Place((category, label, outcome), provider if label != _OTHER else _OTHER, figures)
+        if len(self._places) >= _MAX_PLACES:
+            self._places.clear()
+        self._places[category, model, provider, outcome] = place
+        return place
 
     def _label(self, name: str) -> str:
         labels = self._labels
