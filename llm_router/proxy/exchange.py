@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from llm_router.accounting.booking import Attempt, Booking, Outcome, SideCost
 from llm_router.errors import ApiError, Failure
@@ -36,9 +36,8 @@ class Downstream(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """What dispatch needs to know of the one who asks: ids, and limits set by header."""
+class Caller(NamedTuple):
+    """What dispatch needs to know of the one who asks: ids, and limits set by header. One is made a request."""
 
     request_id: str
     client: str = ""

@@ -33,18 +33,19 @@ _told: dict[Told, bytes] = {}
 class Openings:
     """The heads of one kind of answer up to the value of their `x-request-id`, made once a second for each `Told`."""
 
-    __slots__ = ("_kind", "_known", "_second")
+    __slots__ = ("_kind", "_known", "_since", "_until")
 
     def __init__(self, kind: bytes) -> None:
         self._kind = kind
         self._known: dict[Told, bytes] = {}
-        self._second = 0
+        self._since = self._until = 0
 
     def now(self, told: Told) -> bytes:
         """The head for what was decided, with the time of now."""
-        now = int(time())
-        if now != self._second:
-            self._second = now
+        now = time()
+        if now >= self._until or now < self._since:
+            self._since = int(now)
+            self._until = self._since + 1
             self._known.clear()
         return self._known.get(told) or self._make(told)
 
@@ -52,7 +53,7 @@ class Openings:
         if len(self._known) >= _TOLD_MOST:
             self._known.clear()
         lines = _told.get(told) or _remember(told)
-        opening = self._known[told] = b"%b%b\r\n%bx-request-id: " % (self._kind, http_date(self._second), lines)
+        opening = self._known[told] = b"%b%b\r\n%bx-request-id: " % (self._kind, http_date(self._since), lines)
         return opening
 
 
@@ -184,9 +185,9 @@ class Sender:
         """A head and what follows it; `framing` is its last field and the blank line."""
         request_id = self.request_id.encode()
         if not allowed and self.keep_alive and self._modern and not self._extra:
-            return b"%b%b\r\n%b%b" % (openings.now(told), request_id, framing, body)
+            return b"".join((openings.now(told), request_id, b"\r\n", framing, body))
         fields = b"%b%b%b" % (_lines(allowed), self._extra, self._connection_line())
-        return b"%b%b\r\n%b%b%b" % (openings.now(told), request_id, fields, framing, body)
+        return b"".join((openings.now(told), request_id, b"\r\n", fields, framing, body))
 
     def _connection_line(self) -> bytes:
         if not self.keep_alive:
