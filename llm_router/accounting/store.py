@@ -192,7 +192,8 @@ class Store:
     ) -> None:
         try:
             with _transaction(connection):
-                connection.executemany(_INSERT, records)
+                # Plain tuples: of a named one SQLite's module fetches each value by a call.
+                connection.executemany(_INSERT, [record[:] for record in records])
                 connection.executemany(_INSERT_ONCE, ((*record, record.request_id, record.started) for record in once))
         except _BAD_VALUES:
             with _transaction(connection):
