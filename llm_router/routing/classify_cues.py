@@ -6,6 +6,7 @@ Built to be cheap: strings that must occur are looked for first, line by line pa
 from __future__ import annotations
 
 import re
+from string import ascii_uppercase
 
 _LINES = 40  # lines whose beginnings are looked at
 
@@ -60,8 +61,9 @@ _PATTERNS: dict[str, tuple[str, str, str]] = {
     "flag": ("a shell command", "-|", r" --?[a-z][\w-]+|\| \w"),
     "call": ("a call", "(", r"\w\([^)\n]{0,60}\)"),
     "snake": ("names with underscores", "_", r"[a-z0-9]_[a-z]"),
-    "camel": ("a camelCase name", "", r"[a-z][A-Z][a-z]"),
-    "attribute": ("an attribute access", ".", r"[a-z_]\.[a-z_]\w*[(.\[]|\w\.[a-z]\w*\("),
+    "camel": ("a camelCase name", ascii_uppercase, r"[a-z][A-Z][a-z]"),
+    # (begins with the dot, for which a text is searched quickest)
+    "attribute": ("an attribute access", ".", r"\.(?:(?<=[a-z_]\.)[a-z_]\w*[(.\[]|(?<=\w\.)[a-z]\w*\()"),
     "file": (
         "a file name",
         ".",
@@ -95,7 +97,7 @@ _PATTERNS: dict[str, tuple[str, str, str]] = {
     "questions": ("several questions", "?？؟", r"[?？؟][^?？؟]+[?？؟]"),
     "exclaim": ("an exclamation", "!！", r""),
     "emoji": ("emoji", "", r"[\U0001f300-\U0001faff❤☺]"),
-    "capitals": ("words in capitals", "", r"[A-Z]{4}"),
+    "capitals": ("words in capitals", ascii_uppercase, r"[A-Z]{4}"),
 }  # fmt: skip
 # Beginnings of lines: name -> (what it is called, the pattern, lines that must begin so).
 _STARTS: dict[str, tuple[str, str, int]] = {
@@ -122,7 +124,9 @@ _STARTS: dict[str, tuple[str, str, int]] = {
 DESCRIPTIONS: dict[str, str] = {
     name: str(row[0]) for table in (_STRINGS, _PATTERNS, _STARTS) for name, row in table.items()
 }
-_FIXED = tuple((name, strings) for name, (_, strings) in _STRINGS.items())
+_FIXED = tuple(
+    (name, tuple((string, frozenset(string)) for string in strings)) for name, (_, strings) in _STRINGS.items()
+)
 _SEARCHED = tuple(
     (name, frozenset(chars), re.compile(pattern, re.MULTILINE).search)
     for name, (_, chars, pattern) in _PATTERNS.items()
@@ -138,7 +142,7 @@ _LENGTHS = (3, 8, 16, 32, 64, 128, 256, 512, 1024)
 def cues(text: str) -> list[str]:
     """Names of the structure features that a (bounded) text shows."""
     chars = set(text)
-    shown = [name for name, strings in _FIXED if any(map(text.__contains__, strings))]
+    shown = [name for name, strings in _FIXED if any(needed <= chars and string in text for string, needed in strings)]
     shown += [
         name for name, needed, search in _SEARCHED if (not needed or not needed.isdisjoint(chars)) and search(text)
     ]

@@ -23,10 +23,12 @@ _PAIRED = 16  # word groups whose pairs are looked at
 
 _DIGITS = re.compile(r"\d+")
 _BARE = r"\u0e00-\u0eff\u3005-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts that write no spaces
+_LETTERS = rf"[^\W{_BARE}\uac00-\ud7af]"
+_MARKS = r"[\u0300-\u036f\u064b-\u065f\u0900-\u0dff]"
 # Runs of one kind of script (Hangul apart, since its particles cling to foreign words), words with their combining
-# marks (Arabic, Indic), or up to three signs in a row.
+# marks (Arabic, Indic), or up to three signs in a row. The most usual comes first.
 _TOKEN = re.compile(
-    rf"[{_BARE}]+|[\uac00-\ud7af]+|(?:[^\W{_BARE}\uac00-\ud7af]|[\u0300-\u036f\u064b-\u065f\u0900-\u0dff])+|[^\w\s]{{1,3}}"
+    rf"{_LETTERS}+(?:{_MARKS}+{_LETTERS}*)*|[{_BARE}]+|[\uac00-\ud7af]+|(?:{_MARKS}+{_LETTERS}*)+|[^\w\s]{{1,3}}"
 )
 _UNSPACED = re.compile(rf"[{_BARE}]+")
 _FIRST_UNSPACED = "\u0e00"
