@@ -23,8 +23,8 @@ _MODEL_FIELD = re.compile(rb'"model"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"')
 # stay right, and nobody's field.
 _STAND_IN = "m\x7fdel"
 _STAND_IN_KEY = b'"m\x7fdel"'
-# Up to here a copy costs less than a view.
-_SHORT = 4096
+_NEAR = 64  # searching so far again costs less than cutting and joining
+_SHORT = 4096  # up to here a copy costs less than a view
 # A model's name goes into headers, logs and the ledger.
 _MODEL_CHARS = 256
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -130,7 +130,11 @@ def _read(raw: bytes) -> tuple[dict[str, Any], tuple[int, int] | None]:
     if field is None:
         return parse_object(raw), None
     at = field.start()
-    body = parse_object(b"".join((raw[:at], _STAND_IN_KEY, _from(raw, at + len(_MODEL_KEY)))))
+    if at < _NEAR:
+        text = raw.replace(_MODEL_KEY, _STAND_IN_KEY, 1)
+    else:
+        text = b"".join((raw[:at], _STAND_IN_KEY, _from(raw, at + len(_MODEL_KEY))))
+    body = parse_object(text)
     if _STAND_IN in body and "model" not in body:
         model = body["model"] = body.pop(_STAND_IN)
         spelled = field[1].decode()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.config.values import ApiKey, Provider
@@ -109,6 +112,44 @@ def test_the_order(order: str, models: list[str]) -> None:
     """The chain's order, or the cheapest first, or the quickest as observed."""
     made = plan("p/able", "free/new", "p/blind", order=order)
     assert [candidate.model for candidate in made.candidates] == models
+
+
+CALM = replace(
+    WORLD, easy=frozenset({"p", "q", "free"}), misfit=lambda chat, candidate: None, quiet=lambda: True, routes={}
+)
+
+
+def test_requests_that_ask_for_nothing_special_share_one_plan() -> None:
+    """The usual request costs no plan of its own."""
+    chain = ("p/able", "q/m", "free/new")
+    assert make_plan(chat(), chain, CALM) is make_plan(chat(max_tokens=9), chain, CALM)
+
+
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "tools": st.sampled_from([[], [{}]]),
+        "messages": st.sampled_from([IMAGE, [{"role": "user", "content": "x" * 5000}]]),
+        "response_format": st.sampled_from([{"type": "json_schema"}, {"type": "text"}]),
+        "max_tokens": st.sampled_from([-5, 0, 900, 99_000, 10**7]),
+    },
+)
+
+
+@given(
+    FIELDS,
+    st.lists(st.sampled_from(["p/able", "p/blind", "q/m", "free/new", "p/open", "p/cool"]), min_size=1),
+    st.booleans(),
+)
+def test_a_shared_plan_is_the_one_that_would_have_been_made(
+    fields: dict[str, Any], chain: list[str], explicit: bool
+) -> None:
+    """Sharing skips work, never a check."""
+    request, noisy = chat(**fields), replace(CALM, quiet=lambda: False)
+    shared = make_plan(request, tuple(chain), noisy, explicit=explicit)
+    own = make_plan(request, tuple(chain), replace(noisy, easy=frozenset(), routes={}), explicit=explicit)
+    assert shared.candidates == own.candidates
+    assert shared.skipped == own.skipped
 
 
 def test_doubles_are_tried_once() -> None:

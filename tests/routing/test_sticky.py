@@ -28,6 +28,36 @@ def test_later_turns_have_the_key_of_the_first() -> None:
     assert not begins(LATER)
 
 
+def parts(text: str, image: str) -> list[Any]:
+    return [
+        {"type": "text", "text": text},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a" * 9000, "b" + "a" * 8999),
+        ("a" * 3000, "a" * 2999 + "b"),
+        ("a" * 3000, "a" * 3001),
+        (parts("a", "A"), parts("b", "A")),
+        (parts("a", "A" * 9000), parts("a", "A" * 7000 + "B" * 2000)),
+        (parts("a", "A"), [*parts("a", "A"), {"type": "text", "text": "more"}]),
+    ],
+)
+def test_other_beginnings_are_other_conversations(one: Any, other: Any) -> None:
+    """Long texts and images are told apart by their ends."""
+    assert key_of(chat(("user", one)), "me", "") == key_of(chat(("user", one), ("assistant", "x")), "me", "")
+    assert key_of(chat(("user", one)), "me", "") != key_of(chat(("user", other)), "me", "")
+
+
+def test_deep_beginnings_are_no_trouble() -> None:
+    """Any JSON may stand in a message."""
+    deep = orjson.loads(b"[" * 200 + b"]" * 200)
+    assert key_of(chat(("user", deep)), "me", "") is not None
+
+
 def test_clients_are_kept_apart() -> None:
     """Another client's equal words are another conversation."""
     assert key_of(FIRST, "me", "") != key_of(FIRST, "you", "")
