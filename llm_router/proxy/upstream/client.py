@@ -96,7 +96,7 @@ class UpstreamClient:
             connection = Connection(origin, self._pool, loop)
         self._pool.add(connection)
         try:
-            await self._dialer.dial(connection, route.proxy, deadline=deadline)
+            await self._dialer.dial(connection, route.proxy, loop=loop, deadline=deadline)
             self._refuse_if_closed()
         except BaseException:
             connection.abort()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import socket
 from collections.abc import Sequence
 
@@ -32,11 +33,13 @@ class Resolver:
 
     async def resolve(self, host: str, port: int) -> Sequence[AddrInfoType]:
         """The addresses in the system's order. Raises ConnectFailed."""
-        literal = _literal(host, port)
-        if literal:
+        until, addresses = self._known.get((host, port), (0.0, ()))
+        if until == math.inf:
+            return addresses
+        if until == 0.0 and (literal := _literal(host, port)):
+            self._remember((host, port), math.inf, literal)
             return literal
         loop = asyncio.get_running_loop()
-        until, addresses = self._known.get((host, port), (0.0, ()))
         if loop.time() < until:
             return addresses
         lookup = self._lookups.get((host, port)) or self._ask(loop, (host, port))
@@ -69,9 +72,12 @@ class Resolver:
         del self._lookups[key]
         if lookup.cancelled() or lookup.exception() is not None:
             return
+        self._remember(key, loop.time() + TTL_SECONDS, lookup.result())
+
+    def _remember(self, key: _Key, until: float, addresses: Sequence[AddrInfoType]) -> None:
         if len(self._known) >= MAX_NAMES:
             self._known.clear()
-        self._known[key] = (loop.time() + TTL_SECONDS, lookup.result())
+        self._known[key] = until, addresses
 
 
 async def _look_up(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Sequence[AddrInfoType]:

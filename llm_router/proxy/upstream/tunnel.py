@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from llm_router.proxy.upstream.errors import ConnectFailed, UpstreamError
@@ -34,15 +35,18 @@ async def adopt(
 
 
 async def open_tunnel(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, origin: Origin | None, proxy: Proxy | None
+    loop: asyncio.AbstractEventLoop,
+    connect: Callable[[asyncio.BaseProtocol], Awaitable[asyncio.Transport]],
+    origin: Origin | None,
+    proxy: Proxy | None,
 ) -> asyncio.Transport:
-    """Turns a connected socket into a transport for TLS; with a proxy, one that leads to `origin`.
+    """Makes a transport for TLS out of a raw connection; with a proxy, one that leads to `origin`.
 
-    Raises ConnectFailed. Failing or being cancelled closes the socket at once.
+    Raises ConnectFailed. Failing or being cancelled closes the connection at once.
     """
     reader = ResponseReader() if proxy is not None else None
     opening = _Opening(loop, reader)
-    transport = await adopt(loop, sock, opening)
+    transport = await connect(opening)
     try:
         if origin is not None and proxy is not None:
             await opening.connect(connect_head(origin, proxy))

@@ -278,14 +278,15 @@ async def test_a_late_cancel_spares_who_has_the_connection_now(serve: Serve, cli
     assert sink.data == b"hello"
 
 
-@pytest.mark.parametrize("kind", ["http", "https", "tunnel"])
+@pytest.mark.parametrize("kind", ["http", "https", "tunnel", "raced"])
 async def test_cancel_at_every_step(
     serve: Serve, authority: Authority, server_tls: ssl.SSLContext, hosts: Hosts, kind: str
 ) -> None:
     """Wherever in its course a call is given up, no socket stays open and nothing complains."""
-    server = await serve(whole_forever, tls=None if kind == "http" else server_tls)
+    scheme = "http" if kind in ("http", "raced") else "https"
+    server = await serve(whole_forever, tls=server_tls if scheme == "https" else None)
     proxy = await serve(ConnectProxy(server).script)
-    hosts(("127.0.0.1", server.port))
+    hosts(*([("127.0.0.1", server.port)] * (2 if kind == "raced" else 1)))
     environ = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}"} if kind == "tunnel" else {}
     problems: list[Any] = []
     loop = asyncio.get_running_loop()
@@ -296,7 +297,7 @@ async def test_cancel_at_every_step(
     finished = 0
     for steps in range(400):
         client = UpstreamClient(ssl_context=tls, environ=environ)
-        url = f"{'http' if kind == 'http' else 'https'}://upstream.test:{server.port}/"
+        url = f"{scheme}://upstream.test:{server.port}/"
         call = asyncio.ensure_future(client.send(UpstreamCall(url, {}, b""), connect_timeout=5))
         for _ in range(steps):
             await asyncio.sleep(0)
