@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -56,9 +57,13 @@ _fresh_ids: list[str] = []
 
 
 def _fresh_id() -> str:
-    """An id that nobody can guess; randomness is fetched for many at a time, a system call each would cost more."""
+    """An id that nobody can guess; randomness is fetched for many at a time, a system call each would cost more.
+
+    It begins with the time, so that the ledger's index of ids grows at its end and not everywhere at once.
+    """
     if not _fresh_ids:
-        _fresh_ids.extend(f"req_{secrets.token_bytes(12 * 256).hex(' ', -12).replace(' ', ' req_')}".split())
+        since = f"req_{int(time.time()):08x}"
+        _fresh_ids.extend([since + part for part in secrets.token_bytes(8 * 256).hex(" ", -8).split()])
     return _fresh_ids.pop()
 
 
