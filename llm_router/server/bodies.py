@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NoReturn
 
 from aiohttp import hdrs, web
@@ -49,6 +50,21 @@ def whole_body(payload: StreamReader) -> bytes | None:
         return None
     parts = payload._buffer
     return parts.popleft() if len(parts) == 1 else b"".join(parts)
+
+
+async def await_whole(connection: Connection, payload: StreamReader) -> bytes:
+    """A body of at most `BIG_BODY_BYTES` that is still coming: waits for its end once, not for each of its parts.
+
+    Raises as `read_body`.
+    """
+    payload.set_read_chunk_size(BIG_BODY_BYTES)  # it may come without a pause
+    connection.resume_reading()
+    if payload._exception is None:
+        with contextlib.suppress(BodySilent, web.RequestPayloadError):
+            await payload.wait_eof()
+    body = whole_body(payload)
+    # what spoilt it is told where all bodies are read
+    return body if body is not None else await read_on(connection, payload, BIG_BODY_BYTES)
 
 
 async def read_on(connection: web.RequestHandler, payload: StreamReader, limit: int) -> bytes:

@@ -28,7 +28,7 @@ from llm_router.server.answers import (
     request_id,
     sane_id,
 )
-from llm_router.server.bodies import read_body, read_on, whole_body
+from llm_router.server.bodies import await_whole, read_body, whole_body
 from llm_router.server.connections import Connection
 from llm_router.server.guard import Guard, client_of
 from llm_router.server.keys import ROUTER
@@ -147,7 +147,7 @@ class DirectChat:
         try:
             body = whole_body(payload)
             if body is None:
-                body = await read_on(connection, payload, BIG_BODY_BYTES)
+                body = await await_whole(connection, payload)
             chat = parse_chat(body)
             del body
             caller = Caller(name, identity.client, headers.get(_SESSION, ""), max_price_in(headers))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from llm_router.server.chat import DirectChat
+from llm_router.server.limits import BIG_BODY_BYTES
 from tests.server.conftest import CONFIG, Served, StartRouter
 from tests.support.client import Answer, Connection, chat_body, request_bytes
 from tests.support.upstream import Upstream, healthy
@@ -165,6 +166,26 @@ async def test_a_body_in_pieces(served: Served, short: list[str]) -> None:
         await asyncio.sleep(0)
     assert (await connection.answer(3)).status == 200
     assert short == [PATH]
+    connection.close()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02])
+async def test_a_long_body(served: Served, upstream: Upstream, short: list[str], pause: float) -> None:
+    """A body of almost the longest that comes by the short way arrives whole, at once or in pieces."""
+    words = "".join(f"word{number} " for number in range(98_000))
+    body = {**WHOLE, "messages": [{"role": "user", "content": words}]}
+    data = request_bytes("POST", PATH, body, KEY)
+    assert BIG_BODY_BYTES * 0.9 < len(data) < BIG_BODY_BYTES
+    connection = await Connection.open(served.port)
+    step = 200_000 if pause else len(data)
+    for _ in range(2):
+        for start in range(0, len(data), step):
+            await connection.send(data[start : start + step])
+            await asyncio.sleep(pause)
+        assert (await connection.answer(5)).status == 200
+    came = [exchange.request.json()["messages"][0]["content"] for exchange in upstream.exchanges]
+    assert came == [words, words]
+    assert short == [PATH, PATH]
     connection.close()
 
 
