@@ -93,10 +93,11 @@ class ModelFigures:
 
 
 class _Place(NamedTuple):
-    """Where requests of one kind are counted: labels (category, model, outcome), the provider's, the model's sums."""
+    """Where requests of one kind are counted: by labels (category, model, outcome) and by the provider's."""
 
     outcome: tuple[str, str, str]
     provider: str
+    durations: Histogram
     figures: ModelFigures | None
 
 
@@ -151,12 +152,9 @@ class Metrics:
         self._labels: set[str] = set()
         self._places: dict[tuple[str, str, str, str], _Place] = {}
         self._recent: deque[LedgerRecord] = deque(maxlen=_RECENT)
-        self._success = self._failed = self._cancelled = 0
         self._timed = 0
         self._ms = 0.0
         self._cost = 0.0
-        self._models: dict[str, int] = {}
-        self._categories: dict[str, int] = {}
         self._providers: dict[str, int] = {}
         self.version = version
         self.circuits: Callable[[], Mapping[str, Any]] = no_circuits
@@ -174,7 +172,7 @@ class Metrics:
         self._registry: CollectorRegistry | None = None
 
     def __repr__(self) -> str:
-        return f"<Metrics requests={self._success + self._failed + self._cancelled}>"
+        return f"<Metrics requests={sum(self.outcomes.values())}>"
 
     @property
     def lock(self) -> threading.Lock:
@@ -207,24 +205,12 @@ class Metrics:
         place = self._places.get((category, model, provider, outcome))
         if place is None:
             place = self._new_place(category, model, provider, outcome)
-        if outcome == "completed":
-            self._success += 1
-        elif outcome == "cancelled":
-            self._cancelled += 1
-        else:
-            self._failed += 1
         self._recent.append(record)
-        category = place.outcome[0]
-        if category:  # a request that was refused before it had one has none
-            self._categories[category] = self._categories.get(category, 0) + 1
-        self.outcomes[place.outcome] = self.outcomes.get(place.outcome, 0) + 1
+        self.outcomes[place.outcome] += 1
         if total_ms is not None:
             self._timed += 1
             self._ms += total_ms
-            durations = self.durations.get(category)
-            if durations is None:
-                durations = self.durations[category] = Histogram(SECONDS)
-            durations.observe(total_ms / 1000)
+            place.durations.observe(total_ms / 1000)
         if cost:
             self._cost += cost
         if counted_by == "estimate":
@@ -237,9 +223,7 @@ class Metrics:
         figures = place.figures
         if figures is None:
             return
-        model, provider = place.outcome[1], place.provider
-        self._models[model] = self._models.get(model, 0) + 1
-        self._providers[provider] = self._providers.get(provider, 0) + 1
+        self._providers[place.provider] += 1
         if first_byte_ms is not None:
             figures.first_byte.observe(first_byte_ms / 1000)
         if input_tokens is not None:
@@ -259,6 +243,7 @@ class Metrics:
 
     def _new_place(self, category: str, model: str, provider: str, outcome: str) -> _Place:
         """Where requests like this one are counted; names past the bound are one."""
+        key = (category, model, provider, outcome)
         category = self._label(category)
         label = self._label(model) if model else ""
         figures = None
@@ -266,10 +251,17 @@ class Metrics:
             figures = self.by_model.get(label)
             if figures is None:
                 figures = self.by_model[label] = ModelFigures()
-        place = _Place((category, label, outcome), provider if label != _OTHER else _OTHER, figures)
+            if label == _OTHER:
+                provider = _OTHER
+            self._providers.setdefault(provider, 0)
+        durations = self.durations.get(category)
+        if durations is None:
+            durations = self.durations[category] = Histogram(SECONDS)
+        place = _Place((category, label, outcome), provider, durations, figures)
+        self.outcomes.setdefault(place.outcome, 0)
         if len(self._places) >= _MAX_PLACES:
             self._places.clear()
-        self._places[category, model, provider, outcome] = place
+        self._places[key] = place
         return place
 
     def _label(self, name: str) -> str:
@@ -284,20 +276,23 @@ class Metrics:
     def to_json(self) -> dict[str, Any]:
         """The figures under the names that the contract fixes, and a few more."""
         with self._lock:
+            outcomes = self._by(2)
+            total = sum(outcomes.values())
+            success, cancelled = outcomes.get("completed", 0), outcomes.get("cancelled", 0)
             figures = {
                 "requests": {
-                    "total": self._success + self._failed + self._cancelled,
-                    "success": self._success,
-                    "failed": self._failed,
-                    "cancelled": self._cancelled,
+                    "total": total,
+                    "success": success,
+                    "failed": total - success - cancelled,
+                    "cancelled": cancelled,
                 },
                 "avg_latency_ms": round(self._ms / self._timed, 2) if self._timed else 0.0,
                 "total_cost_usd": round(self._cost, 10),
                 "unknown_cost_requests": sum(figures.unknown_cost for figures in self.by_model.values()),
                 "estimated_counts": self.estimated,
                 "failovers": self.failovers,
-                "model_distribution": dict(self._models),
-                "category_distribution": dict(self._categories),
+                "model_distribution": self._by(1),
+                "category_distribution": self._by(0),
                 "provider_distribution": dict(self._providers),
             }
             recent = list(self._recent)
@@ -307,6 +302,14 @@ class Metrics:
             figures["in_flight"] = self.watched.in_flight
             figures["unsettled"] = self.watched.queued
         return figures
+
+    def _by(self, part: int) -> dict[str, int]:
+        """Requests by one part of their outcome's labels, without those that have none (refused before they had it)."""
+        sums: dict[str, int] = {}
+        for labels, count in self.outcomes.items():
+            if name := labels[part]:
+                sums[name] = sums.get(name, 0) + count
+        return sums
 
     async def figures(self, circuits: dict[str, Any], accept: str | None = None) -> tuple[bytes, str]:
         """JSON, or the text that `accept` asks for, with its content type; `circuits` is how these are just now."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from llm_router.accounting.booking import Booking, LedgerRecord, Settled, SideCost
+from llm_router.accounting.booking import Attempt, Booking, LedgerRecord, Settled, SideCost
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.pricing import ModelInfo, cost
 from llm_router.accounting.tokens import Count, Counter, Encoding, estimate_bytes
@@ -262,7 +263,7 @@ def _record(
         booking.outcome,
         booking.status,
         booking.failure or None,
-        _json([{"model": a.model, "kind": a.kind, "status": a.status, "ms": a.ms} for a in attempts]),
+        f"[{','.join(map(_attempt_json, attempts))}]",
         len(attempts),
         None if first_byte_ms is None else _microseconds(first_byte_ms),
         _microseconds(booking.total_ms),
@@ -282,6 +283,17 @@ def _record(
         side_json,
     )
     return LedgerRecord._make(record)
+
+
+def _attempt_json(attempt: Attempt) -> str:
+    """An attempt as a JSON object; all of it but the model's name needs no escapes."""
+    model, kind, status, ms = attempt
+    return f'{{"model":{_quoted(model)},"kind":"{kind}","status":{"null" if status is None else status},"ms":{ms}}}'
+
+
+@lru_cache(maxsize=512)
+def _quoted(name: str) -> str:
+    return _json(name)
 
 
 def _microseconds(ms: float) -> float:
