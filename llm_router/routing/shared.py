@@ -129,10 +129,11 @@ class SharedCircuits(RowCircuits):
         self._unsaved: Counter[Key] = Counter()
 
     # --- what happens here ------------------------------------------------------------------------------------------
+    # What every request comes by names its base class: `super()` costs as much as the rest of it.
 
     def admit(self, model: str, accounts: Sequence[str], now: float, *, early: bool = False) -> Permit | None:
         """As ever, but that a probe is this worker's only if the common rows say so."""
-        permit = super().admit(model, accounts, now, early=early)
+        permit = Circuits.admit(self, model, accounts, now, early=early)
         if permit is None or not permit.probe:
             return permit
         keys: list[Key] = [("model", model), ("provider", split_model(model)[0])]
@@ -149,6 +150,8 @@ class SharedCircuits(RowCircuits):
 
     def connected(self, permit: Permit) -> None:
         """As ever."""
+        if not self._providers:
+            return
         before = self.version
         super().connected(permit)
         if self.version != before:
@@ -157,14 +160,15 @@ class SharedCircuits(RowCircuits):
     def committed(self, permit: Permit) -> None:
         """As ever."""
         probe = permit.probe
-        super().committed(permit)
+        if probe or permit.tries_key:
+            super().committed(permit)
         if probe:
             self._note(permit, lambda common: common.committed(_again(permit, probe)))
 
     def completed(self, permit: Permit) -> None:
         """As ever."""
         before = self.version
-        super().completed(permit)
+        Circuits.completed(self, permit)
         if self.version != before:
             self._note(permit, lambda common: common.completed(_again(permit, False)))
 
@@ -252,9 +256,13 @@ class SharedConversations(Conversations):
     def served(self, key: bytes, model: str, category: str, now: float) -> None:
         """As ever; told unless the others know that much, give or take a part of the time that idling is allowed."""
         known = self._stays.get(key)
-        super().served(key, model, category, now)
-        told = known is not None and known.model == model and known.category == category
-        if known is None or not told or now // _TELL_AGAIN_AFTER != known.used // _TELL_AGAIN_AFTER:
+        Conversations.served(self, key, model, category, now)
+        if (
+            known is None
+            or known.model != model
+            or known.category != category
+            or now // _TELL_AGAIN_AFTER != known.used // _TELL_AGAIN_AFTER
+        ):
             self._note(StayRow(key, model, category, now))
 
     def left(self, key: bytes) -> None:
