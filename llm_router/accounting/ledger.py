@@ -318,9 +318,8 @@ class Bookkeeper:
 
     def _commit(self, batch: list[tuple[Settled, int]]) -> None:
         """To the ledger, then to the sinks, then nobody waits for these any more."""
-        for settled, ticket in batch:
-            _, _, slot = self._open.get(ticket, _NO_TICKET)
-            self._unwritten.append((settled.record, slot))
+        known = self._open.get
+        self._unwritten.extend([(settled[0], known(ticket, _NO_TICKET)[2]) for settled, ticket in batch])
         self._write()
         records = [settled for settled, _ in batch]
         for sink in self._sinks:
@@ -328,8 +327,9 @@ class Bookkeeper:
                 sink(records)
             except Exception:
                 log.exception("A sink of the ledger failed")
+        forget = self._open.pop
         for _, ticket in batch:
-            self._open.pop(ticket, None)
+            forget(ticket, None)
         self._settled += len(batch)
 
     def _write(self) -> None:
@@ -360,10 +360,11 @@ class Bookkeeper:
 
     def _drop(self, number: int) -> None:
         """Takes records from the front; their requests need no place on the board any more."""
+        take, clear = self._unwritten.popleft, None if self._board is None else self._board.clear
         for _ in range(number):
-            _, slot = self._unwritten.popleft()
-            if slot >= 0 and self._board is not None:
-                self._board.clear(slot)
+            _, slot = take()
+            if slot >= 0 and clear is not None:
+                clear(slot)
 
     def _tell(self, trouble: str) -> None:
         """Tells the operator once that the ledger cannot be written, and once that it can again."""
