@@ -180,7 +180,8 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         self._forget()
         self._answers += 1
         if self.reusable and self._is_quiet():
-            self.resume()
+            if not self._reading:
+                self.resume()
             self.idle_until = self._time() + idle_seconds(self.headers)
             self._keeper.connection_idle(self)
         else:

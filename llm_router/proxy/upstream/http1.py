@@ -221,8 +221,9 @@ class ResponseReader:
 
 def idle_seconds(headers: Mapping[str, str]) -> float:
     """For how long a connection is kept after this answer: ours, or less where the server says so."""
-    said = headers.get("keep-alive")
-    match = _KEEP_ALIVE.search(said) if said is not None else None
+    if "keep-alive" not in headers:
+        return IDLE_SECONDS
+    match = _KEEP_ALIVE.search(headers["keep-alive"])
     return min(IDLE_SECONDS, max(0.0, int(match[1]) - KEEP_ALIVE_MARGIN)) if match else IDLE_SECONDS
 
 
