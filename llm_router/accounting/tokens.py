@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -28,6 +29,8 @@ _REQUEST_BUDGET = 4 * 1024 * 1024
 _TEXT_BUDGET = 1024 * 1024
 _TEXTS_KEPT = 16_384
 _REQUESTS_KEPT = 2_048
+# Requests longer than the one are compared and not hashed; so much of them is kept for that.
+_LONG_BYTES, _LONG_KEPT_BYTES = 32 * 1024, 2 * 1024 * 1024
 _SAMPLED_KEPT = 256
 # The JSON parser holds the interpreter lock: bodies beyond this, without their images, are counted as plain text.
 _PARSE_BYTES = 1024 * 1024
@@ -92,13 +95,15 @@ class Recent(Generic[V]):
 class Counter:
     """Counts with one encoding (None: estimates). Not for several threads at once."""
 
-    __slots__ = ("_encoding", "_requests", "_sampled", "_texts", "encoded_chars")
+    __slots__ = ("_encoding", "_long", "_long_bytes", "_requests", "_sampled", "_texts", "encoded_chars")
 
     def __init__(self, encoding: Encoding | None) -> None:
         self._encoding = encoding
         self._texts: Recent[int] = Recent(_TEXTS_KEPT)
         self._sampled: Recent[int] = Recent(_SAMPLED_KEPT)
         self._requests: Recent[Count] = Recent(_REQUESTS_KEPT)
+        self._long: deque[tuple[bytes, Count]] = deque()
+        self._long_bytes = 0
         self.encoded_chars = 0
 
     def __repr__(self) -> str:
@@ -113,11 +118,25 @@ class Counter:
 
     def request(self, raw: bytes) -> Count:
         """The prompt tokens of a chat request's JSON; the same bytes are read once."""
+        if len(raw) > _LONG_BYTES:
+            return self._long_request(raw)
         key = hash(raw)
         count = self._requests.get(key)
         if count is None:
             count = self._read_request(raw)
             self._requests.put(key, count)
+        return count
+
+    def _long_request(self, raw: bytes) -> Count:
+        """To compare long bytes takes a tenth of the time of hashing them; so the last few are kept themselves."""
+        for known, count in self._long:
+            if known == raw:
+                return count
+        count = self._read_request(raw)
+        self._long.append((raw, count))
+        self._long_bytes += len(raw)
+        while self._long_bytes > _LONG_KEPT_BYTES:
+            self._long_bytes -= len(self._long.popleft()[0])
         return count
 
     def _read_request(self, raw: bytes) -> Count:

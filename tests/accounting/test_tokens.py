@@ -256,3 +256,20 @@ def test_memory_is_bounded_and_keeps_what_is_used():
         assert memory.get(-1) == 7
     assert len(memory) <= 200
     assert memory.get(1) is None
+
+
+def test_long_requests_are_told_apart_to_the_last_byte_and_kept_within_bounds():
+    """A long request that was counted is not read again; one that differs in its middle alone is; few are kept."""
+    counter = Counter(Spy())
+    words = ["word"] * 40_000
+    one = orjson.dumps(chat({"role": "user", "content": " ".join(words)}))
+    words[20_000] = "w o"
+    other = orjson.dumps(chat({"role": "user", "content": " ".join([*words[:39_999], "wor"])}))
+    first = counter.request(one)
+    read = counter.encoded_chars
+    assert counter.request(bytes(bytearray(one))) == first
+    assert counter.encoded_chars == read
+    assert counter.request(other).tokens == first.tokens + 1
+    for number in range(30):
+        counter.request(orjson.dumps(chat({"role": "user", "content": f"{number} " * 50_000})))
+    assert counter._long_bytes == sum(len(raw) for raw, _ in counter._long) <= tokens._LONG_KEPT_BYTES
