@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Bench:
     """The provider, the gateways, and the measuring."""
 
     def __init__(self, folder: Path, cores: bool) -> None:
-        self._folder = folder
+        self.folder = folder
         every = sorted(os.sched_getaffinity(0))
         split = cores and len(every) > 1
         self.theirs = {every[-1]} if split else None
@@ -90,7 +90,8 @@ class Bench:
         assert self._provider.stdout is not None
         self._provider.stdout.readline()
 
-    def _shape(self, scenario: Scenario) -> None:
+    def shape(self, scenario: Scenario) -> None:
+        """How the provider answers from now on."""
         assert self._provider.stdin is not None
         line = json.dumps({"chunks": scenario.chunks, "interval_ms": scenario.interval_ms})
         self._provider.stdin.write(line.encode() + b"\n")
@@ -99,13 +100,13 @@ class Bench:
 
     def measure(self, gateway: Gateway, scenario: Scenario) -> Row:
         """One round of one gateway."""
-        self._shape(scenario)
+        self.shape(scenario)
         if (gateway.name, scenario.name) not in self._warm:
             self._warm.add((gateway.name, scenario.name))
-            self._load(gateway, scenario, max(8, scenario.requests // 20), 0.2)
+            self.load(gateway, replace(scenario, requests=max(8, scenario.requests // 20)), 0.2)
         before = cpu_seconds(gateway.pid)
         with Peak(gateway.pid) as peak:
-            seen = self._load(gateway, scenario, scenario.requests, scenario.ramp)
+            seen = self.load(gateway, scenario, scenario.ramp)
         return Row(
             requests=seen["good"],
             bad=seen["bad"],
@@ -117,14 +118,15 @@ class Bench:
             times={name: seen[name] for name in seen if name.endswith(("_50", "_99"))},
         )
 
-    def _load(self, gateway: Gateway, scenario: Scenario, requests: int, ramp: float) -> dict[str, Any]:
+    def load(self, gateway: Gateway, scenario: Scenario, ramp: float) -> dict[str, Any]:
+        """What the load generator saw; the gateway must be running, the provider have its shape."""
         kind, size = scenario.body
-        body = self._folder / f"{kind}-{size}-{gateway.model}.json"
+        body = self.folder / f"{kind}-{size}-{gateway.model}.json"
         if not body.exists():
             made = agent(size, gateway.model) if kind == "agent" else chat(size, gateway.model, stream=kind == "stream")
             body.write_bytes(made)
         words = [sys.executable, "-m", "bench.load", "--port", str(gateway.port), "--body", str(body)]
-        words += ["--requests", str(requests), "--chunks", str(scenario.chunks), "--ramp", str(ramp)]
+        words += ["--requests", str(scenario.requests), "--chunks", str(scenario.chunks), "--ramp", str(ramp)]
         words += ["--mode", "paced"] if scenario.paced else ["--connections", str(scenario.connections)]
         for line in gateway.headers:
             words += ["--header", line]

@@ -34,6 +34,11 @@ BATCH = 200
 CHAIN = ["openai/gpt-4o-mini"]
 
 
+def _id(number: int) -> str:
+    """As the router makes them: the second, then something random; here at a thousand a second."""
+    return f"req_{1_700_000_000 + number // 1000:08x}{number * 11400714819323198485 % 2**64:016x}"
+
+
 def ledger(folder: Path) -> None:
     """What writing a batch costs when the ledger has that many rows."""
     store = Store(folder)
@@ -46,9 +51,7 @@ def ledger(folder: Path) -> None:
         for _ in range(count):
             number += 1
             attempts = (Attempt("openai/gpt-4o-mini", "ok", 200, 5),)
-            booking = Booking(
-                f"req_{number * 2654435761 % 2**32:08x}", 1.7e9 + number, "code", "local", CHAIN[0], "openai"
-            )
+            booking = Booking(_id(number), 1.7e9 + number, "code", "local", CHAIN[0], "openai")
             booking.attempts, booking.answer, booking.answer_bytes = attempts, (WHOLE,), len(WHOLE)
             made.append(settler.settle(booking).record)
         return made

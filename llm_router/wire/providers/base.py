@@ -36,7 +36,7 @@ class Target:
 class UpstreamCall:
     """One HTTP request to a provider. `headers` hold the key: never log or repr them.
 
-    Nobody changes it; not frozen, since one is made per attempt.
+    Nobody changes it, nor its `headers`, whose bytes are remembered; not frozen, since one is made per attempt.
     """
 
     url: str
