@@ -30,7 +30,9 @@ Sink = Callable[[Sequence[Settled]], None]
 _LINGER = 0.05
 _BATCH = 512
 _BATCH_SECONDS = 0.2
-_YIELD_SECONDS = 0.001
+# While the loop works, too, the bookkeeper pauses after each slice of work, unless it has fallen behind by so many.
+_SLICE_SECONDS, _PAUSE_SECONDS = 0.001, 0.002
+_HURRIED_BOOKINGS = 1_000
 # A booking of this size may take long to count: what is settled already is written first.
 _HEAVY_BYTES = 1024 * 1024
 # Past these the counting is too slow for what comes in.
@@ -300,12 +302,20 @@ class Bookkeeper:
             lagging = waiting > _LAGGING_BOOKINGS or (waiting > _LATE_BOOKINGS and now - submitted > _LATE_SECONDS)
             batch.append((self._settle(booking, lagging), booking.ticket))
             self._bytes_out += size
-            if now - yielded > _YIELD_SECONDS:
-                # The event loop may be waiting for the interpreter lock, which would else be ours for 5 ms.
-                time.sleep(0)
-                yielded = now
+            if now - yielded > _SLICE_SECONDS:
+                # The event loop may be waiting for the interpreter lock. Asked back at once, it would be ours again
+                # after a single callback of the loop's, and so on.
+                time.sleep(0 if self._must_hurry(waiting) else _PAUSE_SECONDS)
+                yielded = time.monotonic()
         if batch:
             self._commit(batch)
+
+    def _must_hurry(self, waiting: int) -> bool:
+        return (
+            waiting > _HURRIED_BOOKINGS
+            or self._bytes_in - self._bytes_out > QUEUED_BYTES // 4
+            or self._closing.is_set()
+        )
 
     def _settle(self, booking: Booking, lagging: bool) -> Settled:
         try:
