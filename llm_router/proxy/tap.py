@@ -61,7 +61,9 @@ class Tap:
             return
         if self._tail is None:
             self._tail = deque(maxlen=TAIL_BLOCKS)
-            self._give_back(self.room)
+            self._granted -= self.room
+            self._budget.used -= self.room
+            self.room = 0
         self._missed += length
         # A block may be one huge event; of the tail only what a finish can fit into is worth its memory.
         self._tail.append(block[-65536:])
@@ -76,11 +78,6 @@ class Tap:
                 return True
         return False
 
-    def _give_back(self, size: int) -> None:
-        self._granted -= size
-        self._budget.used -= size
-        self.room -= size
-
     def last_blocks(self) -> list[bytes]:
         """The end of the answer, newest block first; whether or not it was still kept."""
         return [*reversed(self._tail or ()), *reversed(self.blocks)]
@@ -91,8 +88,7 @@ class Tap:
 
     def release(self) -> None:
         """Gives the kept bytes back to the common budget; once, when the answer is settled."""
-        self._give_back(self.room)
-        self._give_back(self._granted)
-        self.room = 0
+        self._budget.used -= self._granted
+        self._granted = self.room = 0
         self._tail = None
         self.blocks = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,9 +21,9 @@ FORCED_PREFIX = "router/"
 _MODEL_KEY = b'"model"'
 _MODEL_FIELD = re.compile(rb'"model"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"')
 # What a body's "model" is called while it is read; see `_read`. Of the same length, so that places in error messages
-# stay right, and nobody's field.
-_STAND_IN = "m\x7fdel"
-_STAND_IN_KEY = b'"m\x7fdel"'
+# stay right, and drawn at random, so that no client's field can be of that name.
+_STAND_IN = secrets.token_urlsafe(len("model"))[: len("model")]
+_STAND_IN_KEY = f'"{_STAND_IN}"'.encode()
 _NEAR = 64  # searching so far again costs less than cutting and joining
 _SHORT = 4096  # up to here a copy costs less than a view
 # A model's name goes into headers, logs and the ledger.

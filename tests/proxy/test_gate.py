@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_router.errors import FailureKind
+from llm_router.proxy import gate
 from llm_router.proxy.gate import Gate, Verdict, finished_choices, is_plain, judge_completion, screen
 
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
@@ -156,3 +161,20 @@ def test_whole_answers_are_judged_the_same_way(body: object, kind: FailureKind |
 def test_no_line_end_hides_an_event_behind_another(blank: bytes, second: bytes) -> None:
     """Whatever ends its lines, an event that needs a closer look is not passed on as one line of text."""
     assert not is_plain(b'data: {"choices": []}' + blank + second + b"\n\n")
+
+
+_ODD = st.sampled_from([None, "", "text", "error", 0, [], ["x"], {}, {"message": "no"}])
+_MESSAGES = _ODD | st.fixed_dictionaries({}, optional={"content": _ODD, "tool_calls": _ODD, "refusal": _ODD})
+_CHOICES = _ODD | st.fixed_dictionaries({}, optional={"message": _MESSAGES, "finish_reason": _ODD, "text": _ODD})
+_BODIES = st.fixed_dictionaries(
+    {}, optional={"choices": st.lists(_CHOICES, max_size=2) | _ODD, "error": _ODD, "object": _ODD, "type": _ODD}
+)
+
+
+@given(_BODIES)
+def test_the_quick_look_at_an_answer_says_no_more_than_the_slow_one(body: dict[str, Any]) -> None:
+    """What is taken for a plain answer at a glance is one by every rule."""
+    at_a_glance = judge_completion(body)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate, "_is_plain_answer", lambda body: False)
+        assert judge_completion(body) == at_a_glance

@@ -7,9 +7,11 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_router.wire import answer
-from llm_router.wire.answer import read_stream
+from llm_router.wire.answer import read_completion, read_stream
 
 TEXTS = [
     "Hello",
@@ -70,3 +72,28 @@ def test_a_surrogate_pair_in_two_events_is_one_character() -> None:
     half = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n'
     blocks = [half % b"a", half % b"b", half % b"\\ud83d", half % b"\\ude00", half % b"c"]
     assert read_stream(blocks).text == "ab\N{GRINNING FACE}c"
+
+
+_ODD = st.sampled_from([None, "", "text", 0, 2, [], ["x"], {}, {"prompt_tokens": 3, "completion_tokens": 4}])
+_FIELDS = dict.fromkeys(("content", "role", "refusal", "reasoning_content", "tool_calls", "images", "audio"), _ODD)
+_CHOICES = st.fixed_dictionaries(
+    {},
+    optional={
+        "message": _ODD | st.fixed_dictionaries({}, optional=_FIELDS),
+        **dict.fromkeys(("finish_reason", "index", "usage", "delta"), _ODD),
+    },
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {}, optional={"choices": st.lists(_CHOICES, max_size=2) | _ODD, "model": _ODD, "usage": _ODD, "object": _ODD}
+    )
+)
+def test_completions_read_in_one_step_say_the_same(completion: dict[str, Any]) -> None:
+    """The short way for plain completions and the long one agree, whatever the fields hold."""
+    body = orjson.dumps(completion)
+    quick = read_completion(body)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answer, "_plain_answer", lambda completion: None)
+        assert read_completion(body) == quick

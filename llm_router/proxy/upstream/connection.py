@@ -99,12 +99,11 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
             self.again()
         self._asked = True
         self._waiter = waiter
+        parts = (start, head_end(len(body)), body)
         if len(body) > JOIN_BYTES:
-            transport.writelines(
-                (start, head_end(len(body)), body)
-            )  # no copy of a large body where the loop can help it
+            transport.writelines(parts)  # no copy of a large body where the loop can help it
         else:
-            transport.write(b"".join((start, head_end(len(body)), body)))
+            transport.write(b"".join(parts))
         return waiter
 
     def abort(self) -> None:
