@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_router.errors import FailureKind
@@ -164,14 +164,23 @@ def test_no_line_end_hides_an_event_behind_another(blank: bytes, second: bytes) 
 
 
 _ODD = st.sampled_from([None, "", "text", "error", 0, [], ["x"], {}, {"message": "no"}])
-_MESSAGES = _ODD | st.fixed_dictionaries({}, optional={"content": _ODD, "tool_calls": _ODD, "refusal": _ODD})
-_CHOICES = _ODD | st.fixed_dictionaries({}, optional={"message": _MESSAGES, "finish_reason": _ODD, "text": _ODD})
-_BODIES = st.fixed_dictionaries(
-    {}, optional={"choices": st.lists(_CHOICES, max_size=2) | _ODD, "error": _ODD, "object": _ODD, "type": _ODD}
-)
 
 
-@given(_BODIES)
+def _bent(plain: dict[str, Any], *more: str) -> st.SearchStrategy[dict[str, Any]]:
+    """`plain` with some of its fields, or of `more`, changed."""
+    return st.dictionaries(st.sampled_from([*plain, *more]), _ODD, max_size=2).map(lambda odd: {**plain, **odd})
+
+
+@st.composite
+def _completions(draw: st.DrawFn) -> dict[str, Any]:
+    """Plain answers, and those that are not quite."""
+    message = draw(_bent({"role": "assistant", "content": "Hello"}, "refusal", "tool_calls"))
+    choice = draw(_bent({"index": 0, "message": message, "finish_reason": "stop"}, "text", "delta"))
+    return draw(_bent({"object": "chat.completion", "choices": [choice]}, "error", "type"))
+
+
+@given(_completions())
+@settings(max_examples=1000)
 def test_the_quick_look_at_an_answer_says_no_more_than_the_slow_one(body: dict[str, Any]) -> None:
     """What is taken for a plain answer at a glance is one by every rule."""
     at_a_glance = judge_completion(body)

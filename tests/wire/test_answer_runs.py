@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_router.wire import answer
@@ -75,21 +75,25 @@ def test_a_surrogate_pair_in_two_events_is_one_character() -> None:
 
 
 _ODD = st.sampled_from([None, "", "text", 0, 2, [], ["x"], {}, {"prompt_tokens": 3, "completion_tokens": 4}])
-_FIELDS = dict.fromkeys(("content", "role", "refusal", "reasoning_content", "tool_calls", "images", "audio"), _ODD)
-_CHOICES = st.fixed_dictionaries(
-    {},
-    optional={
-        "message": _ODD | st.fixed_dictionaries({}, optional=_FIELDS),
-        **dict.fromkeys(("finish_reason", "index", "usage", "delta"), _ODD),
-    },
-)
 
 
-@given(
-    st.fixed_dictionaries(
-        {}, optional={"choices": st.lists(_CHOICES, max_size=2) | _ODD, "model": _ODD, "usage": _ODD, "object": _ODD}
-    )
-)
+def _bent(plain: dict[str, Any], *more: str) -> st.SearchStrategy[dict[str, Any]]:
+    """`plain` with some of its fields, or of `more`, changed."""
+    return st.dictionaries(st.sampled_from([*plain, *more]), _ODD, max_size=2).map(lambda odd: {**plain, **odd})
+
+
+@st.composite
+def _completions(draw: st.DrawFn) -> dict[str, Any]:
+    """Plain completions, and those that are not quite."""
+    said = ("refusal", "reasoning_content", "tool_calls", "images", "audio")
+    message = draw(_bent({"role": "assistant", "content": "Hello"}, *said))
+    choice = draw(_bent({"index": 0, "message": message, "finish_reason": "stop"}, "usage", "delta"))
+    usage = {"prompt_tokens": 1, "completion_tokens": 2}
+    return draw(_bent({"model": "m", "choices": [choice], "usage": usage}, "object"))
+
+
+@given(_completions())
+@settings(max_examples=1000)
 def test_completions_read_in_one_step_say_the_same(completion: dict[str, Any]) -> None:
     """The short way for plain completions and the long one agree, whatever the fields hold."""
     body = orjson.dumps(completion)
