@@ -131,15 +131,34 @@ class Connection:
         if self.rest:
             data, self.rest = self.rest, b""
             return data
+        deadline = time.monotonic() + patience
         try:
-            async with asyncio.timeout(patience):
-                data = await asyncio.get_running_loop().sock_recv(self.sock, 65536)
+            while (data := self._received()) is None:
+                await self._readable(max(0.0, deadline - time.monotonic()))
         except ConnectionError:
             self.at_end = "reset"
             return b""
         if not data:
             self.at_end = "eof"
         return data
+
+    def _received(self) -> bytes | None:
+        """What the kernel holds for us; None where that is nothing yet. Raises ConnectionError."""
+        try:
+            return self.sock.recv(65536)
+        except BlockingIOError:
+            return None
+
+    async def _readable(self, patience: float) -> None:
+        """Waits for bytes without taking any, so that a patience that ends just then loses none."""
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(self.sock, ready.set)
+        try:
+            async with asyncio.timeout(patience):
+                await ready.wait()
+        finally:
+            loop.remove_reader(self.sock)
 
     async def everything(self, patience: float = 10.0) -> bytes:
         """All bytes until the peer closes or `patience` seconds passed; `at_end` tells which."""
