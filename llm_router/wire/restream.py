@@ -9,6 +9,10 @@ import orjson
 
 from llm_router.wire.sse import DONE_EVENT, data_event
 
+# What has a place of its own in a stream, or none.
+_PLACED = frozenset({"id", "object", "created", "model", "choices", "usage", "error"})
+_PLACED_OF_CHOICE = frozenset({"index", "message", "text", "finish_reason", "logprobs", "delta"})
+
 
 def as_stream(completion: Mapping[str, Any], *, with_usage: bool) -> bytes:
     """The events of a stream that says the same as `completion` (a checked OpenAI-shaped object)."""
@@ -17,19 +21,28 @@ def as_stream(completion: Mapping[str, Any], *, with_usage: bool) -> bytes:
         "object": "chat.completion.chunk",
         "created": completion.get("created") or 0,
         "model": completion.get("model") or "",
+        **_others(completion, _PLACED),
     }
     events = []
     for position, choice in enumerate(completion["choices"]):
         if not isinstance(choice, dict):
             continue
         index = choice.get("index", position)
-        events.append(_chunk(shared, [_choice(index, _delta(choice))]))
+        begun = _choice(index, _delta(choice))
+        if (logprobs := choice.get("logprobs")) is not None:
+            begun["logprobs"] = logprobs
         finish = choice.get("finish_reason") or "stop"
-        events.append(_chunk(shared, [_choice(index, {}, finish)]))
+        events.append(_chunk(shared, [begun]))
+        events.append(_chunk(shared, [_choice(index, {}, finish) | _others(choice, _PLACED_OF_CHOICE)]))
     usage = completion.get("usage")
     if with_usage and isinstance(usage, dict):
         events.append(data_event(orjson.dumps({**shared, "choices": [], "usage": usage})))
     return b"".join(events) + DONE_EVENT
+
+
+def _others(given: Mapping[str, Any], placed: frozenset[str]) -> dict[str, Any]:
+    """Fields that travel as they are, such as `system_fingerprint` or a provider's own."""
+    return {name: value for name, value in given.items() if name not in placed}
 
 
 def _delta(choice: Mapping[str, Any]) -> dict[str, Any]:

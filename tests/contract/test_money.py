@@ -35,6 +35,7 @@ def with_usage(usage: Any) -> dict[str, Script]:
                 DONE,
             ]
         ),
+        "whole though a stream was asked for": reply(200, {**completion("Hello there"), "usage": usage}),
         "not streamed": reply(200, {**completion("Hello there"), "usage": usage}),
     }
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from llm_router.errors import AttemptFailed, Failure, FailureKind
+from llm_router.wire.answer import read_completion
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.base import Completion, Misfit, StreamTranslator, Target, UpstreamCall
 from llm_router.wire.providers.errors import read_failure
@@ -113,7 +114,9 @@ class OpenAIShaped:
             raise AttemptFailed(
                 Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without JSON in it", 200)
             )
-        return Completion(body, parsed=parsed)
+        # The stream that it becomes reports usage only to a client that asked; the books want it all the same.
+        usage = read_completion(body).usage if chat.stream else None
+        return Completion(body, usage, parsed=parsed)
 
     def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
         """Reads a non-200 answer."""

@@ -1,0 +1,25 @@
+"""One stream from a whole completion says everything that the completion said."""
+
+from __future__ import annotations
+
+import json
+
+from llm_router.wire.restream import as_stream
+from tests.support import sse
+from tests.support.chunks import completion
+
+
+def test_what_a_provider_adds_is_kept() -> None:
+    """Log probabilities, the fingerprint and a provider's own fields are not lost where JSON becomes a stream."""
+    whole = {**completion("Hi"), "system_fingerprint": "fp_1", "service_tier": "flex", "error": None}
+    whole["choices"][0] |= {"logprobs": {"content": [{"token": "Hi"}]}, "native_finish_reason": "end_turn"}
+    *events, done = sse.read(as_stream(whole, with_usage=False))
+    first, last = (json.loads(event.data) for event in events)
+    assert done.data == "[DONE]"
+    for chunk in (first, last):
+        assert (chunk["system_fingerprint"], chunk["service_tier"]) == ("fp_1", "flex")
+        assert not {"error", "usage"} & chunk.keys()
+    assert first["choices"][0]["logprobs"] == {"content": [{"token": "Hi"}]}
+    assert "logprobs" not in last["choices"][0]
+    assert last["choices"][0]["native_finish_reason"] == "end_turn"
+    assert first["choices"][0]["finish_reason"] is None
