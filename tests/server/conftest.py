@@ -22,12 +22,14 @@ from llm_router.server.chat import DirectChat
 from llm_router.server.connections import make_runner
 from tests.support.client import Answer, Connection, ask
 
+_HTTP = ("test_connections.py", "test_framing.py", "test_bodies.py", "test_clocks.py")
+
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """HTTP itself is tested on both event loops: their transports differ in when they say what."""
     loops = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
     wanted = {
-        "test_connections.py": ("uvloop", "asyncio"),
+        **dict.fromkeys(_HTTP, ("uvloop", "asyncio")),
         "test_api_fuzz.py": ("asyncio",),
         "test_two_ways.py": ("asyncio",),
     }

@@ -78,6 +78,13 @@ class Peer:
         self.writer.transport.abort()
 
 
+async def echo(peer: Peer) -> None:
+    """Answers every request with its body."""
+    while True:
+        request = await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(request.body), request.body))
+
+
 class Server:
     """Runs a script for each connection."""
 
