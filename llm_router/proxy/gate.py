@@ -165,9 +165,16 @@ def error_in(chunk: Any, name: bytes = b"") -> ErrorSeen | None:
     return None
 
 
+def error_type(error: Mapping[str, Any]) -> Any:
+    """The provider's word for the kind of an error: what OpenRouter's metadata say, `type`, or Google's `status`."""
+    metadata = error.get("metadata")
+    told = metadata.get("error_type") if isinstance(metadata, dict) else None
+    return told or error.get("type") or error.get("status")
+
+
 def upstream_error(seen: ErrorSeen) -> Failure:
     """The failure for an error that came inside a 200 answer."""
-    code, kind = seen.error.get("code"), seen.error.get("type")
+    code, kind = seen.error.get("code"), error_type(seen.error)
     return Failure(
         FailureKind.UPSTREAM_ERROR,
         seen.message,

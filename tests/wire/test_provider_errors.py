@@ -7,7 +7,8 @@ import json
 import pytest
 
 from llm_router.errors import FailureKind as K
-from llm_router.wire.providers.errors import read_failure
+from llm_router.proxy.gate import ErrorSeen, upstream_error
+from llm_router.wire.providers.errors import read_failure, request_trouble
 
 NOW = 1_800_000_000.0
 
@@ -50,6 +51,42 @@ CASES = [
     (400, body(message="this model does not support tools"), K.UNSUPPORTED),
     (422, body(message="unknown parameter: foo"), K.UNSUPPORTED),
     (400, body(message="rejected", code="content_policy_violation"), K.CONTENT_POLICY),
+    (429, body(message="You exceeded your current quota, please check your plan and billing details.", code=429,
+               status="RESOURCE_EXHAUSTED"), K.RATE_LIMITED),
+    (429, body(message="Rate limit reached. Add a payment method: https://platform.openai.com/account/billing.",
+               type="requests", code="rate_limit_exceeded"), K.RATE_LIMITED),
+    (429, body(message="You exceeded your current quota", type="insufficient_quota"), K.QUOTA_EXCEEDED),
+    (404, body(message="models/gemini-1.5-pro is not found for API version v1beta, or is not supported for "
+               "generateContent.", status="NOT_FOUND", code=404), K.MODEL_NOT_FOUND),
+    (400, body(message="The model `x` has been decommissioned and is no longer supported.",
+               code="model_decommissioned"), K.MODEL_NOT_FOUND),
+    (410, b"gone", K.MODEL_NOT_FOUND),
+    (400, body(message="User location is not supported for the API use.", status="FAILED_PRECONDITION"),
+     K.AUTHENTICATION),
+    (400, body(message="Gemini API free tier is not available in your country. Please enable billing on your project",
+               status="FAILED_PRECONDITION"), K.QUOTA_EXCEEDED),
+    (400, body(message="You have reached your specified API usage limits. You will regain access on 2026-12-01.",
+               type="invalid_request_error"), K.QUOTA_EXCEEDED),
+    (400, body(message="input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000"),
+     K.CONTEXT_LENGTH),
+    (400, body(message="the input length exceeds the context length"), K.CONTEXT_LENGTH),
+    (500, body(message="Internal", code=500, metadata={"error_type": "context_length_exceeded"}), K.CONTEXT_LENGTH),
+    (400, body(message="Provider returned error", code=400, metadata={
+        "raw": '{"error":{"message":"This model\'s maximum context length is 4096 tokens."}}'}), K.CONTEXT_LENGTH),
+    (400, body(message="Provider returned error", code=400, metadata={"error_type": "max_tokens_exceeded"}),
+     K.UNSUPPORTED),
+    (403, body(message="no", code=403, metadata={"error_type": "refusal"}), K.CONTENT_POLICY),
+    (403, body(message="no", code=403, metadata={"error_type": "authentication"}), K.AUTHENTICATION),
+    (400, body(message="Output blocked by content filtering policy"), K.CONTENT_POLICY),
+    (400, body(message="To use function tools, use /v1/responses or set reasoning_effort to 'none'."), K.UNSUPPORTED),
+    (400, body(message="'messages.2' : property 'reasoning_content' is unsupported"), K.UNSUPPORTED),
+    (422, b'{"object":"error","message":{"detail":[{"loc":["body"],"msg":"Extra inputs are not permitted"}]}}',
+     K.UNSUPPORTED),
+    (400, body(message="Corrupted thought signature."), K.UNSUPPORTED),
+    (413, body(message="Request too large for model `x` on tokens per minute", code="rate_limit_exceeded"),
+     K.UNSUPPORTED),
+    (405, b"Method Not Allowed", K.SERVER_ERROR),
+    (499, body(message="The operation was cancelled.", status="CANCELLED"), K.CANCELLED),
 ]  # fmt: skip
 
 
@@ -84,8 +121,38 @@ def test_the_wait_is_read_wherever_it_stands(headers: dict[str, str], answer: by
 
 
 def test_an_in_flight_budget_is_a_rate_limit() -> None:
-    """OpenRouter's 402 with Retry-After passes by itself."""
-    assert read_failure(402, {"retry-after": "2"}, body(message="budget"), NOW).kind is K.RATE_LIMITED
+    """OpenRouter's 402 about requests in flight passes by itself where it says when; every other 402 is the bill."""
+    in_flight = body(message="budget", code=402, metadata={"limit_source": "openrouter_in_flight_budget"})
+    assert read_failure(402, {"retry-after": "2"}, in_flight, NOW).kind is K.RATE_LIMITED
+    assert read_failure(402, {}, in_flight, NOW).kind is K.QUOTA_EXCEEDED
+    assert read_failure(402, {"retry-after": "2"}, body(message="Insufficient credits"), NOW).kind is K.QUOTA_EXCEEDED
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b'{"detail":[{"loc":["body","n"],"msg":"must be 1"},{"msg":"odd"}]}', "body.n: must be 1; odd"),
+        (b'{"object":"error","message":{"detail":[{"loc":["body"],"msg":"weird"}]}}', "body: weird"),
+        (b'{"errors":[{"message":"one"},{"message":"two"}]}', "one; two"),
+        (b'{"error":["one"]}', "one"),
+        (b'"a string"', "a string"),
+        (b"null", "the provider answered with status 400"),
+        (
+            b'{"error":{"message":' + b"[" * 500 + b'"deep"' + b"]" * 500 + b"}}",
+            "the provider answered with status 400",
+        ),
+    ],
+)
+def test_words_are_found_in_odd_bodies(answer: bytes, words: str) -> None:
+    """Errors of validation come as lists and objects: their words reach the client all the same."""
+    assert read_failure(400, {}, answer, NOW).message == words
+
+
+def test_the_kind_of_an_error_inside_a_200_is_read() -> None:
+    """OpenRouter says in its metadata what went wrong, also where the status was 200 already."""
+    error = {"code": 400, "message": "Provider returned error", "metadata": {"error_type": "context_length_exceeded"}}
+    assert request_trouble(upstream_error(ErrorSeen(error))) is K.CONTEXT_LENGTH
+    assert request_trouble(upstream_error(ErrorSeen({"code": 502, "message": "Provider returned error"}))) is None
 
 
 def test_the_words_of_the_provider_are_kept() -> None:

@@ -10,47 +10,63 @@ import math
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from llm_router.errors import Failure, FailureKind
+from llm_router.proxy.gate import error_type
 
 MESSAGE_CHARS = 2000
 
+_CONTEXT_CODES = re.compile(r"context_length_exceeded|exceed_context_size")
 _CONTEXT_WORDS = re.compile(
-    r"context_length_exceeded|exceed_context_size|maximum context length|prompt is too long"
-    r"|exceeds the maximum number of tokens|exceeds the available context size|context window"
-    r"|input is too long|too many input tokens",
+    r"context_length_exceeded|exceed_context_size|context (?:length|window|limit|size)|prompt is too long"
+    r"|exceeds the maximum number of tokens|input is too long|too many input tokens",
     re.IGNORECASE,
 )
 _POLICY_WORDS = re.compile(
-    r"content[_ ]policy|content_filter|moderation|guardrail|flagged|safety (?:system|policy)|usage policies"
-    r"|violat\w+ (?:our|the) .{0,40}polic",
+    r"content[_ ]policy|content[_ ]filter|moderation|guardrail|flagged|safety (?:system|policy)|usage policies"
+    r"|\brefusal\b|violat\w+ (?:our|the) .{0,40}polic",
     re.IGNORECASE,
 )
+_REFUSED_CONTENT = re.compile(r"content_policy_violation|content[_ ]filter", re.IGNORECASE)
+# A rate limit may well advise to buy more, so a code that says which of the two it is goes before the words.
+_QUOTA_CODES = re.compile(r"insufficient_quota|credit_balance|billing|payment_required")
+_RATE_CODES = re.compile(r"rate_limit|resource_exhausted|slow_down", re.IGNORECASE)
 _QUOTA_WORDS = re.compile(
     r"insufficient_quota|credit_balance|billing|insufficient credits|exceeded your current quota|payment required"
     r"|credit balance is too low",
     re.IGNORECASE,
 )
-_KEY_WORDS = re.compile(r"api[_ ]key[_ ](?:not[_ ]valid|invalid|expired)|invalid[_ ]api[_ ]key", re.IGNORECASE)
+# What is wrong with our account, said with a status that would blame the request.
+_UNPAID_WORDS = re.compile(
+    r"billing|credit balance is too low|spend(?:ing)? limit|reached your specified .{0,20}usage limit", re.IGNORECASE
+)
+_KEY_WORDS = re.compile(
+    r"api[_ ]key[_ ](?:not[_ ]valid|invalid|expired)|invalid[_ ]api[_ ]key|location is not supported", re.IGNORECASE
+)
 _MODEL_GONE_WORDS = re.compile(
-    r"model_not_found|not a valid model|model .{0,80}(?:does not exist|not found|is not available)|no such model"
-    r"|unknown model|no endpoints found for",
+    r"model_not_found|not a valid model|no such model|(?:unknown|invalid) model|no endpoints found for|decommissioned"
+    r"|models?[ /].{0,80}(?:not exist|not found|is not available|no longer (?:supported|available))",
     re.IGNORECASE,
 )
 _UNSUPPORTED_CODES = frozenset(
     {"unsupported_parameter", "unsupported_value", "unknown_parameter", "max_tokens_exceeded", "unsupported_model"}
 )
 _UNSUPPORTED_WORDS = re.compile(
-    r"(?:is|are) not supported|not supported (?:with|by|for) (?:this|the) model|unsupported (?:parameter|value|model)"
-    r"|does(?: not|n't) support|do(?: not|n't) support|no endpoints found that support|unknown parameter"
-    r"|unrecognized (?:request )?argument|unknown name \"|extra inputs are not permitted"
-    r"|max_tokens.{0,60}(?:too large|exceeds|maximum|at most)|maximum (?:allowed )?(?:number of )?output tokens"
-    r"|is deprecated for this model|only the default .{0,20}value is supported|thought_signature",
+    r"(?:is|are) (?:not supported|unsupported)|not supported (?:with|by|for) (?:this|the) model"
+    r"|unsupported (?:parameter|value|model)|does(?: not|n't) support|do(?: not|n't) support"
+    r"|no endpoints found that support|unknown parameter|unrecognized (?:request )?argument|unknown name \""
+    r"|extra inputs are not permitted|max_tokens.{0,60}(?:too large|exceeds|maximum|at most)"
+    r"|maximum (?:allowed )?(?:number of )?output tokens|is deprecated for this model"
+    r"|only the default .{0,20}value is supported|thought[_ ]signature|use /v1/responses|requires --enable",
     re.IGNORECASE,
 )
+# With these the request itself is refused; any other status below 500 tells of a wrong address or a broken server.
+_REQUEST_STATUSES = frozenset({400, 409, 413, 414, 422})
+_MOST_WORDS = 5  # of a list of errors
+_DEEPEST = 4
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
 
 
@@ -58,10 +74,10 @@ def read_failure(status: int, headers: Mapping[str, str], body: bytes, now: floa
     """The failure that a non-200 answer stands for. `now` is Unix time; the message is not masked yet."""
     error = error_object(body)
     message = _message(error, body, status)
-    code, kind = _word(error.get("code")), _word(error.get("type") or error.get("status"))
+    code, kind = _word(error.get("code")), _word(error_type(error))
     param = error.get("param")
     return Failure(
-        _kind(status, headers, error, " ".join(filter(None, (code, kind, message)))),
+        _kind(status, headers, error, _Said(code or "", kind or "", message)),
         message,
         status=status,
         code=code,
@@ -73,11 +89,24 @@ def read_failure(status: int, headers: Mapping[str, str], body: bytes, now: floa
 
 def request_trouble(failure: Failure) -> FailureKind | None:
     """Whether an error that came inside a 200 is about the length or the content of the request; else None."""
-    text = " ".join(filter(None, (failure.code, failure.type, failure.message)))
-    if failure.code == "403" and _POLICY_WORDS.search(text):
+    said = _Said(failure.code or "", failure.type or "", failure.message)
+    if failure.code == "403" and _POLICY_WORDS.search(said.text):
         return FailureKind.CONTENT_POLICY
-    kind = _request_kind(400, {}, text)
+    kind = _request_kind(400, {}, said)
     return kind if kind in (FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_POLICY) else None
+
+
+class _Said(NamedTuple):
+    """What a provider said about an error; empty where it said nothing."""
+
+    code: str
+    type: str
+    message: str
+
+    @property
+    def text(self) -> str:
+        """All of it, to search in."""
+        return " ".join(filter(None, self))
 
 
 def error_object(body: bytes) -> dict[str, Any]:
@@ -88,27 +117,43 @@ def error_object(body: bytes) -> dict[str, Any]:
         return {}
     if isinstance(parsed, list) and parsed:
         parsed = parsed[0]
+    if isinstance(parsed, str):
+        return {"message": parsed}
     if not isinstance(parsed, dict):
         return {}
     error = parsed.get("error")
     if isinstance(error, dict):
         return error
-    if isinstance(error, str):
+    if isinstance(error, str | list):
         return {"message": error}
-    if isinstance(parsed.get("message"), str):
+    if parsed.get("message"):
         return parsed
-    detail = parsed.get("detail")
-    return {"message": detail} if isinstance(detail, str) else {}
+    return {"message": parsed.get("detail") or parsed.get("errors")}
 
 
 def _message(error: Mapping[str, Any], body: bytes, status: int) -> str:
-    message = error.get("message")
-    if isinstance(message, str) and message.strip():
-        return message.strip()[:MESSAGE_CHARS]
+    message = _words(error.get("message"))
+    if message:
+        return message[:MESSAGE_CHARS]
     text = body[:MESSAGE_CHARS].decode("utf-8", "replace").strip()
-    if text and not text.startswith(("<", "{", "[")):
+    if text and text != "null" and not text.startswith(("<", "{", "[", '"')):
         return text
     return f"the provider answered with status {status}"
+
+
+def _words(value: Any, depth: int = _DEEPEST) -> str:
+    """The words of a message: a text, or an object or a list of them, as errors of validation are."""
+    if isinstance(value, str):
+        return value.strip()
+    if not depth:
+        return ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_words(one, depth - 1) for one in value[:_MOST_WORDS])))
+    if not isinstance(value, dict):
+        return ""
+    found = (_words(value.get(name), depth - 1) for name in ("message", "msg", "detail"))
+    words, place = next(filter(None, found), ""), value.get("loc")
+    return f"{'.'.join(map(str, place))}: {words}" if words and isinstance(place, list) else words
 
 
 def _word(value: Any) -> str | None:
@@ -117,57 +162,73 @@ def _word(value: Any) -> str | None:
     return str(value)[:200] or None
 
 
-def _kind(status: int, headers: Mapping[str, str], error: Mapping[str, Any], text: str) -> FailureKind:
+def _kind(status: int, headers: Mapping[str, str], error: Mapping[str, Any], said: _Said) -> FailureKind:
     if 300 <= status < 400:
         return FailureKind.REDIRECT
     if status == 401:
         return FailureKind.AUTHENTICATION
     if status == 402:
-        # OpenRouter's in-flight budget frees itself: it says when.
-        waits = "retry-after" in headers or "retry-after-ms" in headers
-        return FailureKind.RATE_LIMITED if waits else FailureKind.QUOTA_EXCEEDED
+        return FailureKind.RATE_LIMITED if _frees_itself(headers, error) else FailureKind.QUOTA_EXCEEDED
     if status == 403:
-        return FailureKind.CONTENT_POLICY if _about_content(error, text) else FailureKind.AUTHENTICATION
+        return FailureKind.CONTENT_POLICY if _about_content(error, said.text) else FailureKind.AUTHENTICATION
     if status == 404:
-        misfit = _request_kind(status, error, text) is FailureKind.UNSUPPORTED
+        misfit = _request_kind(status, error, said) is FailureKind.UNSUPPORTED
         return FailureKind.UNSUPPORTED if misfit else FailureKind.MODEL_NOT_FOUND
+    if status == 410:
+        return FailureKind.MODEL_NOT_FOUND
     if status == 429:
-        return FailureKind.QUOTA_EXCEEDED if _QUOTA_WORDS.search(text) else FailureKind.RATE_LIMITED
-    if status in (503, 529):
-        return FailureKind.OVERLOADED
-    if status == 408 or status >= 500 or status < 300:
-        return FailureKind.SERVER_ERROR
-    return _request_kind(status, error, text)
+        return FailureKind.QUOTA_EXCEEDED if _is_out_of_quota(said) else FailureKind.RATE_LIMITED
+    if status == 499:
+        return FailureKind.CANCELLED  # by somebody on the provider's side: the client still waits
+    if status in _REQUEST_STATUSES:
+        return _request_kind(status, error, said)
+    if _CONTEXT_CODES.search(f"{said.code} {said.type}"):
+        return FailureKind.CONTEXT_LENGTH  # gateways give it the status of a broken upstream
+    return FailureKind.OVERLOADED if status in (503, 529) else FailureKind.SERVER_ERROR
+
+
+def _frees_itself(headers: Mapping[str, str], error: Mapping[str, Any]) -> bool:
+    """Whether a 402 is OpenRouter's budget for requests in flight, which says when there is room again."""
+    source = str(_metadata(error).get("limit_source"))
+    return "in_flight" in source and ("retry-after" in headers or "retry-after-ms" in headers)
+
+
+def _is_out_of_quota(said: _Said) -> bool:
+    codes = f"{said.code} {said.type}"
+    if _QUOTA_CODES.search(codes):
+        return True
+    return not _RATE_CODES.search(codes) and _QUOTA_WORDS.search(said.message) is not None
 
 
 def _about_content(error: Mapping[str, Any], text: str) -> bool:
-    metadata = error.get("metadata")
-    if isinstance(metadata, dict) and ("reasons" in metadata or "flagged_input" in metadata):
-        return True
-    return _POLICY_WORDS.search(text) is not None
+    metadata = _metadata(error)
+    return "reasons" in metadata or "flagged_input" in metadata or _POLICY_WORDS.search(text) is not None
 
 
-def _request_kind(status: int, error: Mapping[str, Any], text: str) -> FailureKind:
-    metadata = error.get("metadata")
-    if isinstance(metadata, dict) and isinstance(metadata.get("error_type"), str):
-        text = f"{metadata['error_type']} {text}"
+def _request_kind(status: int, error: Mapping[str, Any], said: _Said) -> FailureKind:
+    """What is wrong with a request, or rather with our account or the model that it names."""
+    # OpenRouter's own message is the same for whatever the provider behind it said.
+    text = f"{said.text} {_words(_metadata(error).get('raw'))[:MESSAGE_CHARS]}"
     if _KEY_WORDS.search(text) or _has_reason(error, "API_KEY_INVALID"):
         return FailureKind.AUTHENTICATION
     if _CONTEXT_WORDS.search(text):
         return FailureKind.CONTEXT_LENGTH
-    if status == 400 and re.search(r"content_policy_violation|content_filter", text):
+    if status == 400 and _REFUSED_CONTENT.search(text):
         return FailureKind.CONTENT_POLICY
-    if status == 400 and re.search(r"billing_error|credit balance is too low|spend limit", text, re.IGNORECASE):
+    if status == 400 and _UNPAID_WORDS.search(text):
         return FailureKind.QUOTA_EXCEEDED
     if _MODEL_GONE_WORDS.search(text):
         return FailureKind.MODEL_NOT_FOUND
-    if _is_unsupported(error, text):
+    # A prompt over the tokens that the account may send in a minute is too large for this model alone.
+    over_rate = status == 413 and said.code == "rate_limit_exceeded"
+    if over_rate or not _UNSUPPORTED_CODES.isdisjoint(said) or _UNSUPPORTED_WORDS.search(text):
         return FailureKind.UNSUPPORTED
     return FailureKind.INVALID_REQUEST
 
 
-def _is_unsupported(error: Mapping[str, Any], text: str) -> bool:
-    return str(error.get("code")) in _UNSUPPORTED_CODES or _UNSUPPORTED_WORDS.search(text) is not None
+def _metadata(error: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = error.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _details(error: Mapping[str, Any]) -> list[Mapping[str, Any]]:
