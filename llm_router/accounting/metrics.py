@@ -1,22 +1,24 @@
 """Live figures of this process: what `/metrics` shows as JSON and to Prometheus.
 
-Plain numbers under one lock, fed by the bookkeeper once per batch; all figures of a request appear together. The
-Prometheus text is made when it is asked for.
+Plain numbers under one lock, fed by the bookkeeper once per batch; all figures of a request appear together. Requests
+are added up many at a time, at the latest when somebody asks. The Prometheus text is made when it is asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from bisect import bisect_left
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
-from llm_router.accounting.booking import LedgerRecord, Settled
+from llm_router.accounting.booking import Attempt, LedgerRecord, Settled
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -27,29 +29,28 @@ _RECENT: Final = 50
 # Clients may name any model: past so many names the rest is one.
 _MAX_LABELS: Final = 100
 _OTHER: Final = "other"
-_MAX_PLACES: Final = 1_024
 
-# What is read of a record, in one step.
-_observed: Final = itemgetter(
+# So many settled requests are added up at a time, or fewer when somebody asks.
+_AT_ONCE: Final = 128
+
+_field: Final = LedgerRecord._fields.index
+# What requests have in common that are added up together, and what there is to add up.
+_kind: Final = itemgetter(*map(_field, ("category", "model", "provider", "outcome", "counted_by", "cost_source")))
+_figures: Final = itemgetter(
     *map(
-        LedgerRecord._fields.index,
+        _field,
         (
-            "category",
-            "model",
-            "provider",
-            "outcome",
             "first_byte_ms",
             "total_ms",
             "input_tokens",
             "output_tokens",
-            "counted_by",
             "reported_cache_read",
             "reported_reasoning",
             "cost_usd",
-            "cost_source",
         ),
     )
 )
+_model_and_kind: Final = itemgetter(0, 1)
 
 
 class Histogram:
@@ -62,10 +63,18 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float) -> None:
-        """Adds one observation."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def observe(self, values: Sequence[float]) -> None:
+        """Adds observations. In order a whole bucket of them is found by one search."""
+        bounds, counts = self.bounds, self.counts
+        ordered = sorted(values)
+        total, done = len(ordered), 0
+        bucket = bisect_left(bounds, ordered[0]) if ordered else 0
+        while done < total:
+            end = bisect_right(ordered, bounds[bucket], done) if bucket < len(bounds) else total
+            counts[bucket] += end - done
+            done = end
+            bucket += 1
+        self.sum += sum(ordered)
 
     def cumulative(self) -> list[tuple[str, float]]:
         """(upper bound, observations up to it) pairs, as Prometheus counts them."""
@@ -90,15 +99,6 @@ class ModelFigures:
         self.reasoning = 0
         self.cost: dict[str, float] = {}
         self.unknown_cost = 0
-
-
-class _Place(NamedTuple):
-    """Where requests of one kind are counted: by labels (category, model, outcome) and by the provider's."""
-
-    outcome: tuple[str, str, str]
-    provider: str
-    durations: Histogram
-    figures: ModelFigures | None
 
 
 class Watched(Protocol):
@@ -149,18 +149,16 @@ class Metrics:
 
     def __init__(self, version: str = "") -> None:
         self._lock = threading.Lock()
+        self._fresh: list[Settled] = []
         self._labels: set[str] = set()
-        self._places: dict[tuple[str, str, str, str], _Place] = {}
         self._recent: deque[LedgerRecord] = deque(maxlen=_RECENT)
-        self._timed = 0
-        self._ms = 0.0
         self._cost = 0.0
         self._providers: dict[str, int] = {}
         self.version = version
         self.circuits: Callable[[], Mapping[str, Any]] = no_circuits
         self.watched: Watched | None = None
         self.pids: Callable[[], Sequence[int]] | None = None
-        # Read by the Prometheus collector, under the lock.
+        # Read by the Prometheus collector, while they are `summed`.
         self.outcomes: dict[tuple[str, str, str], int] = {}
         self.by_model: dict[str, ModelFigures] = {}
         self.durations: dict[str, Histogram] = {}
@@ -172,97 +170,71 @@ class Metrics:
         self._registry: CollectorRegistry | None = None
 
     def __repr__(self) -> str:
-        return f"<Metrics requests={sum(self.outcomes.values())}>"
+        return f"<Metrics requests={sum(self.outcomes.values()) + len(self._fresh)}>"
 
-    @property
-    def lock(self) -> threading.Lock:
-        """Held while figures change and while they are read together."""
-        return self._lock
+    @contextlib.contextmanager
+    def summed(self) -> Iterator[None]:
+        """While this is entered the figures hold every request that was observed, and none changes."""
+        with self._lock:
+            self._add_up()
+            yield
 
     def observe(self, batch: Sequence[Settled]) -> None:
         """Takes over settled requests, each as a whole."""
         with self._lock:
-            for settled in batch:
-                self._observe(settled)
+            self._fresh.extend(batch)
+            if len(self._fresh) >= _AT_ONCE:
+                self._add_up()
 
-    def _observe(self, settled: Settled) -> None:
-        record, attempts = settled
-        (
-            category,
-            model,
-            provider,
-            outcome,
-            first_byte_ms,
-            total_ms,
-            input_tokens,
-            output_tokens,
-            counted_by,
-            cached_input,
-            reasoning,
-            cost,
-            cost_source,
-        ) = _observed(record)
-        place = self._places.get((category, model, provider, outcome))
-        if place is None:
-            place = self._new_place(category, model, provider, outcome)
-        self._recent.append(record)
-        self.outcomes[place.outcome] += 1
-        if total_ms is not None:
-            self._timed += 1
-            self._ms += total_ms
-            place.durations.observe(total_ms / 1000)
-        if cost:
-            self._cost += cost
-        if counted_by == "estimate":
-            self.estimated += 1
-        for attempt in attempts:
-            key = (self._label(attempt.model), attempt.kind)
-            self.attempts[key] = self.attempts.get(key, 0) + 1
-        if len(attempts) > 1:
-            self.failovers += len(attempts) - 1
-        figures = place.figures
-        if figures is None:
-            return
-        self._providers[place.provider] += 1
-        if first_byte_ms is not None:
-            figures.first_byte.observe(first_byte_ms / 1000)
-        if input_tokens is not None:
-            figures.input_tokens += input_tokens
-            self.input_sizes.observe(input_tokens)
-        if output_tokens is not None:
-            figures.output_tokens += output_tokens
-            self.output_sizes.observe(output_tokens)
-        if cached_input:
-            figures.cached_input += cached_input
-        if reasoning:
-            figures.reasoning += reasoning
-        if cost is None:
-            figures.unknown_cost += 1
-        elif cost_source is not None:
-            figures.cost[cost_source] = figures.cost.get(cost_source, 0.0) + cost
+    def _add_up(self) -> None:
+        """Many requests of one kind cost little more than one: they are added up column by column."""
+        fresh, self._fresh = self._fresh, []
+        kinds: defaultdict[tuple[Any, ...], list[LedgerRecord]] = defaultdict(list)
+        for record, _ in fresh:
+            kinds[_kind(record)].append(record)
+        for kind, records in kinds.items():
+            self._add(kind, records)
+        self._recent.extend([record for record, _ in fresh[-_RECENT:]])
+        self._add_attempts([attempts for _, attempts in fresh if attempts])
 
-    def _new_place(self, category: str, model: str, provider: str, outcome: str) -> _Place:
-        """Where requests like this one are counted; names past the bound are one."""
-        key = (category, model, provider, outcome)
-        category = self._label(category)
-        label = self._label(model) if model else ""
-        figures = None
-        if label:
-            figures = self.by_model.get(label)
-            if figures is None:
-                figures = self.by_model[label] = ModelFigures()
-            if label == _OTHER:
-                provider = _OTHER
-            self._providers.setdefault(provider, 0)
+    def _add(self, kind: tuple[Any, ...], records: list[LedgerRecord]) -> None:
+        """Adds requests of one kind; those that no model answered have no more than an outcome and a duration."""
+        category, model, provider, outcome, counted_by, cost_source = kind
+        first_byte, total, inputs, outputs, cached, reasoning, costs = zip(*map(_figures, records), strict=True)
+        category, name = self._label(category), self._label(model) if model else ""
+        outcome_labels = (category, name, outcome)
+        self.outcomes[outcome_labels] = self.outcomes.get(outcome_labels, 0) + len(records)
         durations = self.durations.get(category)
         if durations is None:
             durations = self.durations[category] = Histogram(SECONDS)
-        place = _Place((category, label, outcome), provider, durations, figures)
-        self.outcomes.setdefault(place.outcome, 0)
-        if len(self._places) >= _MAX_PLACES:
-            self._places.clear()
-        self._places[key] = place
-        return place
+        durations.observe(_seconds(total))
+        spent = sum(filter(None, costs))
+        self._cost += spent
+        if counted_by == "estimate":
+            self.estimated += len(records)
+        if not name:
+            return
+        if name == _OTHER:
+            provider = _OTHER
+        self._providers[provider] = self._providers.get(provider, 0) + len(records)
+        figures = self.by_model.get(name)
+        if figures is None:
+            figures = self.by_model[name] = ModelFigures()
+        figures.first_byte.observe(_seconds(first_byte))
+        figures.input_tokens += _observe_tokens(self.input_sizes, inputs)
+        figures.output_tokens += _observe_tokens(self.output_sizes, outputs)
+        figures.cached_input += sum(filter(None, cached))
+        figures.reasoning += sum(filter(None, reasoning))
+        figures.unknown_cost += costs.count(None)
+        if cost_source is not None:
+            figures.cost[cost_source] = figures.cost.get(cost_source, 0.0) + spent
+
+    def _add_attempts(self, tried: list[tuple[Attempt, ...]]) -> None:
+        """Adds the attempts of requests that had any; those after the first are failovers."""
+        for (model, kind), number in Counter(map(_model_and_kind, chain.from_iterable(tried))).items():
+            labels = (self._label(model), kind)
+            self.attempts[labels] = self.attempts.get(labels, 0) + number
+        self.failovers += sum(map(len, tried)) - len(tried)
 
     def _label(self, name: str) -> str:
         labels = self._labels
@@ -275,9 +247,11 @@ class Metrics:
 
     def to_json(self) -> dict[str, Any]:
         """The figures under the names that the contract fixes, and a few more."""
-        with self._lock:
+        with self.summed():
             outcomes = self._by(2)
             total = sum(outcomes.values())
+            timed = sum(sum(histogram.counts) for histogram in self.durations.values())
+            seconds = sum(histogram.sum for histogram in self.durations.values())
             success, cancelled = outcomes.get("completed", 0), outcomes.get("cancelled", 0)
             figures = {
                 "requests": {
@@ -286,7 +260,7 @@ class Metrics:
                     "failed": total - success - cancelled,
                     "cancelled": cancelled,
                 },
-                "avg_latency_ms": round(self._ms / self._timed, 2) if self._timed else 0.0,
+                "avg_latency_ms": round(seconds * 1000 / timed, 2) if timed else 0.0,
                 "total_cost_usd": round(self._cost, 10),
                 "unknown_cost_requests": sum(figures.unknown_cost for figures in self.by_model.values()),
                 "estimated_counts": self.estimated,
@@ -333,6 +307,18 @@ class Metrics:
             self._registry = registry_of(FiguresCollector(self), self.pids)
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
+
+
+def _seconds(milliseconds: Sequence[float | None]) -> list[float]:
+    """Those that are known."""
+    return [ms / 1000 for ms in milliseconds if ms is not None]
+
+
+def _observe_tokens(sizes: Histogram, numbers: Sequence[int | None]) -> int:
+    """The sum of those that are known."""
+    known = [number for number in numbers if number is not None]
+    sizes.observe(known)
+    return sum(known)
 
 
 def _recent(record: LedgerRecord) -> dict[str, Any]:

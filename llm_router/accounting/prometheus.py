@@ -16,7 +16,7 @@ _STATES: Final = ("closed", "open", "half_open", "cooldown")
 
 
 class FiguresCollector:
-    """Reads `Metrics` under its lock. Holds no state."""
+    """Reads `Metrics` while they are summed. Holds no state."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -27,7 +27,7 @@ class FiguresCollector:
 
     def collect(self) -> Iterator[Any]:
         """All families."""
-        with self._metrics.lock:
+        with self._metrics.summed():
             families = [*self._requests(), *self._models(), *self._sizes()]
         yield from families
         yield from self._now()

@@ -92,6 +92,24 @@ def test_figures_of_a_request_appear_together():
     assert metrics.to_json()["requests"]["total"] == 1500
 
 
+def test_when_somebody_looks_makes_no_difference():
+    """Requests are added up many at a time: the figures are those of requests that were added one by one."""
+    requests = [one for number in range(60) for one in mixed()[number % 3 :]]
+    together, alone, in_parts = Metrics("1"), Metrics("1"), Metrics("1")
+    together.observe(requests)
+    for one in requests:
+        alone.observe([one])
+        alone.to_json()
+    for start in range(0, len(requests), 7):
+        in_parts.observe(requests[start : start + 7])
+    expected, text = together.to_json(), own_samples(together)
+    assert (expected["requests"]["total"], expected["failovers"]) == (len(requests), 40)
+    cost = pytest.approx(expected["total_cost_usd"])
+    for metrics in (alone, in_parts):
+        assert metrics.to_json() == {**expected, "total_cost_usd": cost}
+        assert own_samples(metrics) == pytest.approx(text)
+
+
 def test_names_that_clients_choose_are_bounded():
     """A flood of model names makes at most a hundred labels, the rest is counted as one; nothing is lost."""
     metrics = Metrics()
@@ -123,6 +141,11 @@ def samples(text: str, parse=parse_text) -> dict:
         for family in parse(text)
         for sample in family.samples
     }
+
+
+def own_samples(metrics: Metrics) -> dict:
+    body, _ = metrics.prometheus("text/plain")
+    return {key: value for key, value in samples(body.decode()).items() if key[0].startswith("llm_router")}
 
 
 def test_prometheus_text():
@@ -184,8 +207,8 @@ def test_labels_cannot_break_the_text():
 def test_a_histogram_counts_each_value_once():
     """A value on a bound belongs to that bucket, and what is above all bounds to the last."""
     histogram = Histogram(SECONDS)
-    for value in (0.0, 0.05, 0.051, 599.0, 600.0, 1e9):
-        histogram.observe(value)
+    histogram.observe([0.0, 0.05, 0.051])
+    histogram.observe([599.0, 600.0, 1e9])
     buckets = dict(histogram.cumulative())
     assert (buckets["0.05"], buckets["0.1"], buckets["600.0"], buckets["+Inf"]) == (2, 3, 5, 6)
     assert histogram.sum == pytest.approx(0.101 + 1199 + 1e9)
