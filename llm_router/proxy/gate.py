@@ -14,21 +14,23 @@ from typing import Any
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.wire.sse import DONE, EVENT_END, iter_events, raw_events
+from llm_router.wire.sse import DONE, DONE_EVENT, EVENT_END, iter_events, lone_data, raw_events
 
 HELD_BYTES = 1024 * 1024
 # Of a delta or a message: any of these, when not empty, is something that the client wants to see.
-_SUBSTANCE = (
-    "content",
-    "tool_calls",
-    "refusal",
-    "reasoning_content",
-    "reasoning",
-    "reasoning_text",
-    "reasoning_details",
-    "function_call",
-    "audio",
-    "images",
+_SUBSTANCE = frozenset(
+    (
+        "content",
+        "tool_calls",
+        "refusal",
+        "reasoning_content",
+        "reasoning",
+        "reasoning_text",
+        "reasoning_details",
+        "function_call",
+        "audio",
+        "images",
+    )
 )
 # A finish that is an answer even when nothing came before it.
 _ANSWERING_FINISHES = frozenset({"length", "content_filter"})
@@ -40,6 +42,10 @@ class Verdict(Enum):
     HOLD = "hold"
     COMMIT = "commit"
     REJECT = "reject"
+
+
+# A member of an enumeration that is asked for by its name costs as much as three calls.
+HOLD, COMMIT, REJECT = Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,42 +80,59 @@ class Gate:
 
     def feed(self, block: bytes) -> Verdict:
         """Takes whole events. On COMMIT, `block` is not in `held`: its rest may hold more than meaning."""
-        for event in iter_events(block):
-            if event.data is None:
-                continue
-            verdict = self._judge(event.name, event.data)
-            if verdict is not Verdict.HOLD:
-                return verdict
+        data = lone_data(block)
+        verdict = self._judge(b"", data) if data is not None else self._judge_all(block)
+        if verdict is not HOLD:
+            return verdict
         self.held.append(block)
         self._size += len(block)
-        return Verdict.REJECT if self._size > HELD_BYTES else Verdict.HOLD
+        return REJECT if self._size > HELD_BYTES else HOLD
+
+    def _judge_all(self, block: bytes) -> Verdict:
+        for event in iter_events(block):
+            if event.data is not None:
+                verdict = self._judge(event.name, event.data)
+                if verdict is not HOLD:
+                    return verdict
+        return HOLD
 
     def _judge(self, name: bytes, data: bytes) -> Verdict:
-        if data.startswith(DONE):
+        if data[:6] == DONE:
             self.ended = True
-            return Verdict.REJECT
+            return REJECT
         try:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
             self._broken += bool(data)
-            return Verdict.HOLD
+            return HOLD
+        choice = _lone_choice(chunk) if not name else None
+        if choice is not None:
+            self.chunks += 1
+            return self._judge_choice(choice)
+        return self._judge_closely(name, chunk)
+
+    def _judge_closely(self, name: bytes, chunk: Any) -> Verdict:
         error = error_in(chunk, name)
         if error is not None:
             self.error = error
-            return Verdict.REJECT
+            return REJECT
         if not isinstance(chunk, dict):
             self._broken += 1
-            return Verdict.HOLD
+            return HOLD
         self.chunks += 1
         choices = chunk.get("choices")
         if not isinstance(choices, list):
-            return Verdict.HOLD
+            return HOLD
         for choice in choices:
-            if isinstance(choice, dict):
-                if has_substance(choice):
-                    return Verdict.COMMIT
-                self.finished = self.finished or choice.get("finish_reason") is not None
-        return Verdict.HOLD
+            if isinstance(choice, dict) and self._judge_choice(choice) is COMMIT:
+                return COMMIT
+        return HOLD
+
+    def _judge_choice(self, choice: Mapping[str, Any]) -> Verdict:
+        if has_substance(choice):
+            return COMMIT
+        self.finished = self.finished or choice.get("finish_reason") is not None
+        return HOLD
 
     @property
     def well_formed_empty(self) -> bool:
@@ -129,17 +152,26 @@ class Gate:
 
 def has_substance(choice: Mapping[str, Any]) -> bool:
     """Whether a choice of a chunk (or of a completion) carries meaning."""
-    finish = choice.get("finish_reason")
-    if isinstance(finish, str) and finish in _ANSWERING_FINISHES:
-        return True
-    for part in (choice.get("delta"), choice.get("message")):
-        if isinstance(part, dict):
-            if part.get("content"):
-                return True
-            for name in _SUBSTANCE:
-                if part.get(name):
+    for field in ("delta", "message"):
+        if field in choice and isinstance(part := choice[field], dict):
+            for name in part:
+                if name in _SUBSTANCE and part[name]:
                     return True
-    return bool(choice.get("text"))
+    if choice.get("text"):
+        return True
+    finish = choice.get("finish_reason")
+    return isinstance(finish, str) and finish in _ANSWERING_FINISHES
+
+
+def _lone_choice(body: Any) -> dict[str, Any] | None:
+    """The one choice of a chunk or completion as nearly all are; None where there may be an error, or something odd."""
+    if type(body) is not dict or "error" in body or "type" in body or body.get("object") == "error":
+        return None
+    choices = body.get("choices")
+    if type(choices) is not list or len(choices) != 1:
+        return None
+    choice = choices[0]
+    return choice if type(choice) is dict and choice.get("finish_reason") != "error" else None
 
 
 def error_in(chunk: Any, name: bytes = b"") -> ErrorSeen | None:
@@ -198,7 +230,8 @@ _ANSWER = CompletionVerdict()
 
 def judge_completion(body: Any) -> CompletionVerdict:
     """The same judgement for a non-streamed 200 answer, parsed."""
-    if _is_plain_answer(body):
+    choice = _lone_choice(body)
+    if choice is not None and has_substance(choice):
         return _ANSWER
     error = error_in(body)
     if error is not None:
@@ -218,36 +251,30 @@ def judge_completion(body: Any) -> CompletionVerdict:
     )
 
 
-def _is_plain_answer(body: Any) -> bool:
-    """Whether a body is what nearly all are: one choice with a text, and nothing that could be an error."""
-    if type(body) is not dict or body.get("error") or "type" in body or body.get("object") == "error":
-        return False
-    choices = body.get("choices")
-    if type(choices) is not list or len(choices) != 1 or type(choice := choices[0]) is not dict:
-        return False
-    message = choice.get("message")
-    return type(message) is dict and bool(message.get("content")) and choice.get("finish_reason") != "error"
-
-
 _DONE_HEADS = (b"data: ", b"data:")
+_BRACE, _LINE_FEED = ord("{"), ord("\n")
 
 
 def is_plain(block: bytes) -> bool:
     """Whether a block is whole events that neither end an answer nor need a closer look: nearly all of them.
 
-    Costs searches alone. `find` is twice as quick as `in`, and one `data` line has no room for the other two; a CR
-    would end that line as well.
+    Costs searches alone. `find` is twice as quick as `in`, and a line whose data begin with a brace has no room for the
+    other two; a CR would end that line as well.
     """
-    if block[-2:] != b"\n\n" or block.find(b'"error"') >= 0:
+    if block.find(b'"error"') >= 0:
         return False
-    if block[:7] == b"data: {" and block.find(b"\n") == len(block) - 2 and block.find(b"\r") < 0:
+    end = len(block) - 2
+    if block.find(b"\n") == end > 6 and block[6] == _BRACE and block[-1] == _LINE_FEED and block.find(b"\r") < 0:
         return True
-    return block.find(b"[DONE]") < 0 and block.find(b"event:") < 0
+    return block[end:] == b"\n\n" and block.find(b"[DONE]") < 0 and block.find(b"event:") < 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Screened:
-    """A block after the commit point: what may be sent of it, and what ended the answer, if anything did."""
+    """A block after the commit point: what may be sent of it, and what ended the answer, if anything did.
+
+    Nobody changes it; not frozen, since one is made per stream.
+    """
 
     passed: bytes
     done: bool = False
@@ -256,7 +283,11 @@ class Screened:
 
 def screen(block: bytes) -> Screened:
     """Looks for `[DONE]` and error events in whole events that follow the commit point."""
+    if block == DONE_EVENT:
+        return Screened(block, done=True)
     if b'"error"' not in block and b"event:" not in block and (done := _plain_done(block)):
+        if done == len(block) - 2:  # its blank line is all that follows
+            return Screened(block, done=True)
         end = EVENT_END.search(block, done)
         return Screened(block if end is None else block[: end.end()], done=True)
     start = 0

@@ -15,6 +15,7 @@ BOM = b"\xef\xbb\xbf"
 DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
 
+_LINE_FEED = ord("\n")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 # A blank line behind a line. Atomic groups: a CRLF must never be taken for a CR line and an LF line.
 EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -103,6 +104,14 @@ class EventSplitter:
         self.waiting.append(data)
 
 
+def lone_data(block: bytes) -> bytes | None:
+    """The data of a block that is one event of one `data: ` line, as nearly all are; None for any other."""
+    end = len(block) - 2
+    if block.find(b"\n") == end > 5 and block[:6] == b"data: " and block[-1] == _LINE_FEED and block.find(b"\r") < 0:
+        return block[6:end]
+    return None
+
+
 def iter_events(block: bytes) -> Iterator[SseEvent]:
     """The events in `block`; one without its blank line at the end is given too (lenient, as vendors' SDKs are).
 
@@ -110,7 +119,20 @@ def iter_events(block: bytes) -> Iterator[SseEvent]:
     """
     if block.startswith(BOM):
         block = block[3:]
-    lines = _LINE_END.split(block) if b"\r" in block else block.split(b"\n")
+    if b"\r" in block:
+        yield from _events_of(_LINE_END.split(block))
+        return
+    start = 0  # event by event: who looks for the first one need not pay for all
+    while (blank := block.find(b"\n\n", start)) >= 0:
+        if block.startswith(b"data: ", start) and block.find(b"\n", start) == blank:
+            yield SseEvent(b"", block[start + 6 : blank])
+        else:
+            yield from _events_of(block[start:blank].split(b"\n"))
+        start = blank + 2
+    yield from _events_of(block[start:].split(b"\n"))
+
+
+def _events_of(lines: list[bytes]) -> Iterator[SseEvent]:
     name, seen = b"", False
     data: list[bytes] = []
     for line in lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,11 +180,34 @@ def _completions(draw: st.DrawFn) -> dict[str, Any]:
     return draw(_bent({"object": "chat.completion", "choices": [choice]}, "error", "type"))
 
 
+@st.composite
+def _chunks(draw: st.DrawFn) -> dict[str, Any]:
+    """Plain chunks, and those that are not quite."""
+    delta = draw(_bent({"role": "assistant", "content": ""}, "refusal", "tool_calls"))
+    choice = draw(_bent({"index": 0, "delta": delta, "finish_reason": None}, "text", "message"))
+    return draw(_bent({"object": "chat.completion.chunk", "choices": [choice]}, "error", "type"))
+
+
+@given(_chunks(), st.sampled_from([b"", b"event: error\n", b"event: x\n", b": c\n\n", b"\r"]))
+@settings(max_examples=1000)
+def test_the_quick_look_at_a_chunk_says_no_more_than_the_slow_one(chunk: dict[str, Any], before: bytes) -> None:
+    """A chunk that is judged at a glance is judged as by every rule."""
+    event = before + b"data: " + orjson.dumps(chunk) + b"\n\n"
+    quick, slow = Gate(), Gate()
+    verdict = quick.feed(event)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate, "_lone_choice", lambda body: None)
+        patch.setattr(gate, "lone_data", lambda block: None)
+        assert slow.feed(event) is verdict
+    assert (quick.held, quick.error) == (slow.held, slow.error)
+    assert (quick.finished, quick.chunks) == (slow.finished, slow.chunks)
+
+
 @given(_completions())
 @settings(max_examples=1000)
-def test_the_quick_look_at_an_answer_says_no_more_than_the_slow_one(body: dict[str, Any]) -> None:
+def test_the_quick_look_at_an_an_answer_says_no_more_than_the_slow_one(body: dict[str, Any]) -> None:
     """What is taken for a plain answer at a glance is one by every rule."""
     at_a_glance = judge_completion(body)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gate, "_is_plain_answer", lambda body: False)
+        patch.setattr(gate, "_lone_choice", lambda body: None)
         assert judge_completion(body) == at_a_glance
