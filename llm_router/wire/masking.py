@@ -12,7 +12,8 @@ MASK = "***"
 _SHORTEST_SECRET = 6
 _PATTERNS = re.compile(
     r"""(?xi)
-    \b(?:sk|rk|pk|gsk|xai|hf|key)[-_][A-Za-z0-9_\-*.]{6,}   # vendors' key formats, starred tails included
+    \b(?:sk|gsk|xai)[-_][A-Za-z0-9_\-*.]{6,}               # vendors' key formats, starred tails included
+    | \b(?:rk|pk|hf|key)[-_](?=[A-Za-z_\-.]*[0-9*])[A-Za-z0-9_\-*.]{6,}   # words begin so too, as in key_points
     | \bAIza[A-Za-z0-9_\-]{10,}
     | (?<=bearer\ )[A-Za-z0-9._~+/\-=*]{6,}
     | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)                        # credentials in a URL

@@ -83,6 +83,7 @@ CASES = [
     (422, b'{"object":"error","message":{"detail":[{"loc":["body"],"msg":"Extra inputs are not permitted"}]}}',
      K.UNSUPPORTED),
     (400, body(message="Corrupted thought signature."), K.UNSUPPORTED),
+    (400, body(message="invalid image input", type="invalid_request_error"), K.UNSUPPORTED),
     (413, body(message="Request too large for model `x` on tokens per minute", code="rate_limit_exceeded"),
      K.UNSUPPORTED),
     (405, b"Method Not Allowed", K.SERVER_ERROR),

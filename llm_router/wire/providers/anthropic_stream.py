@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from llm_router.proxy.gate import error_in
 from llm_router.wire.providers.anthropic_answer import (
     arguments_text,
     choice_extra,
@@ -88,6 +89,8 @@ class AnthropicTranslator:
             if isinstance(payload, dict):
                 kind = payload.get("type")
                 handler = self._handlers.get(kind if isinstance(kind, str) else event.name.decode("latin-1"))
+                if handler is None and payload.get("error"):
+                    handler = self._error  # of a gateway on the way, which does not know Anthropic's form
                 if handler is not None:
                     out.append(handler(payload))
         return b"".join(out)
@@ -206,10 +209,11 @@ class AnthropicTranslator:
 
     def _error(self, event: _Event) -> bytes:
         self._ended = "done"
-        error = _object(event.get("error"))
-        kind = error.get("type")
+        seen = error_in(event, b"error")
+        assert seen is not None  # an event of that name is one, whatever it holds
+        kind = seen.error.get("type")
         kind = kind if isinstance(kind, str) and kind else "api_error"
-        return error_event(str(error.get("message") or "the provider reported an error"), kind, kind)
+        return error_event(seen.message, kind, kind)
 
     def _note_usage(self, usage: Any) -> None:
         """Figures are cumulative: the later one that is given counts, nothing is added up."""

@@ -60,7 +60,8 @@ _UNSUPPORTED_WORDS = re.compile(
     r"|no endpoints found that support|unknown parameter|unrecognized (?:request )?argument|unknown name \""
     r"|extra inputs are not permitted|max_tokens.{0,60}(?:too large|exceeds|maximum|at most)"
     r"|maximum (?:allowed )?(?:number of )?output tokens|is deprecated for this model"
-    r"|only the default .{0,20}value is supported|thought[_ ]signature|use /v1/responses|requires --enable",
+    r"|only the default .{0,20}value is supported|thought[_ ]signature|use /v1/responses|requires --enable"
+    r"|invalid image input",
     re.IGNORECASE,
 )
 # With these the request itself is refused; any other status below 500 tells of a wrong address or a broken server.

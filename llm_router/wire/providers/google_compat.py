@@ -22,8 +22,10 @@ from llm_router.wire.usage import Usage
 
 # Known to be answered with 400 "Unknown name ...: Cannot find field". What is not known travels, as everywhere.
 REFUSED_FIELDS = frozenset(
-    {*OPENROUTER_FIELDS, "thinking", "max_new_tokens", "store", "metadata", "prompt_cache_key", "web_search_options"}
-)
+    {*OPENROUTER_FIELDS, "thinking", "max_new_tokens", "store", "metadata", "prompt_cache_key", "web_search_options",
+     "prompt_cache_options", "prompt_cache_retention", "safety_identifier", "moderation", "verbosity", "prediction",
+     "cache_control"}
+)  # fmt: skip
 _SAMPLING_FIELDS = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty"})
 _MESSAGE_FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id")
 _CALL_FIELDS = ("id", "type", "function", "extra_content")

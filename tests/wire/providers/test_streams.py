@@ -104,6 +104,15 @@ def test_a_host_that_leaves_out_the_last_event() -> None:
     assert read.usage is not None
 
 
+@pytest.mark.parametrize("error", [{"message": "boom", "type": "x"}, "boom"])
+def test_an_error_in_another_form_is_one_too(error: Any) -> None:
+    """Gateways in front of Anthropic send OpenAI's form, without a name or a type of the event."""
+    foreign = b"data: " + orjson.dumps({"error": error}) + b"\n\n"
+    read = read_stream(translate("anthropic", _sse(_start()) + foreign))
+    assert read.error is not None
+    assert read.error["message"] == "boom"
+
+
 def test_nothing_follows_an_error() -> None:
     """What a provider sends behind its error is not passed on."""
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
