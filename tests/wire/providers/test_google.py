@@ -250,7 +250,8 @@ def test_compat_requests_lose_only_what_google_refuses() -> None:
         {"role": "assistant", "content": "Hello", "reasoning_content": "Hm", "refusal": None},
         "And?",
         tools=[{**TOOL, "cache_control": {"type": "ephemeral"}}],
-        store=True, metadata={}, verbosity="low", safety_identifier="u", max_completion_tokens=9, temperature=1, reasoning={"effort": "xhigh"}, seed=1,
+        store=True, metadata={}, verbosity="low", safety_identifier="u",
+        max_completion_tokens=9, temperature=1, reasoning={"effort": "xhigh"}, seed=1,
     )  # fmt: skip
     made = compat_body(chat, FLASH_3)
     assert made["model"] == FLASH_3
