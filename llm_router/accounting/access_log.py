@@ -12,10 +12,13 @@ from typing import Final, Literal
 
 import orjson
 
-from llm_router.accounting.booking import LedgerRecord, Settled
+from llm_router.accounting.booking import Attempt, LedgerRecord, Settled
 
 # What could break a line, forge one, or drive a terminal; spaces too, since they part the fields.
-_UNSAFE: Final = re.compile(r"[^!-~]|[\\\"=]")
+_UNSAFE: Final = re.compile(r"[^!#-<>-\[\]-~]")
+
+# Milliseconds as the log writes them: to look one up takes a third of the time of formatting it.
+_FRACTIONS: Final = [f".{number:03d}" for number in range(1000)]
 
 # What a line of text says of a record, read in one step.
 _written: Final = itemgetter(
@@ -57,6 +60,7 @@ class AccessLog:
 
 def text_line(settled: Settled) -> str:
     """`time request key=value ...`, the keys always in the same order; a dash stands for what is unknown."""
+    record, attempts = settled
     (
         request_id,
         started,
@@ -70,12 +74,14 @@ def text_line(settled: Settled) -> str:
         output_tokens,
         cost,
         source,
-    ) = _written(settled.record)
+    ) = _written(record)
     return (
-        f"{_ended(started, total_ms)}Z request id={_safe(request_id)} {_what(category, model, outcome, status)} "
-        f"attempts={_attempts(settled)} first_byte_ms={_number(first_byte_ms)} ms={_number(total_ms)} "
-        f"in={_number(input_tokens)} out={_number(output_tokens)} cost_usd={_dollars(cost)} "
-        f"cost_source={source or '-'}\n"
+        f"{_ended(started, total_ms)}Z request id={_safe_id(request_id)} "
+        f"{_what(category, model, outcome, status)} attempts={_attempts(attempts)} "
+        f"first_byte_ms={'-' if first_byte_ms is None else round(first_byte_ms)} "
+        f"ms={'-' if total_ms is None else round(total_ms)} "
+        f"in={'-' if input_tokens is None else input_tokens} out={'-' if output_tokens is None else output_tokens} "
+        f"cost_usd={'-' if cost is None else _dollars(cost)} cost_source={source or '-'}\n"
     )
 
 
@@ -114,8 +120,8 @@ def json_line(settled: Settled) -> str:
 
 def _ended(started: float, total_ms: float | None) -> str:
     """When the request was over, in UTC, as the other lines of the log write it."""
-    seconds, milliseconds = divmod(int((started + (total_ms or 0.0) / 1000) * 1000), 1000)
-    return f"{_second(seconds)}.{milliseconds:03d}"
+    seconds, milliseconds = divmod(int(started * 1000 + (total_ms or 0.0)), 1000)
+    return f"{_second(seconds)}{_FRACTIONS[milliseconds]}"
 
 
 @lru_cache(maxsize=4)
@@ -124,28 +130,30 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:-6]
 
 
-def _attempts(settled: Settled) -> str:
-    attempts = settled.attempts
-    if len(attempts) == 1 and attempts[0].kind == "ok":
+def _attempts(attempts: Sequence[Attempt]) -> str:
+    if len(attempts) == 1 and attempts[0][1] == "ok":
         return "1"
     kinds = ",".join(f"{_safe(attempt.model)}:{attempt.kind}" for attempt in attempts)
     return f"{len(attempts)}({kinds})" if attempts else "0"
 
 
+def _safe_id(request_id: str) -> str:
+    """Identifiers, as our own ids are, need no search; and no id comes twice, so none is remembered."""
+    return request_id if request_id.isidentifier() and request_id.isascii() else _escaped(request_id)
+
+
 @lru_cache(maxsize=512)
-def _safe(text: str) -> str:
-    if not text:
-        return "-"
-    return _UNSAFE.sub(_escape, text) if _UNSAFE.search(text) else text
+def _safe(name: str) -> str:
+    return _escaped(name)
+
+
+def _escaped(text: str) -> str:
+    return _UNSAFE.sub(_escape, text) or "-"
 
 
 def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode() if found[0] not in ' "=\\' else f"\\x{ord(found[0]):02x}"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else str(round(value))
-
-
-def _dollars(cost: float | None) -> str:
-    return "-" if cost is None else f"{cost:.8f}".rstrip("0").rstrip(".")
+def _dollars(cost: float) -> str:
+    return f"{cost:.8f}".rstrip("0").rstrip(".")

@@ -1,5 +1,7 @@
 """The access log: one line per request that nobody can forge, without anything that was said."""
 
+import re
+
 import orjson
 import pytest
 
@@ -10,8 +12,8 @@ from llm_router.accounting.settle import Settler
 from tests.accounting.conftest import booking
 
 
-def settled(**fields):
-    return Settler(lambda name: None, DriftBook()).settle(booking(**fields))
+def settled(request_id="r-1", **fields):
+    return Settler(lambda name: None, DriftBook()).settle(booking(request_id, **fields))
 
 
 def test_a_line_of_text():
@@ -95,3 +97,33 @@ def test_a_batch_is_one_write():
     assert len(written) == 2
     assert written[0].count("\n") == 2
     assert written[1].startswith("{")
+
+
+@pytest.mark.parametrize(
+    "request_id",
+    [
+        "req_65a1b2c3d4e5f607",
+        "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+        "a:b.c-d_e",
+        "x y",
+        "id=evil",
+        "é",
+        "²",
+        "",
+        "a\n",
+    ],
+)
+def test_ids_stay_inside_their_field(request_id):
+    """Ids as we and clients make them are written as they are; whatever else came to be one is escaped."""
+    line = text_line(settled(request_id=request_id))
+    (field,) = [word for word in line.split(" ") if word.startswith("id=")]
+    sane = re.fullmatch(r"[A-Za-z0-9._:-]+", request_id)
+    assert field == f"id={request_id}" if sane else re.fullmatch(r"id=[!-<>-~]+", field)
+    assert len(line.split()) == 14
+
+
+def test_a_line_ends_when_its_request_did():
+    """The time is the end of the request, with leading zeros in its milliseconds, also across a second's end."""
+    assert text_line(settled(started=1000.0)).startswith("1970-01-01T00:16:40.007Z ")
+    assert text_line(settled(started=1000.9, total_ms=155.0)).startswith("1970-01-01T00:16:41.055Z ")
+    assert text_line(settled(started=1000.999, total_ms=1.0)).startswith("1970-01-01T00:16:41.000Z ")
