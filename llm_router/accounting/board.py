@@ -65,10 +65,11 @@ class Board:
         self.path = path
         self._descriptor = descriptor
         self._view = view
-        self._free = list(range(SLOTS - 1, -1, -1))
+        self._free: list[int] = []
+        self._fresh = 0  # the first slot that was never used
 
     def __repr__(self) -> str:
-        return f"<Board {self.path.name} in_use={SLOTS - len(self._free)}>"
+        return f"<Board {self.path.name} in_use={self._fresh - len(self._free)}>"
 
     @classmethod
     def create(cls, folder: Path) -> Board | None:
@@ -98,9 +99,12 @@ class Board:
 
     def enter(self, entry: tuple[str, float, str, str, str]) -> int:
         """Writes an `Entry` down; gives its slot, -1 where none is free."""
-        try:
+        if self._free:
             slot = self._free.pop()
-        except IndexError:
+        elif self._fresh < SLOTS:
+            slot = self._fresh
+            self._fresh += 1
+        else:
             return -1
         offset = _HEADER + slot * _SLOT_BYTES
         request_id, started, client, category, model = entry
@@ -121,7 +125,7 @@ class Board:
 
     def close(self) -> None:
         """Lets go of the file. It stays, to be found at the next start, if requests are still on it."""
-        empty = len(self._free) == SLOTS
+        empty = len(self._free) == self._fresh
         self._view.close()
         if empty:
             with contextlib.suppress(OSError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -89,10 +88,16 @@ def only(value: Mapping[str, Any], path: str, known: Iterable[str]) -> None:
 def suggestion(word: str, known: Iterable[str]) -> str:
     """A hint for a word that is not known: the nearest that is, else all of them."""
     names = list(known)
-    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {shown(near[0])}?"
+    near = _nearest(word.lower(), names)
+    if near is not None:
+        return f"did you mean {shown(near)}?"
     return f"known here: {', '.join(names)}"
+
+
+def _nearest(word: str, names: Iterable[str]) -> str | None:
+    import difflib  # for mistakes alone: a router that started well need not hold it
+
+    return next(iter(difflib.get_close_matches(word, names, n=1, cutoff=0.6)), None)
 
 
 def text(value: Any, path: str, *, empty: bool = False) -> str:
@@ -154,8 +159,8 @@ def choice(value: Any, path: str, choices: Iterable[str]) -> str:
     names = list(choices)
     word = text(value, path).lower()
     if word not in names:
-        near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-        hint = f"; did you mean {shown(near[0])}?" if near else ""
+        near = _nearest(word, names)
+        hint = f"; did you mean {shown(near)}?" if near is not None else ""
         raise KeyProblem(path, f"must be one of {', '.join(names)}, not {shown(word)}{hint}")
     return word
 

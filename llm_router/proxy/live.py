@@ -16,7 +16,7 @@ from llm_router.routing.plan import Candidate
 from llm_router.routing.turns import Turns
 from llm_router.wire.masking import Masker
 from llm_router.wire.providers.base import Adapter, Target
-from llm_router.wire.providers.registry import adapter_for
+from llm_router.wire.providers.registry import Adapters
 
 _TIMEOUTS_MOST = 1024
 
@@ -76,6 +76,9 @@ def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain, before: Liv
     """Prepares `snapshot` for work; what has not changed since `before` is taken over, with what it has learned."""
     same = before is not None and before.snapshot.categories == snapshot.categories
     providers = snapshot.providers
+    adapters = Adapters(providers, time.time)
+    for model in {model for category in snapshot.categories.values() for model in category.models}:
+        adapters[model.partition("/")[0]]  # made before a request needs it
     secrets = [key.value for provider in providers.values() for key in provider.keys]
     secrets += snapshot.access.api_keys
     if snapshot.access.admin_key:
@@ -83,7 +86,7 @@ def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain, before: Liv
     return Live(
         snapshot=snapshot,
         prices=PriceTable.parse(shipped_prices, snapshot.prices, free_providers=_free_providers(snapshot)),
-        adapters={name: adapter_for(provider, time.time) for name, provider in providers.items()},
+        adapters=adapters,
         accounts={name: accounts_of(provider) for name, provider in providers.items()},
         mask=Masker(secrets),
         brain=brain,

@@ -21,7 +21,7 @@ from llm_router.routing.plan import Candidate, Plan, World, make_plan
 from llm_router.routing.sticky import Conversations
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.base import Target
-from llm_router.wire.providers.openai import OpenAIShaped
+from llm_router.wire.providers.registry import speaks_openai
 from llm_router.wire.usage import Usage
 
 _NO_LIMITS = (None, None, None)
@@ -127,20 +127,22 @@ class Parts:
         def block(model: str, accounts: Sequence[str]) -> Block | None:
             return self.circuits.block(model, accounts, self.clock())
 
+        providers = live.snapshot.providers
+
         def misfit(chat: ChatRequest, candidate: Candidate) -> tuple[str, str] | None:
             target = Target(candidate.provider, candidate.upstream_model, None, candidate.info)
             found = live.adapters[candidate.provider.name].misfit(chat, target)
             return (found.field, found.reason) if found is not None else None
 
         return World(
-            providers=live.snapshot.providers,
+            providers=providers,
             info=live.prices.info,
             accounts=lambda provider: live.accounts[provider.name],
             block=block,
             misfit=misfit,
             cost=_estimate,
             first_token_s=self.first_tokens.typical,
-            easy=frozenset(name for name, adapter in live.adapters.items() if isinstance(adapter, OpenAIShaped)),
+            easy=frozenset(name for name, provider in providers.items() if speaks_openai(provider)),
             quiet=self.circuits.is_quiet,
         )
 

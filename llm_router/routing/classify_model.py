@@ -13,14 +13,16 @@ import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
+from itertools import islice
 from typing import Any
 
 from llm_router.routing.classify_features import Features, Lexicon, group_pairs
 
 MAGIC = b"LRCL\x03"
+_PIECE = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Found:
 class Model:
     """Loaded weights. Columns are classes; the first class is the reference, whose scores are 0.
 
-    `groups` are the word groups' descriptions, `followup` the number of the group of words that refer back.
+    `groups` are the word groups' descriptions, `followup` the number of the group of words that refer back. `rows` are
+    the features' places in all columns, in this order.
     """
 
     classes: tuple[str, ...]
@@ -44,7 +47,6 @@ class Model:
     followup: int
     rarities: bytes
     lexicon: Lexicon
-    names: list[str]
     rows: Mapping[str, int]
     columns: tuple[array[int], ...]
     step: float
@@ -82,7 +84,9 @@ class Model:
             else:
                 margins = [(-share * minus[row], row) for row in rows] if minus else []
             weighed += nlargest(most, margins)
-        return [self.names[row] for weight, row in nlargest(most, weighed) if weight > 0]
+        # They are asked for rarely: no second list of them is kept.
+        names = list(self.rows)
+        return [names[row] for weight, row in nlargest(most, weighed) if weight > 0]
 
     def _column_of(self, name: str) -> array[int] | None:
         """A class's weights; None for the reference class."""
@@ -126,32 +130,32 @@ def load(data: bytes) -> Model:
     try:
         length, check = struct.unpack_from("<II", data, len(MAGIC))
         start = len(MAGIC) + 8
-        if zlib.crc32(data[start:]) != check:
+        if zlib.crc32(memoryview(data)[start:]) != check:
             raise ValueError("classifier weights: damaged or cut short")
         header: dict[str, Any] = json.loads(data[start : start + length])
-        return _read(header, data[start + length :])
+        return _read(header, data, start + length)
     except (struct.error, KeyError, TypeError) as error:
         raise ValueError(f"classifier weights: {error}") from error
 
 
-def _read(header: Mapping[str, Any], body: bytes) -> Model:
-    names_end, lexicon_end = header["names_bytes"], header["names_bytes"] + header["lexicon_bytes"]
-    names = body[:names_end].decode().split("\n")
-    columns = tuple(_column(body, lexicon_end, len(names), i) for i in range(len(header["classes"]) - 1))
-    rows = dict(zip(names, range(len(names)), strict=True))
+def _read(header: Mapping[str, Any], data: bytes, start: int) -> Model:
+    names_end = start + header["names_bytes"]
+    lexicon_end = names_end + header["lexicon_bytes"]
+    rows: dict[str, int] = {}
     pairs: dict[int, int] = {}
-    for row in range(header["first_pair"], len(names)):
-        a, _, b = names[row][1:].partition("&")
+    for names in _pieces(data, start, names_end):
+        rows.update(zip(names, range(len(rows), len(rows) + len(names)), strict=True))
+    for name, row in islice(rows.items(), header["first_pair"], None):
+        a, _, b = name[1:].partition("&")
         pairs[int(a) << 8 | int(b)] = row
     return Model(
         classes=tuple(header["classes"]),
         groups=tuple(header["groups"]),
         followup=header["followup"],
-        rarities=body[-len(names) :],
-        lexicon=_lexicon(body[names_end:lexicon_end].decode()),
-        names=names,
+        rarities=data[-len(rows) :],
+        lexicon=_lexicon(data[names_end:lexicon_end].decode()),
         rows=rows,
-        columns=columns,
+        columns=tuple(_column(data, lexicon_end, len(rows), i) for i in range(len(header["classes"]) - 1)),
         step=header["step"],
         bias=tuple(header["bias"]),
         temperature=header["temperature"],
@@ -159,9 +163,19 @@ def _read(header: Mapping[str, Any], body: bytes) -> Model:
     )
 
 
-def _column(body: bytes, start: int, size: int, index: int) -> array[int]:
+def _pieces(data: bytes, start: int, end: int) -> Iterator[list[str]]:
+    """The lines between two places, some at a time: what is made on the way shall not leave a hole of a megabyte."""
+    while start < end:
+        stop = data.find(b"\n", start + _PIECE, end)
+        if stop < 0:
+            stop = end
+        yield data[start:stop].decode().split("\n")
+        start = stop + 1
+
+
+def _column(data: bytes, start: int, size: int, index: int) -> array[int]:
     column = array("h")
-    column.frombytes(body[start + index * size * 2 : start + (index + 1) * size * 2])
+    column.frombytes(data[start + index * size * 2 : start + (index + 1) * size * 2])
     if sys.byteorder == "big":
         column.byteswap()
     return column

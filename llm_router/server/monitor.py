@@ -16,7 +16,6 @@ from llm_router.errors import ApiError
 from llm_router.server.answers import json_answer
 from llm_router.server.guard import identity_of
 from llm_router.server.keys import ROUTER
-from llm_router.server.openapi import description
 from llm_router.server.page import front_page
 
 _PROMETHEUS_TYPES: Final = ("text/plain", "application/openmetrics-text")
@@ -166,7 +165,13 @@ async def usage(request: web.Request) -> web.StreamResponse:
 
 async def openapi(request: web.Request) -> web.StreamResponse:
     """GET /openapi.json: this API for machines."""
-    return json_answer(description())
+    return json_answer(await asyncio.to_thread(_description))
+
+
+def _description() -> dict[str, Any]:
+    from llm_router.server.openapi import description  # few ask for it
+
+    return description()
 
 
 def _own_client(request: web.Request) -> str | None:

@@ -30,7 +30,7 @@ class UpstreamClient:
         self._routes = Routes(environ)
         self._dialer = Dialer(Trust(ssl_context, environ))
         self._pool = Pool()
-        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._buffer: memoryview | None = None
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -91,6 +91,8 @@ class UpstreamClient:
         origin = route.endpoint.origin
         deadline = loop.time() + seconds
         if origin.secure:
+            if self._buffer is None:
+                self._buffer = memoryview(bytearray(READ_BYTES))
             connection: Connection = BufferedConnection(origin, self._pool, loop, self._buffer)
         else:
             connection = Connection(origin, self._pool, loop)
