@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dotenv.parser import parse_stream
-
 from llm_router.errors import ConfigError
 from llm_router.proxy.config_file.storage import read
 
@@ -49,6 +47,8 @@ def _parse(data: bytes, name: str) -> DotEnv:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{name}, line {line}", "is not UTF-8 text; save the file as UTF-8") from None
+    from dotenv.parser import parse_stream  # many have no such file
+
     variables: dict[str, str] = {}
     warnings = []
     for binding in parse_stream(io.StringIO(text)):
