@@ -65,7 +65,8 @@ class Settler:
 
     def settle(self, booking: Booking, *, estimate: bool = False) -> Settled:
         """The record of a booking; with `estimate` nothing is tokenised (there is no time for it)."""
-        thorough = self.mode == "always" or self._is_sample()
+        # What was reported before an answer broke off does not tell how much of it had come by then.
+        thorough = self.mode == "always" or booking.outcome != "completed" or self._is_sample()
         answer = _read(booking, thorough)
         evidence = self._evidence(booking, answer, estimate, thorough)
         sides = [(side, self._weigh(side, _read(side, thorough), estimate, thorough, 0)) for side in booking.side_costs]
@@ -105,7 +106,7 @@ class Settler:
         if usage is not None:
             if prompt.genuine and output.genuine and _is_whole(paid):
                 self.drift.learn(paid.model, prompt.tokens, usage.input, output.tokens, usage.output)
-            return _billed(prompt, output, usage, info, _completed(usage, prompt, output))
+            return _billed(prompt, output, usage, info, _completed(usage, prompt, output, whole=_is_whole(paid)))
         return self._from_count(paid.model, prompt, output, info)
 
     def _from_count(self, model: str, prompt: Count, output: Count, info: ModelInfo | None) -> Evidence:
@@ -211,11 +212,15 @@ def _is_whole(paid: Booking | SideCost) -> bool:
     return isinstance(paid, SideCost) or paid.outcome == "completed"
 
 
-def _completed(usage: Usage, prompt: Count, output: Count) -> Usage:
-    """Reported usage, with our count where the report lacks a side that cannot have been empty."""
+def _completed(usage: Usage, prompt: Count, output: Count, *, whole: bool) -> Usage:
+    """Reported usage, with our count where the report lacks a side that cannot have been empty.
+
+    The report of an answer that broke off may be older than its last words: Anthropic's first event speaks of one
+    token of output, and the next report would have come with the end.
+    """
     if usage.input == 0 and prompt.tokens:
         usage = Usage(prompt.tokens, 0, 0, usage.output, usage.reasoning, 0, usage.provider_cost)
-    if usage.output == 0 and output.tokens:
+    if output.tokens > usage.output and (usage.output == 0 or not whole):
         usage = Usage(
             usage.fresh_input,
             usage.cache_read,

@@ -249,6 +249,19 @@ def test_a_cut_request_keeps_its_first_report(settler):
     assert (record.input_tokens, record.output_tokens, record.cost_source) == (12, 1, "provider_usage")
 
 
+@pytest.mark.parametrize("mode", ["always", "when_missing"])
+@pytest.mark.parametrize("outcome", ["cut", "cancelled"])
+def test_a_report_older_than_the_last_words_is_completed(settler, mode, outcome):
+    """Anthropic's first event reports one token of output: a client that leaves later pays for what it was sent."""
+    settler.mode = mode
+    started = Usage(fresh_input=7, cache_read=5, output=1)
+    answer = stream("many ", "more ", "words", finish=None)[:-1]
+    left = booking(answer=answer, answer_is_stream=True, outcome=outcome, reported=started)
+    record = settler.settle(left).record
+    assert (record.input_tokens, record.output_tokens, record.cost_source) == (12, 3, "tiktoken")
+    assert (record.reported_cache_read, record.reported_output) == (5, 1)
+
+
 def test_an_interrupted_request_knows_no_cost():
     """A record of a killed process has what was admitted, and None for what nobody can know."""
     record = interrupted_record("r-9", 5.0, "client", "code", "openai/gpt-5")
