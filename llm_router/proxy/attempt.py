@@ -153,7 +153,10 @@ class Attempt:
             raise AttemptFailed(
                 Failure(FailureKind.EMPTY_COMPLETION, "the provider answered with nothing", response.status)
             )
-        completion = self.adapter.completion(self.chat, self.target, body)
+        try:
+            completion = self.adapter.completion(self.chat, self.target, body)
+        except AttemptFailed as error:
+            raise AttemptFailed(_understood(error.failure, self.mask)) from None
         parsed = completion.parsed
         if parsed is None:
             parsed = orjson.loads(completion.body)

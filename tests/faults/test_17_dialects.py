@@ -214,6 +214,16 @@ async def test_faults_before_the_first_word(far: Stage, dialect: Dialect, stream
         assert (got.status, got.text, got.header("x-router-model")) == (200, "Hello from upstream", "b/m2"), name
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_an_overflow_inside_a_200_blames_nobody(far: Stage, dialect: Dialect, streamed: bool) -> None:
+    """A prompt that is too long moves on to the next window, and the model that said so is asked again next time."""
+    far.a.script = reply(200, {"error": {"type": "invalid_request_error", "message": "prompt is too long: 9 > 8"}})
+    for _ in range(4):
+        got = await far.chat("router/ab", streamed)
+        assert (got.status, got.header("x-router-model")) == (200, "b/m2")
+    assert far.a.count == 4
+
+
 async def test_a_refused_request_is_the_clients(far: Stage, dialect: Dialect) -> None:
     """A 400 about the request reaches the client in OpenAI's shape with the provider's words."""
     far.a.script = reply(
