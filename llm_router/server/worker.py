@@ -100,7 +100,9 @@ def run_workers(
             log.info("llm-router %s is ready on %s with %d workers", __version__, address, snapshot.workers)
 
         events = Events(tell, crew.follow_configuration, crew.close_listeners, lambda: crew.snapshot.drain_timeout)
-        return Supervisor(posts, notifier, events).run()
+        code = Supervisor(posts, notifier, events).run()
+        _keep_circuits(crew.snapshot, folder)
+        return code
 
 
 @contextlib.contextmanager
@@ -153,6 +155,20 @@ def _make_state(snapshot: Snapshot, folder: Path) -> None:
         shared_rows.create(folder, circuits.rows())
     except (OSError, sqlite3.Error) as error:
         raise CannotShare(f"workers need a common state, and {folder} cannot hold it: {error}") from error
+
+
+def _keep_circuits(snapshot: Snapshot, folder: Path) -> None:
+    """Writes down for the next start what all workers knew in the end: one of them alone may have left too early."""
+    circuits = RowCircuits(snapshot.breaker)
+    try:
+        with contextlib.closing(shared_rows.StateRows(folder, 0, lambda: snapshot.breaker)) as state:
+            _, rows, _ = state.news(-1)
+    except sqlite3.Error as error:
+        log.warning("the last that the workers knew of circuits cannot be read (%s)", error)
+        return
+    for row in rows:
+        circuits.take(row)
+    CircuitFile(snapshot.state_dir).save(circuits.dump())
 
 
 def remote_file_system(folder: Path, mounts: str | None = None) -> str | None:

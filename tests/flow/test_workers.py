@@ -525,25 +525,46 @@ async def test_a_start_that_cannot_succeed_is_given_up(launch: Launch, tmp_path:
 
 
 async def test_circuits_survive_a_restart_with_and_without_workers(crew: Any) -> None:
-    """What workers know of circuits is there after a restart, also for a router that is one process."""
+    """What one worker knew in its last moment is there after a restart, also for a router that is one process."""
     both = await crew()
     both.stage.a.script = BROKEN
-    for _ in range(3):
-        await both.chat(2)
-    await until(lambda: b"open_until" in _read(both.router.state / "circuits.json"))
     for name in ("state.sqlite3", "workers.lock", "keeper.sock"):
         assert stat.S_IMODE((both.router.state / name).stat().st_mode) == 0o600
+    for _ in range(3):
+        await both.chat(2)
     both.forget()
     for command in (both.router.command, [part for part in both.router.command if part not in ("--workers", "2")]):
-        await asyncio.to_thread(both.router.stop)
+        both.router.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(both.router.wait, 30) == 0
         both.router.command = command
         await asyncio.to_thread(both.router.start)
         report = (await both.router.ask("GET", "/circuit-breaker")).json()
         assert report["open_circuits"] == ["a/m1"]
 
 
-def _read(path: Path) -> bytes:
-    return path.read_bytes() if path.exists() else b""
+async def test_a_killed_router_s_circuits_were_written_down(crew: Any) -> None:
+    """What any worker knows is on the disk soon after: a kill of all of them forgets no open circuit."""
+    both = await crew()
+    both.stage.a.script = BROKEN
+    for _ in range(3):
+        await both.chat(2)
+    await until(lambda: _saved_as_open(both.router.state / "circuits.json"))
+    # The supervisor first: it would replace the others.
+    for pid in (both.router.pid, *workers(both.router).values()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    both.forget()
+    await asyncio.to_thread(both.router.wait)
+    await asyncio.to_thread(both.router.start)
+    report = (await both.router.ask("GET", "/circuit-breaker")).json()
+    assert report["open_circuits"] == ["a/m1"]
+
+
+def _saved_as_open(path: Path) -> bool:
+    if not path.exists():
+        return False
+    saved = json.loads(path.read_bytes())
+    return any(circuit["open_until"] for circuit in saved["models"].values())
 
 
 async def test_the_service_manager_hears_of_one_router(tmp_path: Path, launch: Launch) -> None:
