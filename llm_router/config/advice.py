@@ -24,8 +24,8 @@ def advice(snapshot: Snapshot) -> list[str]:
         if looks_quoted(key):
             found.append("ROUTER_API_KEY or ROUTER_ADMIN_KEY begins or ends with a quotation mark; remove the quotes")
             break
-    if not any(provider.keys for provider in snapshot.providers.values()):
-        found.append("no provider key is set: only Ollama and providers without a key can answer")
+    if not any(provider.configured for provider in snapshot.providers.values() if provider.name != "ollama"):
+        found.append("no provider key is set, for example OPENROUTER_API_KEY: only Ollama can answer")
     found.extend(_about_chains(snapshot))
     return found
 

@@ -19,6 +19,7 @@ from llm_router.accounting.books import Books, Figures
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.metrics import Metrics
 from llm_router.accounting.ranks import Encodings
+from llm_router.config.advice import advice
 from llm_router.config.values import Snapshot
 from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile
@@ -149,7 +150,7 @@ def _open(config_file: ConfigFile) -> tuple[Snapshot, socket.socket] | int:
         print(f"llm-router: {error}", file=sys.stderr)
         return EXIT_CONFIG
     set_up_logging(snapshot)
-    for warning in snapshot.warnings:
+    for warning in advice(snapshot):
         log.warning("%s", warning)
     raise_descriptor_limit()
     if (problem := unguarded(snapshot)) is not None:

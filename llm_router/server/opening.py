@@ -47,6 +47,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class TextLines(logging.Formatter):
+    """Log records as lines that begin as the access log's: with the time in UTC, whatever the machine's zone."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """The time of a record."""
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 class JsonLines(logging.Formatter):
     """Log records as one JSON object a line, as the access log's."""
 
@@ -65,8 +76,7 @@ class JsonLines(logging.Formatter):
 def set_up_logging(snapshot: Snapshot) -> None:
     """Everything goes to standard error; level and form are the configuration's."""
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    handler.setFormatter(JsonLines() if snapshot.log_format == "json" else text)
+    handler.setFormatter(JsonLines() if snapshot.log_format == "json" else TextLines())
     logging.basicConfig(level=snapshot.log_level.upper(), handlers=[handler])
 
 

@@ -34,8 +34,10 @@ td {{ padding: .1em 1em .1em 0 }}
 <h1>llm-router {__version__}</h1>
 <p>An OpenAI-compatible proxy: send a chat to the model <code>router</code>; it finds out what kind of task it is,
 asks the first able model of that category's chain, and moves on to the next one if that fails.</p>
-<pre>curl -N {escape(address)}/v1/chat/completions \\
-  -d '{{"model": "router", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'</pre>
+<pre>curl -N {escape(address)}/v1/chat/completions -d '{{
+  "model": "router", "stream": true,
+  "messages": [{{"role": "user", "content": "Hello"}}]
+}}'</pre>
 <table>{rows}</table>
 <p>The guides are in the folder <code>docs/</code> of the source; <code>docs/API.md</code> tells all about these
 routes.</p>
