@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
+
+import orjson
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.usage import Usage
@@ -77,7 +80,7 @@ class Booking:
 
 
 class LedgerRecord(NamedTuple):
-    """One settled request: the columns of the ledger, in their order.
+    """One settled request: what is its own, its attempts, and last its kind, which it shares with many others.
 
     Tokens: `input_tokens` and `output_tokens` are what the bill rests on; `counted_*` is our own count (None where
     nothing was counted), `counted_by` "tiktoken" or "estimate"; `reported_*` is what the provider said.
@@ -87,6 +90,24 @@ class LedgerRecord(NamedTuple):
 
     request_id: str
     started: float
+    first_byte_ms: float | None
+    total_ms: float | None
+    request_bytes: int
+    answer_bytes: int
+    input_tokens: int | None
+    output_tokens: int | None
+    counted_input: int | None
+    counted_output: int | None
+    reported_fresh_input: int | None
+    reported_cache_read: int | None
+    reported_cache_write: int | None
+    reported_cache_write_1h: int | None
+    reported_output: int | None
+    reported_reasoning: int | None
+    cost_usd: float | None
+    side_cost_usd: float | None
+    side_costs: str | None
+    attempts: tuple[Attempt, ...]
     category: str
     mode: str
     model: str
@@ -96,29 +117,11 @@ class LedgerRecord(NamedTuple):
     outcome: Outcome
     status: int
     failure: str | None
-    attempts: str
     attempt_count: int
-    first_byte_ms: float | None
-    total_ms: float | None
-    request_bytes: int
-    answer_bytes: int
     finish_reason: str | None
     reported_model: str | None
-    input_tokens: int | None
-    output_tokens: int | None
-    counted_input: int | None
-    counted_output: int | None
     counted_by: str | None
-    reported_fresh_input: int | None
-    reported_cache_read: int | None
-    reported_cache_write: int | None
-    reported_cache_write_1h: int | None
-    reported_output: int | None
-    reported_reasoning: int | None
-    cost_usd: float | None
     cost_source: str | None
-    side_cost_usd: float | None
-    side_costs: str | None
 
 
 class Settled(NamedTuple):
@@ -126,3 +129,11 @@ class Settled(NamedTuple):
 
     record: LedgerRecord
     attempts: tuple[Attempt, ...]
+
+
+def as_json(value: object) -> str:
+    """JSON for a column of the ledger."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # a lone surrogate in a model's name
+        return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import orjson
 
-from llm_router.accounting.store import MIGRATIONS, SUM_NAMES, SUMS_OF_REQUESTS, ledger_files
+from llm_router.accounting.schema import MIGRATIONS, SPANS_BEFORE, SUM_NAMES, SUMS_OF_REQUESTS
+from llm_router.accounting.store import ledger_files
 
 By = Literal["model", "provider", "category", "client", "day"]
 DIMENSIONS: Final[tuple[By, ...]] = ("model", "provider", "category", "client", "day")
@@ -111,7 +112,10 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
     row.pop("id", None)
     row.pop("client", None)
     row["stream"] = bool(row["stream"])
-    row["attempts"] = orjson.loads(row["attempts"])
+    attempts = row["attempts"]
+    row["attempts"] = (
+        orjson.loads(attempts) if isinstance(attempts, str) else [attempt._asdict() for attempt in attempts]
+    )
     row["side_costs"] = orjson.loads(row["side_costs"]) if row["side_costs"] else []
     row["started_at"] = (datetime.fromtimestamp(0, UTC) + timedelta(seconds=row["started"])).isoformat()
     return row
@@ -134,6 +138,8 @@ def _query(path: Path, how: str, sql: str, parameters: Any) -> list[sqlite3.Row]
         (version,) = ledger.execute("PRAGMA user_version").fetchone()
         if not 0 < version <= len(MIGRATIONS):
             raise NoLedger(f"{path} is no ledger of this version of llm-router")
+        if version == 1:
+            ledger.execute(SPANS_BEFORE)
         return ledger.execute(sql, parameters).fetchall()
 
 
@@ -149,8 +155,10 @@ def _usage_sql(by: By) -> str:
             WHERE id > (SELECT last_id FROM rolled_up) AND started >= :since
             AND (:client IS NULL OR client = :client) GROUP BY 1
             UNION ALL
-            SELECT {of_requests} AS key, {SUMS_OF_REQUESTS} FROM requests INDEXED BY requests_by_start
-            WHERE started >= :since AND started < :hour * {_HOUR} AND id <= (SELECT last_id FROM rolled_up)
+            SELECT {of_requests} AS key, {SUMS_OF_REQUESTS}
+            FROM spans CROSS JOIN requests ON requests.id > after_id AND requests.id <= spans.last_id
+            WHERE last_started >= :since AND first_started < :hour * {_HOUR}
+            AND started >= :since AND started < :hour * {_HOUR} AND id <= (SELECT last_id FROM rolled_up)
             AND (:client IS NULL OR client = :client) GROUP BY 1
         ) GROUP BY key"""  # noqa: S608 - column names come from the constants above
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-import orjson
-
-from llm_router.accounting.booking import Attempt, Booking, LedgerRecord, Settled, SideCost
+from llm_router.accounting.booking import Booking, LedgerRecord, Settled, SideCost, as_json
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.pricing import ModelInfo, cost
 from llm_router.accounting.tokens import Count, Counter, Encoding, estimate_bytes
@@ -259,6 +255,19 @@ def _record(
     record = (
         booking.request_id,
         booking.started,
+        None if first_byte_ms is None else _microseconds(first_byte_ms),
+        _microseconds(booking.total_ms),
+        booking.request_bytes,
+        booking.answer_bytes,
+        billed.input if billed else None,
+        billed.output if billed else None,
+        counted_in.tokens if counted_in else None,
+        counted_out.tokens if counted_out else None,
+        *(_NO_REPORT if usage is None else _reported(usage)),
+        price,
+        side_price,
+        side_json,
+        attempts,
         booking.category,
         booking.mode,
         booking.model,
@@ -268,37 +277,13 @@ def _record(
         booking.outcome,
         booking.status,
         booking.failure or None,
-        f"[{','.join(map(_attempt_json, attempts))}]",
         len(attempts),
-        None if first_byte_ms is None else _microseconds(first_byte_ms),
-        _microseconds(booking.total_ms),
-        booking.request_bytes,
-        booking.answer_bytes,
         (finish[0] if 0 in finish else finish[min(finish)]) if finish else None,
         answer.model,
-        billed.input if billed else None,
-        billed.output if billed else None,
-        counted_in.tokens if counted_in else None,
-        counted_out.tokens if counted_out else None,
         counted_by,
-        *(_NO_REPORT if usage is None else _reported(usage)),
-        price,
         source,
-        side_price,
-        side_json,
     )
     return LedgerRecord._make(record)
-
-
-def _attempt_json(attempt: Attempt) -> str:
-    """An attempt as a JSON object; all of it but the model's name needs no escapes."""
-    model, kind, status, ms = attempt
-    return f'{{"model":{_quoted(model)},"kind":"{kind}","status":{"null" if status is None else status},"ms":{ms}}}'
-
-
-@lru_cache(maxsize=512)
-def _quoted(name: str) -> str:
-    return _json(name)
 
 
 def _microseconds(ms: float) -> float:
@@ -330,11 +315,4 @@ def _sum_sides(sides: list[tuple[SideCost, Evidence]]) -> tuple[float | None, st
                 "cost_source": evidence.source,
             }
         )
-    return total, _json(rows)
-
-
-def _json(value: object) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:  # a lone surrogate in a model's name
-        return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return total, as_json(rows)

@@ -12,10 +12,22 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from llm_router.accounting.booking import LedgerRecord
+from llm_router.accounting.booking import LedgerRecord, as_json
+from llm_router.accounting.schema import (
+    ADD_SPAN,
+    KIND,
+    KIND_COLUMNS,
+    MIGRATIONS,
+    OWN,
+    PLAIN_COLUMNS,
+    RARE,
+    RECORD_COLUMNS,
+    ROLL_UP,
+)
 
 LEDGER_NAME: Final = "ledger.sqlite3"
 _MAX_FILES: Final = 9
@@ -24,74 +36,21 @@ _WAL_PAUSE: Final = 0.02
 
 log = logging.getLogger(__name__)
 
-_SUMS = """
-    requests INTEGER NOT NULL, succeeded INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL,
-    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
-    counted_input INTEGER NOT NULL, counted_output INTEGER NOT NULL,
-    reported_input INTEGER NOT NULL, reported_output INTEGER NOT NULL, cached_input INTEGER NOT NULL,
-    cost_usd REAL NOT NULL, unknown_cost INTEGER NOT NULL, total_ms REAL NOT NULL"""
+# Clients may name any model, and models call themselves anything: past so many kinds the oldest are written anew.
+_MAX_KINDS: Final = 4_096
 
-# A change of the schema is a new entry at the end; the file's user_version counts those that it has seen.
-MIGRATIONS: Final[tuple[str, ...]] = (
-    f"""
-    CREATE TABLE requests (
-        id INTEGER PRIMARY KEY,
-        request_id TEXT NOT NULL, started REAL NOT NULL, category TEXT NOT NULL, mode TEXT NOT NULL,
-        model TEXT NOT NULL, provider TEXT NOT NULL, stream INTEGER NOT NULL, client TEXT NOT NULL,
-        outcome TEXT NOT NULL, status INTEGER NOT NULL, failure TEXT, attempts TEXT NOT NULL,
-        attempt_count INTEGER NOT NULL, first_byte_ms REAL, total_ms REAL,
-        request_bytes INTEGER NOT NULL, answer_bytes INTEGER NOT NULL, finish_reason TEXT, reported_model TEXT,
-        input_tokens INTEGER, output_tokens INTEGER,
-        counted_input INTEGER, counted_output INTEGER, counted_by TEXT,
-        reported_fresh_input INTEGER, reported_cache_read INTEGER, reported_cache_write INTEGER,
-        reported_cache_write_1h INTEGER, reported_output INTEGER, reported_reasoning INTEGER,
-        cost_usd REAL, cost_source TEXT, side_cost_usd REAL, side_costs TEXT
-    );
-    CREATE INDEX requests_by_request_id ON requests (request_id);
-    CREATE INDEX requests_by_start ON requests (started);
-    CREATE TABLE hours (
-        hour INTEGER NOT NULL, model TEXT NOT NULL, provider TEXT NOT NULL, category TEXT NOT NULL,
-        client TEXT NOT NULL, {_SUMS},
-        PRIMARY KEY (hour, model, provider, category, client)
-    ) WITHOUT ROWID;
-    CREATE TABLE rolled_up (last_id INTEGER NOT NULL);
-    INSERT INTO rolled_up VALUES (0);
-    CREATE TABLE drift (
-        model TEXT PRIMARY KEY, samples INTEGER NOT NULL,
-        counted_input REAL NOT NULL, reported_input REAL NOT NULL,
-        counted_output REAL NOT NULL, reported_output REAL NOT NULL
-    ) WITHOUT ROWID;
-    """,  # noqa: S608 - no value is put into it
-)
 
-# One row of sums out of any set of requests; `hours` holds such rows by hour and key.
-SUMS_OF_REQUESTS: Final = """
-    count(*) AS requests, sum(outcome = 'completed') AS succeeded,
-    sum(outcome IN ('failed', 'cut', 'interrupted')) AS failed, sum(outcome = 'cancelled') AS cancelled,
-    coalesce(sum(input_tokens), 0) AS input_tokens, coalesce(sum(output_tokens), 0) AS output_tokens,
-    coalesce(sum(counted_input), 0) AS counted_input, coalesce(sum(counted_output), 0) AS counted_output,
-    coalesce(sum(reported_fresh_input + reported_cache_read + reported_cache_write), 0) AS reported_input,
-    coalesce(sum(reported_output), 0) AS reported_output, coalesce(sum(reported_cache_read), 0) AS cached_input,
-    coalesce(sum(cost_usd), 0.0) AS cost_usd, sum(cost_usd IS NULL) AS unknown_cost,
-    coalesce(sum(total_ms), 0.0) AS total_ms"""
+def _insert_sql(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
 
-SUM_NAMES: Final = tuple(column.split()[0] for column in _SUMS.replace("\n", " ").split(","))
 
-_ROLL_UP: Final = f"""
-    INSERT INTO hours
-    SELECT CAST(started / 3600 AS INTEGER) AS hour, model, provider, category, client, {SUMS_OF_REQUESTS}
-    FROM requests WHERE id > ? AND id <= ? GROUP BY 1, 2, 3, 4, 5
-    ON CONFLICT (hour, model, provider, category, client) DO UPDATE SET
-    {", ".join(f"{name} = {name} + excluded.{name}" for name in SUM_NAMES)}"""  # noqa: S608 - names are constants
-
-_COLUMNS: Final = ", ".join(LedgerRecord._fields)
-_INSERT: Final = f"INSERT INTO requests ({_COLUMNS}) VALUES ({', '.join('?' * len(LedgerRecord._fields))})"  # noqa: S608
-_INSERT_ONCE: Final = (
-    f"INSERT INTO requests ({_COLUMNS}) SELECT {', '.join('?' * len(LedgerRecord._fields))} "  # noqa: S608
-    "WHERE NOT EXISTS (SELECT 1 FROM requests WHERE request_id = ? AND started = ?)"
-)
+_KIND_SQL: Final = _insert_sql("kinds", KIND_COLUMNS)
+_PLAIN_SQL: Final = _insert_sql("records", PLAIN_COLUMNS)
+_FULL_SQL: Final = _insert_sql("records", RECORD_COLUMNS)
+_KNOWN_SQL: Final = "SELECT 1 FROM records WHERE request_id = ? AND started = ?"
 
 Drift = tuple[str, int, float, float, float, float]
+Row = tuple[Any, ...]
 
 
 class LedgerUnusable(Exception):
@@ -104,6 +63,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._connection: sqlite3.Connection | None = None
+        # Ids of kinds in the open file. One that was not found is added again: nobody counts them.
+        self._kinds: dict[Row, int] = {}
         self._unusable: set[Path] = set()
         self.path = folder / LEDGER_NAME
 
@@ -134,10 +95,11 @@ class Store:
         try:
             with _transaction(connection):
                 (done,) = connection.execute("SELECT last_id FROM rolled_up").fetchone()
-                (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM requests").fetchone()
+                (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()
                 last = min(newest, done + most)
                 if last > done:
-                    connection.execute(_ROLL_UP, (done, last))
+                    connection.execute(ROLL_UP, (done, last))
+                    connection.execute(ADD_SPAN, (done, last))
                     connection.execute("UPDATE rolled_up SET last_id = ?", (last,))
                 return int(last - done)
         except sqlite3.DatabaseError as error:
@@ -170,6 +132,7 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+            self._kinds.clear()
 
     def _open(self) -> sqlite3.Connection:
         prepare_folder(self._folder)
@@ -191,14 +154,65 @@ class Store:
         self, connection: sqlite3.Connection, records: Sequence[LedgerRecord], once: Sequence[LedgerRecord]
     ) -> None:
         try:
-            with _transaction(connection):
-                # Plain tuples: of a named one SQLite's module fetches each value by a call.
-                connection.executemany(_INSERT, [record[:] for record in records])
-                connection.executemany(_INSERT_ONCE, ((*record, record.request_id, record.started) for record in once))
+            with self._writing(connection):
+                self._insert(connection, records)
+                for record in once:
+                    self._insert_once(connection, record)
         except _BAD_VALUES:
-            with _transaction(connection):
+            with self._writing(connection):
                 for record in (*records, *once):
-                    _insert_cleaned(connection, record)
+                    self._insert_cleaned(connection, record)
+
+    @contextlib.contextmanager
+    def _writing(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """A transaction; if it fails, the kinds that it added are gone again."""
+        try:
+            with _transaction(connection):
+                yield
+        except BaseException:
+            self._kinds.clear()
+            raise
+
+    def _insert(self, connection: sqlite3.Connection, records: Iterable[LedgerRecord]) -> None:
+        rows = [self._row(connection, record) for record in records]
+        for columns, run in groupby(rows, len):
+            connection.executemany(_PLAIN_SQL if columns == len(PLAIN_COLUMNS) else _FULL_SQL, run)
+
+    def _insert_once(self, connection: sqlite3.Connection, record: LedgerRecord) -> None:
+        row = self._row(connection, record)
+        if not connection.execute(_KNOWN_SQL, (record.request_id, record.started)).fetchone():
+            connection.execute(_PLAIN_SQL if len(row) == len(PLAIN_COLUMNS) else _FULL_SQL, row)
+
+    def _insert_cleaned(self, connection: sqlite3.Connection, record: LedgerRecord) -> None:
+        try:
+            self._insert_once(connection, LedgerRecord._make(map(_clean, record)))
+        except _BAD_VALUES:
+            log.exception("The ledger cannot take the record of request %r", record.request_id)
+
+    def _row(self, connection: sqlite3.Connection, record: LedgerRecord) -> Row:
+        """The record's row of `records`, without the last columns where there is nothing to be said in them.
+
+        Nearly all have one attempt, of which the time alone does not stand elsewhere. What is not bound is quicker
+        than a None: to SQLite's module that costs four times what a number does.
+        """
+        values: Row = record
+        kind = values[KIND]
+        number = self._kinds.get(kind) or self._add_kind(connection, kind)
+        attempts = record.attempts
+        if len(attempts) == 1 and record.side_costs is None:
+            model, end, status, ms = attempts[0]
+            if end == "ok" and model == record.model and status == record.status:
+                return (number, ms) + values[OWN]
+        told = as_json([attempt._asdict() for attempt in attempts])
+        return (number, None, *values[OWN], *values[RARE], told)
+
+    def _add_kind(self, connection: sqlite3.Connection, kind: Row) -> int:
+        number = connection.execute(_KIND_SQL, kind).lastrowid
+        assert number is not None
+        if len(self._kinds) >= _MAX_KINDS:
+            self._kinds.clear()
+        self._kinds[kind] = number
+        return number
 
     def _leave(self, error: sqlite3.DatabaseError) -> None:
         """A damaged (or newer) file stays as it is; records go to another file beside it."""
@@ -276,15 +290,6 @@ _BAD_VALUES: Final = (
     sqlite3.ProgrammingError,
 )
 _LARGEST: Final = 2**63 - 1
-
-
-def _insert_cleaned(connection: sqlite3.Connection, record: LedgerRecord) -> None:
-    cleaned = [_clean(value) for value in record]
-    once = (_clean(record.request_id), _clean(record.started))
-    try:
-        connection.execute(_INSERT_ONCE, (*cleaned, *once))
-    except _BAD_VALUES:
-        log.exception("The ledger cannot take the record of request %r", record.request_id)
 
 
 def _clean(value: object) -> object:

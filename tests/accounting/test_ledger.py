@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_router.accounting import ledger, store
+from llm_router.accounting import ledger
 from llm_router.accounting.ledger import Bookkeeper
-from llm_router.accounting.store import LEDGER_NAME, MIGRATIONS, LedgerUnusable, Store
+from llm_router.accounting.schema import MIGRATIONS
+from llm_router.accounting.store import LEDGER_NAME, LedgerUnusable, Store
 from tests.accounting.conftest import USAGE, booking, completion, stream
 
 ROOT = Path(__file__).parents[2]
@@ -282,8 +283,8 @@ def test_a_full_disk_loses_nothing_and_is_told_once(tmp_path, monkeypatch, caplo
             assert keeper.trouble
             assert keeper.request("r-7")["status"] == 200
             time.sleep(0.2)
-        wait_for(lambda: keeper.unwritten == 0)
-        assert not keeper.trouble
+        wait_for(lambda: not keeper.trouble)
+        assert keeper.unwritten == 0
     assert [name for name, _ in rows(tmp_path)] == ["before", *(f"r-{number}" for number in range(50))]
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]
     assert "Chat goes on" in caplog.text
@@ -582,5 +583,5 @@ def test_every_migration_was_run_once(tmp_path):
         with keeping(tmp_path) as keeper:
             keeper.submit(booking())
         with closing(sqlite3.connect(tmp_path / LEDGER_NAME)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (len(store.MIGRATIONS),)
+            assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

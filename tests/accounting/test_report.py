@@ -9,6 +9,7 @@ import pytest
 
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.report import DIMENSIONS, LedgerReader, NoLedger, parse_since
+from llm_router.accounting.schema import MIGRATIONS
 from llm_router.accounting.store import LEDGER_NAME, Store
 from tests.accounting.conftest import booking
 
@@ -167,13 +168,14 @@ def test_moments_nobody_understands(text):
 @pytest.mark.slow
 def test_a_million_records_are_still_quick(tmp_path):
     """With 10^6 rows a report takes well under a second, a lookup milliseconds, a write what it always took."""
-    store = Store(tmp_path)
-    store.write(())
     with closing(sqlite3.connect(tmp_path / LEDGER_NAME)) as connection, connection:
+        for statement in MIGRATIONS[0].split(";"):
+            connection.execute(statement)
+        connection.execute("PRAGMA user_version = 1")
         connection.execute(
             """
             WITH RECURSIVE numbers(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM numbers WHERE value < 1000000)
-            INSERT INTO requests SELECT value, printf('r-%d', value), ? - value * 2.592,
+            INSERT INTO requests SELECT value, printf('r-%d', value), ? - (1000000 - value) * 2.592,
             'c' || (value % 5), 'local', 'p' || (value % 3) || '/m' || (value % 10),
             'p' || (value % 3), 0, 'k' || (value % 4),
             'completed', 200, NULL, '[]', 1, 5.0, 9.0, 1000, 1000, 'stop', 'm', 100, 20, 100, 20, 'tiktoken',
@@ -181,6 +183,8 @@ def test_a_million_records_are_still_quick(tmp_path):
             """,
             (NOW,),
         )
+    store = Store(tmp_path)
+    store.write(())
     while store.roll_up(200_000):
         pass
     reader = LedgerReader(tmp_path)
