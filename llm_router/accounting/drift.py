@@ -7,17 +7,19 @@ from collections.abc import Iterable
 _MAX_MODELS = 512
 _ENOUGH_SAMPLES = 5
 # Older evidence fades: the sums are halved past this many counted tokens.
-_HALVE_AT = 2_000_000
+_HALVE_AT = 2_000_000.0
 _LOWEST, _HIGHEST = 0.1, 20.0
 
 Row = tuple[str, int, float, float, float, float]
+_Sums = tuple[int, float, float, float, float]
+_NOTHING: _Sums = (0, 0.0, 0.0, 0.0, 0.0)
 
 
 class DriftBook:
     """Sums of counted and reported tokens by model id; the models seen longest ago are forgotten. For one writer."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
-        self._sums: dict[str, list[float]] = {}
+        self._sums: dict[str, _Sums] = {}
         self.load(rows)
 
     def __repr__(self) -> str:
@@ -25,13 +27,14 @@ class DriftBook:
 
     def load(self, rows: Iterable[Row]) -> None:
         """Takes over what was learned before, where nothing newer is known."""
-        for model, *sums in rows:
+        for model, samples, *sums in rows:
             if len(self._sums) < _MAX_MODELS:
-                self._sums.setdefault(model, sums)
+                counted_in, reported_in, counted_out, reported_out = sums
+                self._sums.setdefault(model, (samples, counted_in, reported_in, counted_out, reported_out))
 
     def rows(self) -> list[Row]:
         """All that was learned, to be kept."""
-        return [(model, int(s[0]), s[1], s[2], s[3], s[4]) for model, s in list(self._sums.items())]
+        return [(model, *sums) for model, sums in list(self._sums.items())]
 
     def learn(
         self, model: str, counted_input: int, reported_input: int, counted_output: int, reported_output: int
@@ -41,20 +44,21 @@ class DriftBook:
         if sums is None:
             if len(self._sums) >= _MAX_MODELS:
                 del self._sums[next(iter(self._sums))]
-            sums = self._sums[model] = [0, 0.0, 0.0, 0.0, 0.0]
-        sums[0] += 1
+            sums = _NOTHING
+        samples, counted_in, reported_in, counted_out, reported_out = sums
         if counted_input and reported_input:
-            sums[1] += counted_input
-            sums[2] += reported_input
-            if sums[1] > _HALVE_AT:
-                sums[1] /= 2
-                sums[2] /= 2
+            counted_in += counted_input
+            reported_in += reported_input
+            if counted_in > _HALVE_AT:
+                counted_in /= 2
+                reported_in /= 2
         if counted_output and reported_output:
-            sums[3] += counted_output
-            sums[4] += reported_output
-            if sums[3] > _HALVE_AT:
-                sums[3] /= 2
-                sums[4] /= 2
+            counted_out += counted_output
+            reported_out += reported_output
+            if counted_out > _HALVE_AT:
+                counted_out /= 2
+                reported_out /= 2
+        self._sums[model] = samples + 1, counted_in, reported_in, counted_out, reported_out
 
     def ratio(self, model: str) -> tuple[float | None, float | None]:
         """Reported over counted tokens, for input and output; None while too little is known."""

@@ -236,7 +236,7 @@ def _billed(
         return Evidence(prompt, output, usage, billed, usage.provider_cost, "provider_cost")
     price = cost(info, billed)
     source = "provider_usage" if billed is usage else "tiktoken"
-    return Evidence(prompt, output, usage, billed, price, None if price is None else source)
+    return tuple.__new__(Evidence, (prompt, output, usage, billed, price, None if price is None else source))
 
 
 def _record(
@@ -283,7 +283,8 @@ def _record(
         counted_by,
         source,
     )
-    return LedgerRecord._make(record)
+    # Past the check of its length, which is constant here.
+    return tuple.__new__(LedgerRecord, record)
 
 
 def _microseconds(ms: float) -> float:

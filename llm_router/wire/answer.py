@@ -72,6 +72,9 @@ class _Reader:
         self._note_model(event)
         if usage := event.get("usage"):
             self._note_usage(usage)
+        elif type(groq := event.get("x_groq")) is dict:
+            # Where Groq's streams have it.
+            self._note_usage(groq.get("usage"))
         choices = event.get("choices")
         if type(choices) is list:
             for choice in choices:
@@ -203,11 +206,10 @@ def read_completion(body: bytes) -> Answer:
         completion = orjson.loads(body) if len(body) <= _HUGE_BYTES else None
     except orjson.JSONDecodeError:
         completion = None
+    if type(completion) is dict and (plain := _plain_answer(completion)) is not None:
+        return plain
     reader = _Reader()
     if type(completion) is dict:
-        plain = _plain_answer(completion)
-        if plain is not None:
-            return plain
         reader.event(completion)
     else:
         reader.json(body)
@@ -350,7 +352,8 @@ def _text_event(piece: bytes, place: _Place) -> dict[str, Any] | None:
         for name, value in delta.items():
             if value and name != "content" and name != "role":
                 return None
-        said_more = choice.get("index") or choice.get("finish_reason") or choice.get("usage") or event.get("usage")
+        said_more = choice.get("index") or choice.get("finish_reason") or choice.get("usage")
+        said_more = said_more or event.get("usage") or event.get("x_groq")
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
     return None if said_more else event

@@ -47,6 +47,9 @@ def from_openai(usage: Mapping[str, Any]) -> Usage:
     if type(details := usage.get("prompt_tokens_details")) is dict:
         read = min(token_count(details.get("cached_tokens")), prompt)
         write = min(token_count(details.get("cache_write_tokens")), prompt - read)
+    if not read and "prompt_cache_hit_tokens" in usage:
+        # DeepSeek's name; hits and misses are the prompt.
+        read = min(token_count(usage["prompt_cache_hit_tokens"]), prompt - write)
     if type(details := usage.get("completion_tokens_details")) is dict:
         reasoning = token_count(details.get("reasoning_tokens"))
     # Gemini's and xAI's thoughts are in the total alone; they are billed as output all the same.
@@ -57,7 +60,8 @@ def from_openai(usage: Mapping[str, Any]) -> Usage:
     if reasoning > output:
         reasoning = output
     cost = _provider_cost(usage) if "cost" in usage else None
-    return Usage(prompt - read - write, read, write, output, reasoning, 0, cost)
+    # Half the price of calling the class.
+    return tuple.__new__(Usage, (prompt - read - write, read, write, output, reasoning, 0, cost))
 
 
 def _provider_cost(usage: Mapping[str, Any]) -> float | None:

@@ -47,6 +47,27 @@ def test_the_last_usage_wins():
     assert read_stream(blocks).usage == Usage(5, 0, 0, 9)
 
 
+@pytest.mark.parametrize("beside", [{}, {"usage": None}, {"usage": {}}])
+def test_groqs_own_place_for_usage(beside):
+    """Groq's streams report usage in a field of their own; null or nonsense there is passed over."""
+    last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    blocks = [
+        event(choices=[{"index": 0, "delta": {"content": "a"}}], x_groq={"id": "req_1"}),
+        event(choices=[last], x_groq={"id": "req_1", "usage": USAGE}, **beside),
+        event(choices=[], x_groq={"usage": None}),
+        event(choices=[], x_groq="?"),
+    ]
+    assert read_stream(blocks) == Answer(text="a", finish_reasons={0: "stop"}, usage=Usage(5, 0, 0, 2))
+    assert read_tail(blocks).usage == Usage(5, 0, 0, 2)
+
+
+def test_a_report_in_every_event_of_a_run_is_read():
+    """Events that are alike but for their text may all carry Groq's report."""
+    blocks = [event(choices=[{"index": 0, "delta": {"content": word}}], x_groq={"usage": USAGE}) for word in "abcdefgh"]
+    assert read_stream(blocks).usage == Usage(5, 0, 0, 2)
+    assert read_stream(blocks).text == "abcdefgh"
+
+
 def test_tool_calls_are_collected():
     """Names and argument fragments of all calls, old and new style, are part of what was generated."""
     blocks = [

@@ -50,6 +50,19 @@ def test_more_cached_than_prompt_is_bounded_by_the_prompt():
     assert (usage.fresh_input, usage.cache_read, usage.cache_write) == (0, 10, 0)
 
 
+@pytest.mark.parametrize(("hits", "read"), [(60, 60), (0, 0), (500, 100), (None, 0), ("60", 0)])
+def test_deepseeks_cache_hits_are_cached_input(hits, read):
+    """DeepSeek says beside the prompt's tokens how many of them were hits of its cache."""
+    usage = from_openai({"prompt_tokens": 100, "prompt_cache_hit_tokens": hits, "prompt_cache_miss_tokens": 40})
+    assert (usage.fresh_input, usage.cache_read, usage.input) == (100 - read, read, 100)
+
+
+def test_cached_tokens_told_twice_are_taken_once():
+    """Hosts that name the same hits in OpenAI's way and in DeepSeek's are read by OpenAI's."""
+    told = {"prompt_tokens": 100, "prompt_tokens_details": {"cached_tokens": 64}, "prompt_cache_hit_tokens": 64}
+    assert from_openai(told) == Usage(fresh_input=36, cache_read=64)
+
+
 def test_thoughts_that_only_the_total_shows_are_output():
     """Gemini's compatible endpoint leaves thoughts out of completion_tokens; they are billed as output."""
     usage = from_openai({"prompt_tokens": 8, "completion_tokens": 9, "total_tokens": 563})
