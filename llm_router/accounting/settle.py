@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from llm_router.accounting.booking import Booking, LedgerRecord, Settled, SideCost, as_json
@@ -66,7 +66,7 @@ class Settler:
         answer = _read(booking, thorough)
         evidence = self._evidence(booking, answer, estimate, thorough)
         sides = [(side, self._weigh(side, _read(side, thorough), estimate, thorough, 0)) for side in booking.side_costs]
-        return Settled(_record(booking, answer, evidence, sides), booking.attempts)
+        return tuple.__new__(Settled, (_record(booking, answer, evidence, sides), booking.attempts))
 
     def bare(self, booking: Booking) -> Settled:
         """The record of a booking that could not be read: what happened, without tokens and cost."""
@@ -76,11 +76,12 @@ class Settler:
     def _evidence(self, booking: Booking, answer: Answer, estimate: bool, thorough: bool) -> Evidence:
         if not booking.model:
             return _NOTHING
-        said = answer.text or answer.tool_text or answer.reasoning
-        if booking.outcome == "failed" and answer.usage is None and not said:
-            # No provider charges for a refusal.
-            return _NOTHING
-        missing = max(0, booking.answer_bytes - sum(map(len, booking.answer)))
+        if booking.outcome == "failed" and answer.usage is None:
+            said = answer.text or answer.tool_text or answer.reasoning
+            if not said:
+                # No provider charges for a refusal.
+                return _NOTHING
+        missing = max(0, booking.answer_bytes - _size(booking.answer))
         return self._weigh(booking, answer, estimate, thorough, missing)
 
     def _weigh(
@@ -100,9 +101,10 @@ class Settler:
         if missing_bytes:
             output = Count(_scale(output.tokens, paid, missing_bytes), False)
         if usage is not None:
-            if prompt.genuine and output.genuine and _is_whole(paid):
+            whole = _is_whole(paid)
+            if whole and prompt.genuine and output.genuine:
                 self.drift.learn(paid.model, prompt.tokens, usage.input, output.tokens, usage.output)
-            return _billed(prompt, output, usage, info, _completed(usage, prompt, output, whole=_is_whole(paid)))
+            return _billed(prompt, output, usage, info, _completed(usage, prompt, output, whole=whole))
         return self._from_count(paid.model, prompt, output, info)
 
     def _from_count(self, model: str, prompt: Count, output: Count, info: ModelInfo | None) -> Evidence:
@@ -198,10 +200,14 @@ def _estimate_prompt(paid: Booking | SideCost) -> int:
 
 def _scale(tokens: int, paid: Booking | SideCost, missing_bytes: int) -> int:
     """The tokens of an answer of which only a part was kept: at the rate of that part, if it could be read."""
-    kept = sum(map(len, paid.answer))
+    kept = _size(paid.answer)
     if tokens:
         return round(tokens * (kept + missing_bytes) / kept)
     return (kept + missing_bytes) // (_STREAM_BYTES_A_TOKEN if paid.answer_is_stream else _BYTES_A_TOKEN)
+
+
+def _size(blocks: Sequence[bytes]) -> int:
+    return len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))
 
 
 def _is_whole(paid: Booking | SideCost) -> bool:
