@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http import RawRequestMessage
@@ -31,6 +30,7 @@ from llm_router.server.answers import (
 from llm_router.server.bodies import await_whole, read_body, whole_body
 from llm_router.server.connections import Connection
 from llm_router.server.guard import Guard, client_of
+from llm_router.server.heads import Asked
 from llm_router.server.keys import ROUTER
 from llm_router.server.limits import BIG_BODY_BYTES
 from llm_router.server.rules import Identity
@@ -108,8 +108,8 @@ class DirectChat:
         self._rules = self._guard.rules()
         self._longest = min(BIG_BODY_BYTES, snapshot.max_body_bytes)
 
-    def takes(self, message: RawRequestMessage) -> Identity | None:
-        """Who sent this request, if it may come by the short way; whatever is to be refused goes the long one."""
+    def reads(self, message: RawRequestMessage) -> Asked | None:
+        """What counts of the head, if such a request may come by the short way."""
         headers = message.headers
         length = headers.get(_LENGTH)
         if (
@@ -118,7 +118,6 @@ class DirectChat:
             or message.method != "POST"
             or message.version is not HttpVersion11
             or message.upgrade
-            or self._router.draining
             # one by one: a loop over them would cost more than what they protect
             or _ORIGIN in headers
             or _SEC_FETCH_SITE in headers
@@ -129,28 +128,39 @@ class DirectChat:
             or len(length) > 7
         ):
             return None
-        snapshot = self._router.snapshot
+        hosts = headers.getall(_HOST, ())
+        if len(hosts) != 1:
+            return None
+        return Asked(
+            message.path,
+            hosts[0],
+            headers.get(_AUTHORIZATION),
+            headers.get(X_REQUEST_ID),
+            headers.get(_SESSION, ""),
+            headers.get(_MAX_PRICE),
+            not message.should_close,
+        )
+
+    def admits(self, asked: Asked, length: int) -> Identity | None:
+        """Who sent this request, if it may come by the short way now; what is to be refused goes the long one."""
+        router = self._router
+        snapshot = router.snapshot
         if snapshot is not self._snapshot:
             self._prepare(snapshot)
-        hosts = headers.getall(_HOST, ())
-        if len(hosts) != 1 or not 0 < int(length) <= self._longest:
+        if router.draining or not 0 < length <= self._longest:
             return None
-        return self._rules.admit(hosts[0], headers.get(_AUTHORIZATION))
+        return self._rules.admit(asked.host, asked.authorization)
 
-    async def serve(
-        self, connection: Connection, message: RawRequestMessage, payload: StreamReader, identity: Identity
-    ) -> bool:
+    async def serve(self, connection: Connection, asked: Asked, identity: Identity, body: bytes | StreamReader) -> bool:
         """Answers; tells whether the connection may carry another request."""
-        headers = message.headers
-        name = sane_id(headers.get(X_REQUEST_ID))
-        sender = Sender(connection, name, keep_alive=not message.should_close)
+        name = sane_id(asked.request_id)
+        sender = Sender(connection, name, keep_alive=asked.keep_alive)
         try:
-            body = whole_body(payload)
-            if body is None:
-                body = await await_whole(connection, payload)
+            if not isinstance(body, bytes):
+                body = whole_body(body) or await await_whole(connection, body)
             chat = parse_chat(body)
             del body
-            caller = Caller(name, identity.client, headers.get(_SESSION, ""), max_price_in(headers))
+            caller = Caller(name, identity.client, asked.session, max_price_of(asked.max_price))
             await self._router.answer(chat, caller, sender)
         except ApiError as error:
             if self._router.draining:
@@ -159,7 +169,7 @@ class DirectChat:
         except ConnectionError:
             return False
         except Exception:
-            logger.exception("unexpected error while answering POST %s", message.path)
+            logger.exception("unexpected error while answering POST %s", asked.path)
             if sender.begun:
                 if connection.transport is not None:
                     connection.transport.abort()  # a clean end would make a broken answer look whole
@@ -185,13 +195,12 @@ def caller_in(request: web.Request) -> Caller:
         request_id=request_id(request),
         client=client_of(request),
         session=request.headers.get(_SESSION, ""),
-        max_price=max_price_in(request.headers),
+        max_price=max_price_of(request.headers.get(_MAX_PRICE)),
     )
 
 
-def max_price_in(headers: Mapping[str, str]) -> float | None:
+def max_price_of(text: str | None) -> float | None:
     """The most that this request may cost, in USD, as its header says. Raises ApiError (400)."""
-    text = headers.get(_MAX_PRICE)
     if text is None:
         return None
     try:

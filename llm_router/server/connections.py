@@ -2,7 +2,7 @@
 
 One coarse sweep watches all connections; a timer per connection or per read would cost more than it brings. What a
 connection is doing can only be learned from attributes that aiohttp keeps to itself (`_waiter`, `_messages`,
-`_current_request`, `_reading_paused`); `check_parser` and the tests hold them fast.
+`_current_request`, `_reading_paused`); the tests hold them fast.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from itertools import islice
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import orjson
 from aiohttp import web
+from aiohttp.hdrs import CONTENT_LENGTH
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
@@ -24,24 +25,22 @@ from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError
 from llm_router.server.answers import CLOSE, SERVER_NAME, Handler, answer_errors, error_answer
 from llm_router.server.guard import make_guard
+from llm_router.server.heads import Asked, KnownHead, learn
 from llm_router.server.limits import (
     KEEPALIVE_S,
     LINGER_BYTES,
     LINGER_S,
-    MAX_FIELD_BYTES,
     MAX_FIELDS,
     MAX_HEAD_BYTES,
-    MAX_LINE_BYTES,
     MAX_SWEEP_S,
     MOST_HELD_BYTES,
-    READ_AHEAD_BYTES,
-    check_parser,
     connection_limit,
     framing_problem,
 )
 from llm_router.server.rules import Identity
 
 _EVICTION_LOOK = 64
+_LESSONS = 4  # a client whose heads are never the same is not worth more of them
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +52,25 @@ class BodySilent(web.RequestPayloadError):
 class Direct(Protocol):
     """A short way for some requests, past aiohttp's application; what it does not take goes the usual way."""
 
-    def takes(self, message: RawRequestMessage) -> Identity | None:
-        """Who sent this request, if it may come by the short way."""
+    def reads(self, message: RawRequestMessage) -> Asked | None:
+        """What counts of its head, if such a request may come by the short way."""
         ...
 
-    async def serve(
-        self, connection: Connection, message: RawRequestMessage, payload: StreamReader, identity: Identity
-    ) -> bool:
+    def admits(self, asked: Asked, length: int) -> Identity | None:
+        """Who sent this request with a body of `length` bytes, if it may come by the short way now."""
+        ...
+
+    async def serve(self, connection: Connection, asked: Asked, identity: Identity, body: bytes | StreamReader) -> bool:
         """Answers it; tells whether the connection may carry another request."""
         ...
+
+
+class Plain(NamedTuple):
+    """A request that comes by the short way."""
+
+    asked: Asked
+    identity: Identity
+    body: bytes | StreamReader
 
 
 class Connection(web.RequestHandler):
@@ -73,8 +82,12 @@ class Connection(web.RequestHandler):
         "_head_since",
         "_held",
         "_idle_since",
+        "_known",
         "_last_data",
+        "_lessons",
         "_lingered",
+        "_parsed_head",
+        "_recognized",
         "_refused_at",
         "_short",
         "_started",
@@ -92,6 +105,10 @@ class Connection(web.RequestHandler):
         self._refused_at = self._idle_since = 0.0
         self._short = self._started = False
         self._body: StreamReader = EMPTY_PAYLOAD  # the one that is still coming, if any is
+        self._known: KnownHead | None = None  # of the last plain request
+        self._lessons = _LESSONS
+        self._parsed_head = b""  # of a message that came alone and whole in one read
+        self._recognized: Plain | None = None  # a request that was not parsed
         server = self._manager
         if server is not None:
             server.connection_made(self, self.transport)
@@ -114,31 +131,28 @@ class Connection(web.RequestHandler):
             self._short = True
             await self._go_direct(server, server.direct)
             self._short = False
+            self._known = None  # whoever reads messages from here on finds only what was parsed
         if not self._force_close:
             await super().start()
 
     async def _go_direct(self, server: Server, direct: Direct) -> None:
-        messages = self._messages
         while not self._force_close:
-            if not messages:
-                self._waiter = self._loop.create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
-                continue
-            message, payload = messages[0]
-            if type(message) is not RawRequestMessage or (identity := direct.takes(message)) is None:
-                return
-            messages.popleft()
-            if self._parser is not None:
-                self._parser.message_consumed()
-            if self._buffer_paused and len(messages) <= self._msg_queue_resume_size:
-                self._resume_reading_if_drained()
+            plain, self._recognized = self._recognized, None
+            if plain is None:
+                if not self._messages:
+                    self._waiter = self._loop.create_future()
+                    try:
+                        await self._waiter
+                    finally:
+                        self._waiter = None
+                    continue
+                plain = self._take_parsed(direct)
+                if plain is None:
+                    return
             server.requests_count += 1
             self._request_in_progress = True
             try:
-                keep = await direct.serve(self, message, payload, identity)
+                keep = await direct.serve(self, *plain)
             except BaseException:
                 self.force_close()
                 raise
@@ -148,11 +162,53 @@ class Connection(web.RequestHandler):
                 self.force_close()
                 return
 
+    def _take_parsed(self, direct: Direct) -> Plain | None:
+        """The next message, if it may come by the short way."""
+        messages = self._messages
+        message, payload = messages[0]
+        if type(message) is not RawRequestMessage or (asked := direct.reads(message)) is None:
+            return None
+        length = int(message.headers[CONTENT_LENGTH])
+        identity = direct.admits(asked, length)
+        if identity is None:
+            return None
+        messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        if self._parsed_head and self._lessons:
+            self._lessons -= 1
+            self._known = learn(self._parsed_head, length, asked)
+        self._parsed_head = b""
+        return Plain(asked, identity, payload)
+
+    def _recognize(self, known: KnownHead, data: bytes) -> bool:
+        """Takes a request that begins as the last one did, without parsing it; only between two requests."""
+        waiter, server = self._waiter, self._manager
+        if waiter is None or waiter.done() or self._head_since or not self._body.is_eof():
+            return False
+        body = known.body_of(data)
+        if body is None or server is None or server.direct is None:
+            return False
+        identity = server.direct.admits(known.asked, len(body))
+        if identity is None:
+            return False  # why not is told the long way
+        self._recognized = Plain(known.asked, identity, body)
+        self._lessons = _LESSONS
+        self._idle_since = 0.0
+        waiter.set_result(None)
+        return True
+
     def data_received(self, data: bytes) -> None:
         if self._refused_at:
             self._drop(data)
             return
+        known = self._known
+        if known is not None and self._recognize(known, data):
+            return
         self._last_data = self._loop.time()
+        alone = not self._head_bytes and self.idle
         super().data_received(data)
         messages = self._messages
         if messages:
@@ -161,6 +217,8 @@ class Connection(web.RequestHandler):
             message, body = messages[-1]
             if type(message) is RawRequestMessage:
                 self._body = body
+                if alone and body.is_eof() and len(messages) == 1:
+                    self._parsed_head = data[: len(data) - body.total_bytes]
             elif not self._body.is_eof():
                 # the framing broke inside a body: whoever reads it must hear of it, which aiohttp does not do
                 self._body.set_exception(web.RequestPayloadError("the body's framing is broken"))
@@ -361,56 +419,3 @@ class Server(web.Server):
         await super().shutdown(timeout)
         if self._sweeper is not None:
             self._sweeper.cancel()
-
-
-class Runner(web.AppRunner):
-    """Runs the application behind its limits, its guard and its error answers."""
-
-    __slots__ = ("_direct", "_draining", "_snapshot")
-
-    def __init__(
-        self,
-        app: web.Application,
-        snapshot: Callable[[], Snapshot],
-        draining: Callable[[], bool],
-        direct: Direct | None,
-    ) -> None:
-        super().__init__(app, access_log=None, shutdown_timeout=snapshot().drain_timeout)
-        self._direct = direct
-        self._snapshot = snapshot
-        self._draining = draining
-
-    async def _make_server(self) -> web.Server:
-        plain = await super()._make_server()
-        return Server(
-            plain.request_handler,
-            self._snapshot,
-            self._draining,
-            self._direct,
-            request_factory=plain.request_factory,
-            handler_cancellation=True,
-            access_log=None,
-            logger=logger,
-            keepalive_timeout=KEEPALIVE_S,
-            lingering_time=LINGER_S,
-            read_bufsize=READ_AHEAD_BYTES,
-            max_line_size=MAX_LINE_BYTES,
-            max_field_size=MAX_FIELD_BYTES,
-            max_headers=MAX_FIELDS,
-            auto_decompress=False,
-        )
-
-
-def make_runner(
-    app: web.Application,
-    snapshot: Callable[[], Snapshot],
-    draining: Callable[[], bool] = lambda: False,
-    direct: Direct | None = None,
-) -> web.BaseRunner:
-    """A runner for `app`; error answers and the guard go around it, so that no route can be reached past them.
-
-    `snapshot` gives the settings in force. While `draining()`, every answer closes its connection. `direct`
-    may take requests past the application.
-    """
-    check_parser()
-    return Runner(app, snapshot, draining, direct)

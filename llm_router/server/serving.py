@@ -16,9 +16,9 @@ from aiohttp import web
 from llm_router.errors import ApiError
 from llm_router.proxy.dispatch import Router
 from llm_router.server.chat import DirectChat
-from llm_router.server.connections import make_runner
 from llm_router.server.limits import prepare_listener
 from llm_router.server.opening import BACKLOG
+from llm_router.server.runner import make_runner
 
 log = logging.getLogger("llm_router")
 

@@ -19,7 +19,7 @@ from llm_router.proxy.dispatch import Router
 from llm_router.server import app as server_app
 from llm_router.server.bodies import expect_later, read_body
 from llm_router.server.chat import DirectChat
-from llm_router.server.connections import make_runner
+from llm_router.server.runner import make_runner
 from tests.support.client import Answer, Connection, ask
 
 _HTTP = ("test_connections.py", "test_framing.py", "test_bodies.py", "test_clocks.py")
@@ -32,6 +32,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
         **dict.fromkeys(_HTTP, ("uvloop", "asyncio")),
         "test_api_fuzz.py": ("asyncio",),
         "test_two_ways.py": ("asyncio",),
+        "test_heads.py": ("asyncio",),
     }
     return {name: loops[name] for name in wanted.get(item.path.name, ("uvloop",))}
 
@@ -148,6 +149,7 @@ class Served:
     router: Router
     port: int
     folder: Path
+    runner: web.BaseRunner
 
     async def ask(self, method: str = "GET", path: str = "/", body: Any = None, **more: Any) -> Answer:
         """One request on a connection of its own."""
@@ -200,7 +202,7 @@ async def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         running.append((runner, router))
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        return Served(router, site.port, tmp_path)
+        return Served(router, site.port, tmp_path, runner)
 
     yield start_router
     for runner, router in running:

@@ -33,10 +33,10 @@ async def test_long_bodies_are_refused_before_they_are_read(start: StartSmall) -
     small = await start(max_body_bytes=1000)
     connection = await small.open()
     await connection.send(HEAD + b"Content-Length: 1001\r\n\r\n")
-    answer = await connection.answer(2)
+    answer = await connection.answer()
     assert (answer.status, answer.error["code"]) == (413, "request_too_large")
     assert "ROUTER_MAX_BODY_BYTES" in answer.error["message"]
-    assert await connection.closed_within(8)
+    assert await connection.closed_within(20)
     connection.close()
     assert (await small.ask("POST", "/", b"x" * 1000)).json()["size"] == 1000
 
@@ -47,7 +47,7 @@ async def test_long_chunked_bodies_are_refused_while_they_come(start: StartSmall
     connection = await small.open()
     await connection.send(CHUNKED + b"ffff\r\n" + b"x" * 0xFFFF + b"\r\n")
     sending = asyncio.ensure_future(connection.send((b"ffff\r\n" + b"x" * 0xFFFF + b"\r\n") * 200))
-    answer = await connection.answer(5)
+    answer = await connection.answer()
     assert answer.status == 413
     await sending
     connection.close()
@@ -94,6 +94,6 @@ async def test_unread_bodies_do_not_harm(small: Small) -> None:
     connection = await small.open()
     for _ in range(3):
         await connection.send(request_bytes("POST", "/deaf", b"x" * 1000))
-        answer = await connection.answer(2)
+        answer = await connection.answer()
         assert answer.body == b"not read"
     connection.close()

@@ -15,14 +15,16 @@ from tests.server.raw import HEAD
 from tests.support.client import Connection as ClientConnection
 from tests.support.client import request_bytes
 
+PATIENCE = 20.0  # seconds for what has to happen some time, on however busy a machine
+
 
 async def test_silent_connections_are_closed(start: StartSmall) -> None:
     """A fresh connection that says nothing is closed after the header timeout, without a word."""
     small = await start(header_timeout=0.4)
     began = time.monotonic()
-    data, end = await small.raw(b"", 3)
+    data, end = await small.raw(b"", PATIENCE)
     assert (data, end) == (b"", "eof")
-    assert 0.35 < time.monotonic() - began < 1.2
+    assert time.monotonic() - began > 0.35
 
 
 async def test_slowloris_is_closed(start: StartSmall) -> None:
@@ -34,7 +36,7 @@ async def test_slowloris_is_closed(start: StartSmall) -> None:
     data = b""
     try:
         await connection.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
-        while not data and time.monotonic() - began < 5 and await connection.send(b"X: y\r\n"):
+        while not data and time.monotonic() - began < PATIENCE and await connection.send(b"X: y\r\n"):
             drops += 1
             with contextlib.suppress(TimeoutError):
                 data = await connection.receive(0.05)
@@ -44,7 +46,7 @@ async def test_slowloris_is_closed(start: StartSmall) -> None:
     assert data.startswith(b"HTTP/1.1 408 ")
     assert b"request_timeout" in data
     assert drops > 3
-    assert 0.4 < took < 2.5
+    assert took > 0.4
 
 
 async def test_idle_keep_alive_connections_may_stay(start: StartSmall) -> None:
@@ -52,23 +54,24 @@ async def test_idle_keep_alive_connections_may_stay(start: StartSmall) -> None:
     small = await start(header_timeout=0.3)
     connection = await small.open()
     await connection.send(request_bytes("GET", "/"))
-    assert (await connection.answer(2)).status == 200
+    assert (await connection.answer()).status == 200
     await asyncio.sleep(0.8)
     await connection.send(request_bytes("GET", "/"))
-    assert (await connection.answer(2)).status == 200
+    assert (await connection.answer()).status == 200
     await connection.send(b"GET / HT")
-    assert (await connection.answer(2)).status == 408
+    assert (await connection.answer()).status == 408
     connection.close()
 
 
 async def test_idle_keep_alive_connections_end(start: StartSmall, monkeypatch: pytest.MonkeyPatch) -> None:
     """An idle connection is closed when its keep-alive time is over."""
     monkeypatch.setattr(connections, "KEEPALIVE_S", 0.5)
+    monkeypatch.setattr(connections, "MAX_SWEEP_S", 0.1)
     small = await start()
     connection = await small.open()
     await connection.send(request_bytes("GET", "/"))
-    assert (await connection.answer(2)).status == 200
-    assert await connection.closed_within(2)
+    assert (await connection.answer()).status == 200
+    assert await connection.closed_within(PATIENCE)
     connection.close()
 
 
@@ -76,15 +79,15 @@ async def test_idle_keep_alive_connections_end_on_the_short_way_too(
     serve: StartRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that rests after a plain chat request is closed when its keep-alive time is over, not before."""
-    monkeypatch.setattr(connections, "KEEPALIVE_S", 1.5)
+    monkeypatch.setattr(connections, "KEEPALIVE_S", 3.0)
     monkeypatch.setattr(connections, "MAX_SWEEP_S", 0.1)
     served = await serve()
     connection = await ClientConnection.open(served.port)
     for _ in range(3):
         await connection.send(request_bytes("POST", "/v1/chat/completions", b"{}"))
-        assert (await connection.answer(2)).status == 400
-        await asyncio.sleep(0.8)
-    assert await connection.closed_within(2)
+        assert (await connection.answer()).status == 400
+        await asyncio.sleep(1.2)
+    assert await connection.closed_within(PATIENCE)
     connection.close()
 
 
@@ -94,22 +97,22 @@ async def test_silent_bodies_are_ended(start: StartSmall) -> None:
     connection = await small.open()
     began = time.monotonic()
     await connection.send(HEAD + b"Content-Length: 10\r\n\r\nabc")
-    answer = await connection.answer(3)
+    answer = await connection.answer()
     assert (answer.status, answer.error["code"]) == (408, "request_timeout")
     assert "ROUTER_HEADER_TIMEOUT" in answer.error["message"]
-    assert 0.35 < time.monotonic() - began < 1.5
+    assert time.monotonic() - began > 0.35
     connection.close()
 
 
 async def test_slow_bodies_may_take_their_time(start: StartSmall) -> None:
     """A body that keeps coming, however slowly, is read to its end: only silence is bounded."""
-    small = await start(header_timeout=0.4)
+    small = await start(header_timeout=3.0)
     connection = await small.open()
     await connection.send(HEAD + b"Content-Length: 8\r\n\r\n")
     for _ in range(8):
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.5)
         await connection.send(b"x")
-    assert (await connection.answer(3)).json()["size"] == 8
+    assert (await connection.answer()).json()["size"] == 8
     connection.close()
 
 
@@ -122,9 +125,9 @@ async def test_slow_answers_are_no_silence(start: StartSmall) -> None:
 
 async def test_the_timeout_in_force_counts(start: StartSmall) -> None:
     """A reload that shortens the header timeout reaches connections that are open already."""
-    small = await start(header_timeout=4.0)
+    small = await start(header_timeout=3600.0)
     connection = await small.open()
     await asyncio.sleep(0.1)
     small.snapshot = replace(small.snapshot, header_timeout=0.2)
-    assert await connection.closed_within(2.5)
+    assert await connection.closed_within(PATIENCE)
     connection.close()

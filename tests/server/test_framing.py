@@ -98,7 +98,7 @@ async def test_framing_that_breaks_late_is_refused_at_once(small: Small, name: s
     await connection.send(CHUNKED + b"3\r\nabc\r\n")
     await asyncio.sleep(pause)
     await connection.send(BROKEN[name].removeprefix(CHUNKED))
-    data = await connection.everything(2)
+    data = await connection.everything()
     assert connection.at_end == "eof"
     assert data.startswith(b"HTTP/1.1 400 ")
     assert data.count(b"HTTP/") == 1
@@ -132,7 +132,7 @@ async def test_good_framing_is_read(small: Small, name: str, cut: int) -> None:
                 await asyncio.sleep(0)
         else:
             await connection.send(GOOD[name])
-        answer = await connection.answer(3)
+        answer = await connection.answer()
         assert answer.status == 200
         assert (answer.json()["size"], answer.json()["head"]) == (3, "abc")
     connection.close()
@@ -146,7 +146,7 @@ async def test_http_1_0(small: Small) -> None:
     connection = await small.open()
     for _ in range(2):
         await connection.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-        assert (await connection.answer(2)).status == 200
+        assert (await connection.answer()).status == 200
     connection.close()
 
 
@@ -155,7 +155,7 @@ async def test_pipelining(small: Small) -> None:
     one = b"".join(HEAD + b"Content-Length: %d\r\n\r\n%b" % (size, b"x" * size) for size in range(1, 60))
     connection = await small.open()
     await connection.send(one)
-    assert [(await connection.answer(3)).json()["size"] for _ in range(1, 60)] == list(range(1, 60))
+    assert [(await connection.answer()).json()["size"] for _ in range(1, 60)] == list(range(1, 60))
     connection.close()
 
 
@@ -163,9 +163,9 @@ async def test_expect_continue(small: Small) -> None:
     """`Expect: 100-continue` is answered before the body is sent; the answer itself follows."""
     connection = await small.open()
     await connection.send(HEAD + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
-    assert await connection.receive(2) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert await connection.receive() == b"HTTP/1.1 100 Continue\r\n\r\n"
     await connection.send(b"abc")
-    assert (await connection.answer(2)).json()["size"] == 3
+    assert (await connection.answer()).json()["size"] == 3
     connection.close()
 
 
@@ -175,7 +175,7 @@ async def test_expect_continue_is_not_said_to_what_is_refused(start: StartSmall)
     for head, status in ((HEAD, b"413"), (b"POST / HTTP/1.1\r\nHost: evil.com\r\n", b"403")):
         connection = await small.open()
         await connection.send(head + b"Content-Length: 1001\r\nExpect: 100-continue\r\n\r\n")
-        assert (await connection.receive(2))[9:12] == status
+        assert (await connection.receive())[9:12] == status
         connection.close()
 
 
@@ -202,7 +202,7 @@ async def test_floods_in_the_head(small: Small, flood: bytes, statuses: tuple[in
     """Too long lines, too many headers and too large heads are 4xx, told to the client before the connection ends."""
     connection = await small.open()
     sending = asyncio.ensure_future(connection.send(flood))
-    answer = await connection.answer(5)
+    answer = await connection.answer()
     assert answer.status in statuses
     assert answer.header("connection") == "close"
     connection.close()

@@ -1,0 +1,61 @@
+"""Heads that come again: from request to request a client changes the length of the body, and mostly nothing else.
+
+What the parser has read once means the same when the same bytes come again between two requests of the connection.
+So a connection keeps the head of its last plain request, and what comes with that head again is not parsed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_NAME = b"\r\ncontent-length: "
+_END = b"\r\n\r\n"
+_MOST_BYTES = 8192  # of a head that is worth being kept for each connection
+
+
+class Asked(NamedTuple):
+    """What counts of the head of a plain chat request; header values as they were sent, None where absent."""
+
+    path: str
+    host: str
+    authorization: str | None
+    request_id: str | None
+    session: str
+    max_price: str | None
+    keep_alive: bool
+
+
+class KnownHead:
+    """The head of a request that was parsed, in two parts around the digits of its length, and what it `asked`."""
+
+    __slots__ = ("_after", "_before", "_size", "asked")
+
+    def __init__(self, before: bytes, digits: bytes, after: bytes, asked: Asked) -> None:
+        self._before = before
+        self._after = after
+        self._size = len(before) + len(digits) + len(after)
+        self.asked = asked
+
+    def __repr__(self) -> str:
+        return f"<KnownHead {self.asked.path}>"
+
+    def body_of(self, data: bytes) -> bytes | None:
+        """The body, if this is one request, whole and nothing else, with the same head but for the length.
+
+        Lengths of another number of digits are left to the parser: they are rare.
+        """
+        size = self._size
+        head = b"".join((self._before, b"%d" % (len(data) - size), self._after))
+        return data[size:] if len(head) == size and data.startswith(head) else None
+
+
+def learn(head: bytes, length: int, asked: Asked) -> KnownHead | None:
+    """Keeps a head that was parsed, `length` being that of its body; None where its bytes leave a doubt."""
+    found = head.lower().find(_NAME)
+    start = found + len(_NAME)
+    digits = b"%d" % length
+    if found < 0 or not head.startswith(digits + b"\r\n", start) or len(head) > _MOST_BYTES:
+        return None
+    if head.find(_END) != len(head) - len(_END):
+        return None  # blank lines before it, or more than a head
+    return KnownHead(head[:start], digits, head[start + len(digits) :], asked)
