@@ -14,7 +14,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, cast
@@ -27,6 +27,7 @@ _HEADER: Final = 64
 # In use or not, start, and four texts that are cut to their room.
 _SLOT: Final = struct.Struct("<?d130p34p66p210p")
 _SLOT_BYTES: Final = 512
+_END: Final = _HEADER + SLOTS * _SLOT_BYTES
 _PATTERN: Final = "inflight-*.board"
 
 log = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ class Slots(Protocol):
         """Notes an admitted request, the fields of an `Entry`; gives its slot, -1 where none is free."""
         ...
 
-    def clear(self, slot: int) -> None:
-        """The request is in the ledger."""
+    def clear(self, slots: Sequence[int]) -> None:
+        """These requests are in the ledger."""
         ...
 
     def close(self) -> None:
@@ -65,11 +66,16 @@ class Board:
         self.path = path
         self._descriptor = descriptor
         self._view = view
+        # A slot is the offset of its place; `_fresh` is the first that was never used.
         self._free: list[int] = []
-        self._fresh = 0  # the first slot that was never used
+        self._fresh = _HEADER
 
     def __repr__(self) -> str:
-        return f"<Board {self.path.name} in_use={self._fresh - len(self._free)}>"
+        return f"<Board {self.path.name} in_use={self._in_use}>"
+
+    @property
+    def _in_use(self) -> int:
+        return (self._fresh - _HEADER) // _SLOT_BYTES - len(self._free)
 
     @classmethod
     def create(cls, folder: Path) -> Board | None:
@@ -83,9 +89,8 @@ class Board:
             descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             os.fchmod(descriptor, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            size = _HEADER + SLOTS * _SLOT_BYTES
-            _allocate(descriptor, size)
-            view = mmap.mmap(descriptor, size)
+            _allocate(descriptor, _END)
+            view = mmap.mmap(descriptor, _END)
             view[: len(_MAGIC)] = _MAGIC
             draft.rename(path)
         except OSError as error:
@@ -101,31 +106,32 @@ class Board:
         """Writes an `Entry` down; gives its slot, -1 where none is free."""
         if self._free:
             slot = self._free.pop()
-        elif self._fresh < SLOTS:
+        elif self._fresh < _END:
             slot = self._fresh
-            self._fresh += 1
+            self._fresh += _SLOT_BYTES
         else:
             return -1
-        offset = _HEADER + slot * _SLOT_BYTES
         request_id, started, client, category, model = entry
         try:
             texts = request_id.encode(), client.encode(), category.encode(), model.encode()
         except UnicodeEncodeError:
             names = (request_id, client, category, model)
             texts = cast(tuple[bytes, bytes, bytes, bytes], tuple(name.encode("utf-8", "replace") for name in names))
-        _SLOT.pack_into(self._view, offset, False, started, *texts)
+        _SLOT.pack_into(self._view, slot, False, started, *texts)
         # Last, so that a half-written entry never counts.
-        self._view[offset] = 1
+        self._view[slot] = 1
         return slot
 
-    def clear(self, slot: int) -> None:
-        """Frees a slot; its record is in the ledger."""
-        self._view[_HEADER + slot * _SLOT_BYTES] = 0
-        self._free.append(slot)
+    def clear(self, slots: Sequence[int]) -> None:
+        """Frees slots; their records are in the ledger."""
+        view = self._view
+        for slot in slots:
+            view[slot] = 0
+        self._free.extend(slots)
 
     def close(self) -> None:
         """Lets go of the file. It stays, to be found at the next start, if requests are still on it."""
-        empty = len(self._free) == self._fresh
+        empty = not self._in_use
         self._view.close()
         if empty:
             with contextlib.suppress(OSError):

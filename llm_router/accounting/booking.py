@@ -12,6 +12,9 @@ import orjson
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.usage import Usage
 
+# What is kept of the answer where too much waits.
+_SHED_BLOCKS, _SHED_BLOCK_BYTES = 4, 16_384
+
 Outcome = Literal["completed", "cut", "cancelled", "failed", "interrupted"]
 
 
@@ -77,6 +80,18 @@ class Booking:
 
     def __post_init__(self) -> None:
         self.request_bytes = self.request_bytes or len(self.request)
+
+
+def lighten(booking: Booking) -> int:
+    """Too much waits already: keeps of this one what a report of usage fits into, and sizes to estimate from.
+
+    Gives the bytes that are left of it.
+    """
+    booking.request = b""
+    if booking.answer_is_stream or booking.answer_bytes > _SHED_BLOCK_BYTES:
+        booking.answer = [block[-_SHED_BLOCK_BYTES:] for block in booking.answer[-_SHED_BLOCKS:]]
+    booking.side_costs = ()
+    return sum(map(len, booking.answer))
 
 
 class LedgerRecord(NamedTuple):

@@ -53,9 +53,9 @@ class Confirmations:
         """Nobody enters requests here."""
         return -1
 
-    def clear(self, slot: int) -> None:
-        """Comes from the bookkeeper's thread, for a whole batch in a row."""
-        self._cleared.append(slot)
+    def clear(self, slots: Sequence[int]) -> None:
+        """Comes from the bookkeeper's thread, for a whole batch."""
+        self._cleared.extend(slots)
         if not self._will_tell:
             self._will_tell = True
             with contextlib.suppress(RuntimeError):  # the loop has ended: so have all workers

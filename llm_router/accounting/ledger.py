@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_router.accounting.board import Board, Slots, dead_boards
-from llm_router.accounting.booking import Booking, LedgerRecord, Settled
+from llm_router.accounting.booking import Booking, LedgerRecord, Settled, lighten
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.report import By, LedgerReader, NoLedger, shown
 from llm_router.accounting.settle import CountMode, FindEncoding, Settler, interrupted_record, no_encoding
@@ -30,8 +30,10 @@ Sink = Callable[[Sequence[Settled]], None]
 _LINGER = 0.05
 _BATCH = 512
 _BATCH_SECONDS = 0.2
-# While the loop works, too, the bookkeeper pauses after each slice of work, unless it has fallen behind by so many.
-_SLICE_SECONDS, _PAUSE_SECONDS = 0.001, 0.002
+# The clock is looked at after so many bookings, or so many bytes of them.
+_SLICE, _SLICE_BYTES = 16, 16 * 1024
+# While the loop works, too, the bookkeeper pauses after so much work, unless it has fallen behind by so many.
+_WORK_SECONDS, _PAUSE_SECONDS = 0.001, 0.002
 _HURRIED_BOOKINGS = 1_000
 # A booking of this size may take long to count: what is settled already is written first.
 _HEAVY_BYTES = 1024 * 1024
@@ -39,13 +41,11 @@ _HEAVY_BYTES = 1024 * 1024
 _LAGGING_BOOKINGS = 2_000
 _LATE_BOOKINGS, _LATE_SECONDS = 200, 5.0
 QUEUED_BYTES = 64 * 1024 * 1024
-_SHED_BLOCKS = 4
-_SHED_BLOCK_BYTES = 16_384
 _UNWRITTEN = 20_000
 _RETRY_SECONDS = 2.0
 _ROLL_UP_ROWS = 1_000
 _IDLE_SECONDS = 30.0
-_NO_TICKET = ("", "", -1)
+NO_TICKET = ("", "", -1)
 
 
 class Bookkeeper:
@@ -82,7 +82,7 @@ class Bookkeeper:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._asleep = False
-        self._queue: deque[tuple[Booking, int, float]] = deque()
+        self._queue: deque[tuple[Booking, int]] = deque()
         # Each of these has one writer, since neither side may wait for the other's lock.
         self._bytes_in = self._bytes_out = 0
         self._entered = self._submitted = self._settled = 0
@@ -90,6 +90,8 @@ class Bookkeeper:
         self._unwritten: deque[tuple[LedgerRecord, int]] = deque()
         self._retry_at = 0.0
         self._trouble = ""
+        # What had been submitted at that time, see `_is_late`.
+        self._mark = (0.0, 0)
         self._since_roll_up = 0
         self._inherit = True
         self.lost = 0
@@ -134,7 +136,7 @@ class Bookkeeper:
             self.shed += 1
         self._bytes_in += size
         self._submitted += 1
-        self._queue.append((booking, size, time.monotonic()))
+        self._queue.append((booking, size))
         if self._asleep:
             self._asleep = False
             self._wake.set()
@@ -288,31 +290,52 @@ class Bookkeeper:
             log.warning("%d requests were interrupted when the router died; they are in the ledger", len(records))
 
     def _settle_queue(self) -> None:
-        batch: list[tuple[Settled, int]] = []
-        began = yielded = 0.0
-        while self._queue:
-            booking, size, submitted = self._queue.popleft()
-            now = time.monotonic()
-            if batch and (size > _HEAVY_BYTES or len(batch) >= _BATCH or now - began > _BATCH_SECONDS):
-                self._commit(batch)
-                batch = []
-            if not batch:
-                began = now
-            waiting = len(self._queue)
-            lagging = waiting > _LAGGING_BOOKINGS or (waiting > _LATE_BOOKINGS and now - submitted > _LATE_SECONDS)
-            batch.append((self._settle(booking, lagging), booking.ticket))
-            self._bytes_out += size
-            if now - yielded > _SLICE_SECONDS:
-                # The event loop may be waiting for the interpreter lock. Asked back at once, it would be ours again
-                # after a single callback of the loop's, and so on.
-                time.sleep(0 if self._must_hurry(waiting) else _PAUSE_SECONDS)
-                yielded = time.monotonic()
-        if batch:
-            self._commit(batch)
+        queue = self._queue
+        batch: list[Settled] = []
+        tickets: list[int] = []
+        now = began = paused = time.monotonic()
+        try:
+            while queue:
+                if batch and (len(batch) >= _BATCH or now - began > _BATCH_SECONDS or queue[0][1] > _HEAVY_BYTES):
+                    done, batch, tickets, began = (batch, tickets), [], [], now
+                    self._commit(*done)
+                self._settle_slice(batch, tickets, self._is_lagging(now))
+                now = time.monotonic()
+                if now - paused > _WORK_SECONDS:
+                    # The event loop may be waiting for the interpreter lock. Asked back at once, it would be ours
+                    # again after a single callback of the loop's, and so on.
+                    time.sleep(0 if self._must_hurry() else _PAUSE_SECONDS)
+                    paused = time.monotonic()
+        finally:
+            if batch:
+                self._commit(batch, tickets)
 
-    def _must_hurry(self, waiting: int) -> bool:
+    def _settle_slice(self, batch: list[Settled], tickets: list[int], lagging: bool) -> None:
+        take, size = self._queue.popleft, 0
+        for _ in range(min(len(self._queue), _SLICE)):
+            if size > _SLICE_BYTES or (batch and self._queue[0][1] > _HEAVY_BYTES):
+                break
+            booking, booking_size = take()
+            size += booking_size
+            self._bytes_out += booking_size
+            batch.append(self._settle(booking, lagging))
+            tickets.append(booking.ticket)
+
+    def _is_lagging(self, now: float) -> bool:
+        waiting = len(self._queue)
+        return waiting > _LAGGING_BOOKINGS or (waiting > _LATE_BOOKINGS and self._is_late(now))
+
+    def _is_late(self, now: float) -> bool:
+        """Whether the next booking has waited for long: it was there already when the mark was set."""
+        marked, submitted = self._mark
+        if self._submitted - len(self._queue) >= submitted:
+            self._mark = (now, self._submitted)
+            return False
+        return now - marked > _LATE_SECONDS
+
+    def _must_hurry(self) -> bool:
         return (
-            waiting > _HURRIED_BOOKINGS
+            len(self._queue) > _HURRIED_BOOKINGS
             or self._bytes_in - self._bytes_out > QUEUED_BYTES // 4
             or self._closing.is_set()
         )
@@ -326,41 +349,50 @@ class Bookkeeper:
             )
             return self._settler.bare(booking)
 
-    def _commit(self, batch: list[tuple[Settled, int]]) -> None:
+    def _commit(self, batch: list[Settled], tickets: list[int]) -> None:
         """To the ledger, then to the sinks, then nobody waits for these any more."""
-        known = self._open.get
-        self._unwritten.extend([(settled[0], known(ticket, _NO_TICKET)[2]) for settled, ticket in batch])
-        self._write()
-        records = [settled for settled, _ in batch]
+        records = [settled[0] for settled in batch]
+        # Where others wait already these wait behind them.
+        written = not self._unwritten and self._write(records)
+        if not written:
+            known = self._open.get
+            self._unwritten.extend(zip(records, [known(ticket, NO_TICKET)[2] for ticket in tickets], strict=True))
+            self._write_waiting()
         for sink in self._sinks:
             try:
-                sink(records)
+                sink(batch)
             except Exception:
                 log.exception("A sink of the ledger failed")
         forget = self._open.pop
-        for _, ticket in batch:
-            forget(ticket, None)
+        slots = [forget(ticket, NO_TICKET)[2] for ticket in tickets]
+        if written:
+            self._clear(slots)
         self._settled += len(batch)
 
-    def _write(self) -> None:
+    def _write(self, records: list[LedgerRecord]) -> bool:
+        """Whether the ledger has them now, or there is none; after a failure it is left in peace for a while."""
+        if self._store is None:
+            return True
+        if self._trouble and time.monotonic() < self._retry_at:
+            return False
+        try:
+            self._store.write(records)
+        except Exception as error:
+            # Whatever it was, they are not lost for it.
+            self._tell(str(error) if isinstance(error, LedgerUnusable) else repr(error))
+            return False
+        self._tell("")
+        self._since_roll_up += len(records)
+        return True
+
+    def _write_waiting(self) -> None:
         """Tries to write all that waits. What does not fit into memory either is given up, the oldest first."""
-        waiting = self._unwritten
-        if self._store is not None:
-            if self._trouble and time.monotonic() < self._retry_at:
+        while self._unwritten:
+            part = [record for record, _ in islice(self._unwritten, _BATCH)]
+            if not self._write(part):
                 self._give_up()
                 return
-            while waiting:
-                part = list(islice(waiting, _BATCH))
-                try:
-                    self._store.write([record for record, _ in part])
-                except LedgerUnusable as error:
-                    self._tell(str(error))
-                    self._give_up()
-                    return
-                self._since_roll_up += len(part)
-                self._drop(len(part))
-            self._tell("")
-        self._drop(len(waiting))
+            self._drop(len(part))
 
     def _give_up(self) -> None:
         surplus = len(self._unwritten) - _UNWRITTEN
@@ -370,11 +402,12 @@ class Bookkeeper:
 
     def _drop(self, number: int) -> None:
         """Takes records from the front; their requests need no place on the board any more."""
-        take, clear = self._unwritten.popleft, None if self._board is None else self._board.clear
-        for _ in range(number):
-            _, slot = take()
-            if slot >= 0 and clear is not None:
-                clear(slot)
+        take = self._unwritten.popleft
+        self._clear([take()[1] for _ in range(number)])
+
+    def _clear(self, slots: list[int]) -> None:
+        if self._board is not None:
+            self._board.clear([slot for slot in slots if slot >= 0])
 
     def _tell(self, trouble: str) -> None:
         """Tells the operator once that the ledger cannot be written, and once that it can again."""
@@ -388,8 +421,7 @@ class Bookkeeper:
 
     def _care(self, idle: bool) -> None:
         """What can wait: another try at what could not be written, hourly sums, what was learned about counts."""
-        if self._unwritten:
-            self._write()
+        self._write_waiting()
         if self._store is None or self._trouble:
             return
         if self._since_roll_up >= _ROLL_UP_ROWS or (idle and self._since_roll_up):
@@ -410,15 +442,3 @@ class Bookkeeper:
         if self._board is not None:
             self._board.close()
             self._board = None
-
-
-def lighten(booking: Booking) -> int:
-    """Too much waits already: keeps of this one what a report of usage fits into, and sizes to estimate from.
-
-    Gives the bytes that are left of it.
-    """
-    booking.request = b""
-    if booking.answer_is_stream or booking.answer_bytes > _SHED_BLOCK_BYTES:
-        booking.answer = [block[-_SHED_BLOCK_BYTES:] for block in booking.answer[-_SHED_BLOCKS:]]
-    booking.side_costs = ()
-    return sum(map(len, booking.answer))

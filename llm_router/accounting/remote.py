@@ -18,9 +18,9 @@ from typing import Any, Final, cast
 
 import orjson
 
-from llm_router.accounting.board import Board, Entry, all_entries
-from llm_router.accounting.booking import Booking
-from llm_router.accounting.ledger import QUEUED_BYTES, lighten
+from llm_router.accounting.board import Board, all_entries
+from llm_router.accounting.booking import Booking, lighten
+from llm_router.accounting.ledger import NO_TICKET, QUEUED_BYTES
 from llm_router.accounting.passing import FrameBuffer, Packer, frame
 from llm_router.accounting.report import By, LedgerReader, NoLedger
 from llm_router.accounting.settle import CountMode
@@ -75,7 +75,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
         """Notes an admitted request; gives the ticket for its booking."""
         self._entered = ticket = self._entered + 1
         board = self._board
-        slot = -1 if board is None else board.enter(Entry(request_id, started, client, category, model))
+        slot = -1 if board is None else board.enter((request_id, started, client, category, model))
         self._open[ticket] = (request_id, client, slot)
         return ticket
 
@@ -203,8 +203,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
 
     def _hear(self, kind: str, values: tuple[Any, ...]) -> None:
         if kind == "done":
-            for ticket in values[0]:
-                self._confirmed(ticket)
+            self._confirmed(values[0])
             if self._closing and not self._unconfirmed:
                 self._all_confirmed.set()
         elif kind == "answer":
@@ -213,12 +212,16 @@ class RemoteBooks(asyncio.BufferedProtocol):
             if answer is not None and not answer.done():
                 answer.set_result((body, content_type))
 
-    def _confirmed(self, ticket: int) -> None:
-        _, size = self._unconfirmed.pop(ticket, (None, 0))
-        self._bytes -= size
-        _, _, slot = self._open.pop(ticket, ("", "", -1))
-        if slot >= 0 and self._board is not None:
-            self._board.clear(slot)
+    def _confirmed(self, tickets: list[int]) -> None:
+        slots = []
+        for ticket in tickets:
+            _, size = self._unconfirmed.pop(ticket, (None, 0))
+            self._bytes -= size
+            _, _, slot = self._open.pop(ticket, NO_TICKET)
+            if slot >= 0:
+                slots.append(slot)
+        if self._board is not None:
+            self._board.clear(slots)
 
     def _flush(self) -> None:
         if self._flush_at is not None:

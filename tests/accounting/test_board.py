@@ -30,7 +30,7 @@ def test_a_dead_process_leaves_its_entries(folder):
     """What was entered and not cleared is found once the owner is gone, each field as it was."""
     mine = Board.create(folder)
     slots = [mine.enter(ONE._replace(request_id=f"r-{number}")) for number in range(5)]
-    mine.clear(slots[1])
+    mine.clear([slots[1]])
     kill_like(mine)
     (dead,) = dead_boards(folder)
     assert sorted(dead.entries) == [ONE._replace(request_id=f"r-{number}") for number in (0, 2, 3, 4)]
@@ -67,7 +67,7 @@ def test_a_board_is_taken_by_one(folder):
 def test_an_empty_board_goes_with_its_process(folder):
     """A clean end leaves no file."""
     mine = Board.create(folder)
-    mine.clear(mine.enter(ONE))
+    mine.clear([mine.enter(ONE)])
     mine.close()
     assert list(folder.iterdir()) == []
 
@@ -93,10 +93,9 @@ def test_slots_are_bounded_and_reused(folder):
     slots = [mine.enter(ONE) for _ in range(SLOTS)]
     assert len(set(slots)) == SLOTS
     assert mine.enter(ONE) == -1
-    mine.clear(slots[7])
+    mine.clear([slots[7]])
     assert mine.enter(ONE) == slots[7]
-    for slot in slots:
-        mine.clear(slot)
+    mine.clear(slots)
     mine.close()
 
 
@@ -165,7 +164,7 @@ def test_kill_9_in_the_middle(folder):
             held.append(mine.enter(Entry(f"request-{n:09}", float(n), "client", "code", f"openai/{n:09}")))
             n += 1
             if len(held) > 500:
-                mine.clear(held.pop(0))
+                mine.clear([held.pop(0)])
         """
     )
     subprocess.run([sys.executable, "-c", program, str(folder)], check=False)

@@ -422,6 +422,48 @@ def test_counting_that_falls_behind_becomes_an_estimate(tmp_path, monkeypatch):
     assert by.count("estimate") == 200 - by.count("tiktoken") > 150
 
 
+def test_bookings_that_wait_too_long_are_estimated(tmp_path, monkeypatch):
+    """A queue in which bookings grow old is estimated, however short it is; what was quick enough is counted."""
+    monkeypatch.setattr(ledger, "_LATE_BOOKINGS", 5)
+    monkeypatch.setattr(ledger, "_LATE_SECONDS", 0.02)
+    keeper = Bookkeeper(tmp_path, find_encoding=lambda name: Slow(0.005))
+    for number in range(100):
+        keeper.submit(booking(f"r-{number}", answer=[completion(f"text {number}", usage=USAGE)]))
+    keeper.start()
+    assert keeper.flush(20)
+    assert 0 < keeper.degraded < 100
+    assert keeper.close(30)
+    by = [row[0] for row in rows(tmp_path, columns="counted_by")]
+    assert (by[0], by.count("estimate")) == ("tiktoken", keeper.degraded)
+
+
+def test_a_fault_of_the_writing_loses_nothing(tmp_path, monkeypatch, caplog):
+    """An error that nobody foresaw costs no record and no place on the board: all are written once it can be."""
+    monkeypatch.setattr(ledger, "_RETRY_SECONDS", 0.05)
+    broken = threading.Event()
+    broken.set()
+    real = Store.write
+
+    def write(self, records, **options):
+        if records and broken.is_set():
+            raise MemoryError("unforeseen")
+        return real(self, records, **options)
+
+    monkeypatch.setattr(Store, "write", write)
+    with keeping(tmp_path) as keeper:
+        for number in range(20):
+            keeper.submit(booking(f"r-{number}"))
+        assert keeper.flush()
+        assert (keeper.unwritten, keeper.in_flight) == (20, 0)
+        assert not keeper.pending("r-1")
+        assert keeper.request("r-1") is not None
+        broken.clear()
+        wait_for(lambda: keeper.unwritten == 0)
+    assert [name for name, _ in rows(tmp_path)] == [f"r-{number}" for number in range(20)]
+    assert list(tmp_path.glob("inflight-*.board")) == []
+    assert "unforeseen" in caplog.text
+
+
 def test_bytes_that_wait_are_bounded(tmp_path, monkeypatch):
     """A queue that would hold too much lets go of requests and answers, but keeps the reported usage."""
     monkeypatch.setattr(ledger, "QUEUED_BYTES", 200_000)
