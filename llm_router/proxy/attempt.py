@@ -139,7 +139,7 @@ class Attempt:
         except BaseException:
             relay.abandon()
             raise
-        won = WonStream(relay, translator, _allowed(response))
+        won = WonStream(relay, translator, _allowed(response, self.mask))
         if verdict is Verdict.COMMIT:
             return won
         relay.response.close()
@@ -164,7 +164,7 @@ class Attempt:
         won: WonWhole | None = None
         if verdict.failure is None or verdict.well_formed_empty:
             data = as_stream(parsed, with_usage=self.chat.wants_usage) if self.chat.stream else completion.body
-            won = WonWhole(data, self.chat.stream, completion.usage, _allowed(response))
+            won = WonWhole(data, self.chat.stream, completion.usage, _allowed(response, self.mask))
         if verdict.failure is None:
             assert won is not None
             return won
@@ -198,14 +198,17 @@ _HEADER_MOST = 200
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 
 
-def _allowed(response: UpstreamResponse) -> dict[str, str]:
+def _allowed(response: UpstreamResponse, mask: Callable[[str], str]) -> dict[str, str]:
     headers = response.headers
     if _ALLOWED_HEADERS.isdisjoint(headers):
         return {}
     return {
         name: value
         for name in _ALLOWED_HEADERS
-        if (value := headers.get(name)) is not None and len(value) <= _HEADER_MOST and _PLAIN.fullmatch(value)
+        if (value := headers.get(name)) is not None
+        and len(value) <= _HEADER_MOST
+        and _PLAIN.fullmatch(value)
+        and mask(value) == value
     }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from llm_router.accounting.pricing import PriceTable
 from llm_router.config.timeouts import effective_timeouts
@@ -83,6 +84,8 @@ def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain, before: Liv
     secrets += snapshot.access.api_keys
     if snapshot.access.admin_key:
         secrets.append(snapshot.access.admin_key)
+    for provider in providers.values():
+        secrets += _url_secrets(provider.base_url)
     return Live(
         snapshot=snapshot,
         prices=PriceTable.parse(shipped_prices, snapshot.prices, free_providers=_free_providers(snapshot)),
@@ -98,6 +101,16 @@ def _free_providers(snapshot: Snapshot) -> tuple[str, ...]:
     """Ollama costs nothing where it is the user's own; the hosted one does."""
     host = urlsplit(snapshot.providers["ollama"].base_url).hostname or ""
     return () if host == "ollama.com" or host.endswith(".ollama.com") else ("ollama",)
+
+
+def _url_secrets(url: str) -> list[str]:
+    """The password in an address, as it stands there, as it is meant, and as Basic authorization sends it."""
+    userinfo, at, _ = urlsplit(url).netloc.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    if not at or not password:
+        return []
+    plain = unquote(password)
+    return [password, plain, b64encode(f"{unquote(user)}:{plain}".encode()).decode()]
 
 
 def accounts_of(provider: Provider) -> tuple[str, ...]:

@@ -91,6 +91,8 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     finally:
         if sender.begun:
             request.writer.output_size += 1  # whoever handles a mistake of ours must know that the answer has begun
+    if sender.full:
+        await sender.drain()
     return Sent(sender)
 
 

@@ -161,6 +161,14 @@ class Connection(web.RequestHandler):
             if not keep or self._close:
                 self.force_close()
                 return
+            if self._paused:
+                # who does not read answers gets no more of them; others shall not wait for who asks without pause
+                try:
+                    await self._drain_helper()
+                except ConnectionError:
+                    return
+            elif self._messages:
+                await asyncio.sleep(0)
 
     def _take_parsed(self, direct: Direct) -> Plain | None:
         """The next message, if it may come by the short way."""

@@ -311,6 +311,7 @@ async def test_secrets_are_nowhere(own: Own, log_format: str) -> None:
     echo = f"bad key {KEYS['a']} Bearer {KEYS['b']} at https://user:hunter2secret@host/v1"
     scripts = [
         stream([role(), text(ANSWER), error_event(echo)]),
+        stream([role(), text(ANSWER)], headers={"x-generation-id": KEYS["a"]}),
         stream([role(), error_event(echo)]),
         reply(401, error(echo)),
         reply(500, error(echo)),

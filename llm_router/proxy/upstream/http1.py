@@ -174,7 +174,8 @@ class ResponseReader:
     def on_message_complete(self) -> None:
         if self.status:
             self.done = True
-            self.reusable = self._keep_alive
+            # A 408 may have been meant for the silence before our request: what follows on it would be another's.
+            self.reusable = self._keep_alive and self.status != 408
 
     # Details.
 

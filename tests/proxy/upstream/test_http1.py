@@ -36,6 +36,8 @@ ANSWERS = {
     "no_content": (b"HTTP/1.1 204 No Content\r\n\r\n", False, 204, b"", True),
     "not_modified": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", False, 304, b"", True),
     "redirect": (b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", False, 302, b"", True),
+    # it may have been meant for the silence before the request, whose answer would be the next one's
+    "timeout": (b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", False, 408, b"", False),
     "says_close": (
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi",
         *(False, 200, b"hi", False),

@@ -1,0 +1,33 @@
+"""What follows from a configuration before its first request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llm_router.config.loading import load
+from llm_router.config.values import BUILTIN_CATEGORIES
+from llm_router.proxy.live import Live, go_live
+from llm_router.routing.classify import Brain
+
+DATA = Path(__file__).parents[2] / "llm_router" / "data"
+
+
+@pytest.fixture
+def live() -> Live:
+    """A configuration whose provider has a name and a password in its address."""
+    content = {
+        "providers": {"a": {"base_url": "https://usr:pw%2B9secret@127.0.0.1/v1"}},
+        "model_mappings": {category: ["a/m"] for category in BUILTIN_CATEGORIES},
+    }
+    snapshot = load({"HOME": "/home/u"}, {}, json.dumps(content).encode(), "router_config.json")
+    prices, weights = ((DATA / name).read_bytes() for name in ("prices.json", "classifier.bin"))
+    return go_live(snapshot, prices, Brain.load(weights))
+
+
+@pytest.mark.parametrize("form", ["pw%2B9secret", "pw+9secret", "dXNyOnB3KzlzZWNyZXQ="])
+def test_the_password_of_an_address_is_masked(live: Live, form: str) -> None:
+    """A provider may echo it as it stands in the address, as it is meant, or as it was sent."""
+    assert live.mask(f"denied: Basic {form} is wrong") == "denied: Basic *** is wrong"

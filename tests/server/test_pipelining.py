@@ -1,0 +1,70 @@
+"""One client that asks without pause is served in its turn, and gets no more answers than it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from tests.server.conftest import StartRouter
+from tests.support.client import Connection, request_bytes
+
+BAD = request_bytes("POST", "/v1/chat/completions", b"{")
+# A field that sends the same request the long way.
+LONG = request_bytes("POST", "/v1/chat/completions", b"{", {"x-router-dry-run": "0"})
+# Their answers are far more than the kernel takes for a client that does not read (at most some 40 MB here).
+MANY = 200_000
+MOST_WAITING_BYTES = 1024 * 1024
+
+
+@pytest.mark.parametrize("request_of", [BAD, LONG], ids=["short way", "long way"])
+async def test_who_does_not_read_gets_no_more(serve: StartRouter, request_of: bytes) -> None:
+    """Answers that nobody reads do not pile up in the router: the client is no longer read from either."""
+    served = await serve()
+    connection = await Connection.open(served.port, receive_buffer=4096)
+    try:
+        sending = asyncio.ensure_future(connection.send(request_of * MANY, patience=60))
+        waiting = 0
+        for _ in range(100):
+            await asyncio.sleep(0.03)
+            waiting = max(waiting, *map(_unsent, served.runner.server.connections))
+            assert waiting < MOST_WAITING_BYTES
+        sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sending
+        assert waiting  # it was tried at all: the kernel takes no more
+    finally:
+        connection.reset()
+
+
+def _unsent(connection: Any) -> int:
+    return 0 if connection.transport is None else int(connection.transport.get_write_buffer_size())
+
+
+async def test_others_are_served_meanwhile(serve: StartRouter) -> None:
+    """Between two pipelined requests everybody else gets a turn: an answer elsewhere does not wait for all of them."""
+    served = await serve()
+    connection = await Connection.open(served.port)
+    try:
+        number = 400
+        await connection.send(BAD * number)
+        answered = asyncio.Event()
+
+        async def ask_once() -> None:
+            assert (await served.ask("GET", "/health")).status == 200
+            answered.set()
+
+        other = asyncio.ensure_future(ask_once())
+        got = 0
+        while not answered.is_set():
+            answer = await connection.answer(20)
+            assert answer.status == 400
+            got += 1
+            assert got < number, "everything pipelined was answered first"
+        await other
+        for _ in range(number - got):
+            assert (await connection.answer(20)).status == 400
+    finally:
+        connection.close()
