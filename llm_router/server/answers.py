@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Final
 
 import orjson
@@ -51,6 +52,20 @@ def error_answer(error: ApiError, request_id: str | None = None) -> web.Response
     if answer.headers.get(hdrs.CONNECTION) == "close":
         answer.force_close()
     return answer
+
+
+def raw_answer(error: ApiError) -> bytes:
+    """The same as it is sent outside any request: the connection ends with it."""
+    body = orjson.dumps(error.payload(), option=orjson.OPT_APPEND_NEWLINE)
+    phrase = HTTPStatus(error.status).phrase
+    head = f"HTTP/1.1 {error.status} {phrase}\r\nServer: {SERVER_NAME}\r\nContent-Type: {_JSON}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+def shutting_down() -> ApiError:
+    """The refusal of what is not a whole request yet when the router begins to drain, or comes later."""
+    headers = {**CLOSE, "Retry-After": "1"}
+    return ApiError(503, "The router is shutting down", "server_error", "shutting_down", headers=headers)
 
 
 _fresh_ids: list[str] = []

@@ -10,7 +10,7 @@ from aiohttp.streams import StreamReader
 
 from llm_router.errors import ApiError
 from llm_router.server.answers import CLOSE
-from llm_router.server.connections import BodySilent, Connection
+from llm_router.server.connections import BodyEnded, Connection
 from llm_router.server.limits import BIG_BODY_BYTES
 
 
@@ -21,7 +21,8 @@ async def expect_later(request: web.Request) -> None:
 async def read_body(request: web.Request, limit: int) -> bytes:
     """The whole body, at most `limit` bytes. A declared length above the limit is refused before anything is read.
 
-    Raises ApiError: 400 for broken framing, 408 for silence, 413 for too long a body, 415 for a compressed one.
+    Raises ApiError: 400 for broken framing, 408 for silence, 413 for too long a body, 415 for a compressed one,
+    503 where the router began to drain meanwhile.
     """
     headers = request.headers
     if headers.get(hdrs.CONTENT_ENCODING, "identity").lower() not in ("identity", ""):
@@ -60,7 +61,7 @@ async def await_whole(connection: Connection, payload: StreamReader) -> bytes:
     payload.set_read_chunk_size(BIG_BODY_BYTES)  # it may come without a pause
     connection.resume_reading()
     if payload._exception is None:
-        with contextlib.suppress(BodySilent, web.RequestPayloadError):
+        with contextlib.suppress(web.RequestPayloadError):
             await payload.wait_eof()
     body = whole_body(payload)
     # what spoilt it is told where all bodies are read
@@ -79,9 +80,8 @@ async def read_on(connection: web.RequestHandler, payload: StreamReader, limit: 
             if size > BIG_BODY_BYTES and isinstance(connection, Connection):
                 connection.hold(len(part))
             parts.append(part)
-    except BodySilent:
-        message = "The request body stopped coming (ROUTER_HEADER_TIMEOUT bounds the silence)"
-        raise ApiError(408, message, code="request_timeout", headers=CLOSE) from None
+    except BodyEnded as ended:
+        raise ended.answer from None
     except web.RequestPayloadError:
         raise ApiError(400, "The body's framing is broken", code="bad_http", headers=CLOSE) from None
     return b"".join(parts)

@@ -26,6 +26,7 @@ from llm_router.server.answers import (
     json_answer,
     request_id,
     sane_id,
+    shutting_down,
 )
 from llm_router.server.bodies import await_whole, read_body, whole_body
 from llm_router.server.connections import Connection
@@ -65,13 +66,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
 async def _chat(request: web.Request) -> web.StreamResponse:
     router = request.app[ROUTER]
     if router.draining:
-        raise ApiError(
-            503,
-            "The router is shutting down",
-            type="server_error",
-            code="shutting_down",
-            headers={"Retry-After": "1", "Connection": "close"},
-        )
+        raise shutting_down()
     snapshot = router.snapshot
     parsed = parse_chat(await read_body(request, snapshot.max_body_bytes))
     caller = caller_in(request)

@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from http import HTTPStatus
 from itertools import islice
 from typing import Any, NamedTuple, Protocol, cast
 
-import orjson
 from aiohttp import web
 from aiohttp.hdrs import CONTENT_LENGTH
 from aiohttp.http import HttpProcessingError, RawRequestMessage
@@ -23,10 +21,11 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError
-from llm_router.server.answers import CLOSE, SERVER_NAME, Handler, answer_errors, error_answer
+from llm_router.server.answers import CLOSE, Handler, answer_errors, error_answer, raw_answer, shutting_down
 from llm_router.server.guard import make_guard
 from llm_router.server.heads import Asked, KnownHead, learn
 from llm_router.server.limits import (
+    FAREWELL_S,
     KEEPALIVE_S,
     LINGER_BYTES,
     LINGER_S,
@@ -45,8 +44,12 @@ _LESSONS = 4  # a client whose heads are never the same is not worth more of the
 logger = logging.getLogger(__name__)
 
 
-class BodySilent(web.RequestPayloadError):
-    """The client stopped sending in the middle of a request body."""
+class BodyEnded(web.RequestPayloadError):
+    """The connection gave up a request body that was still coming; `answer` is what its reader shall say."""
+
+    def __init__(self, answer: ApiError) -> None:
+        super().__init__(answer.message)
+        self.answer = answer
 
 
 class Direct(Protocol):
@@ -86,6 +89,7 @@ class Connection(web.RequestHandler):
         "_last_data",
         "_lessons",
         "_lingered",
+        "_lost",
         "_parsed_head",
         "_recognized",
         "_refused_at",
@@ -109,6 +113,7 @@ class Connection(web.RequestHandler):
         self._lessons = _LESSONS
         self._parsed_head = b""  # of a message that came alone and whole in one read
         self._recognized: Plain | None = None  # a request that was not parsed
+        self._lost: asyncio.Future[None] | None = None  # for who waits until the connection is no more
         server = self._manager
         if server is not None:
             server.connection_made(self, self.transport)
@@ -123,6 +128,8 @@ class Connection(web.RequestHandler):
             self._task_handler = None
             waiter.set_result(None)
         super().connection_lost(exc)
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
 
     async def start(self) -> None:
         """The requests of this connection, one after the other: by the short way up to the first that must not."""
@@ -288,26 +295,47 @@ class Connection(web.RequestHandler):
             elif now - self._idle_since > KEEPALIVE_S:
                 self.force_close()
         elif now - self._last_data > limit and not self._reading_paused and self._body_is_awaited():
-            self._body.set_exception(BodySilent())
+            message = "The request body stopped coming (ROUTER_HEADER_TIMEOUT bounds the silence)"
+            self._end_body(ApiError(408, message, code="request_timeout", headers=CLOSE))
+
+    def refuse_unfinished(self) -> None:
+        """The router drains: a request that is not whole yet is none that runs."""
+        if self._body_is_awaited():
+            self._end_body(shutting_down())
 
     def _body_is_awaited(self) -> bool:
         return not self._body.is_eof() and self._body.exception() is None
 
-    def refuse(self, status: int, message: str, code: str) -> None:
-        """Answers outside any request and takes no other.
+    def _end_body(self, answer: ApiError) -> None:
+        self._body.set_exception(BodyEnded(answer))
 
-        What the client still sends is read and dropped for a while: closing at once would reset the connection, and
-        the client would never see the answer.
-        """
+    def refuse(self, status: int, message: str, code: str) -> None:
+        """Answers outside any request and takes no other."""
         error = ApiError(status, message, "invalid_request_error" if status < 500 else "server_error", code)
         transport = self.transport
-        self._refused_at = self._loop.time()
         if transport is not None and not transport.is_closing():
-            transport.write(_plain_answer(error))
-            transport.write_eof()
-        self.transport = None  # aiohttp closes what it can reach
-        self.force_close()
+            transport.write(raw_answer(error))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Ends our side of the connection; what the client still sends is read and dropped for a while.
+
+        Closing at once would reset the connection, and the client would never see the answer.
+        """
+        self._refused_at = self._loop.time()
+        transport, self.transport = self.transport, None  # aiohttp closes what it can reach
+        super().force_close()
         self.transport = transport
+        if transport is not None and not transport.is_closing():
+            transport.write_eof()
+            self._resume_transport_reading()
+
+    def force_close(self) -> None:
+        """Closes at once, unless the client is in the middle of a body that was ended."""
+        if self._refused_at or not isinstance(self._body.exception(), BodyEnded):
+            super().force_close()
+        else:
+            self._linger()
 
     @property
     def idle(self) -> bool:
@@ -318,6 +346,7 @@ class Connection(web.RequestHandler):
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
         """Lets the request in progress end, for `timeout` seconds altogether; takes no other."""
         task = self._task_handler
+        self.refuse_unfinished()
         self.close()
         if task is not None and not task.done():
             await asyncio.wait({task}, timeout=timeout)
@@ -325,6 +354,10 @@ class Connection(web.RequestHandler):
                 task.cancel()
                 await asyncio.wait({task}, timeout=1.0)
         self.force_close()
+        if self.transport is not None:  # it lingers
+            self._lost = self._loop.create_future()
+            await asyncio.wait({self._lost}, timeout=FAREWELL_S if timeout is None else min(timeout, FAREWELL_S))
+            self.force_close()
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """For what aiohttp did not expect; a body that ended badly is no such thing, and its reader was told."""
@@ -355,13 +388,6 @@ def _describe(error: HttpProcessingError) -> tuple[int, str, str]:
     if isinstance(error, LineTooLong) or "Too many headers" in error.message:
         return 431, f"The request has too long a line or too many headers ({MAX_FIELDS} at most)", "headers_too_large"
     return 400, "The request is not valid HTTP", "bad_http"
-
-
-def _plain_answer(error: ApiError) -> bytes:
-    body = orjson.dumps(error.payload(), option=orjson.OPT_APPEND_NEWLINE)
-    phrase = HTTPStatus(error.status).phrase
-    head = f"HTTP/1.1 {error.status} {phrase}\r\nServer: {SERVER_NAME}\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
 class Server(web.Server):
@@ -414,6 +440,12 @@ class Server(web.Server):
         if refusal is not None:
             raise refusal
         return await self._guard(request, self._handle)
+
+    def refuse_unfinished(self) -> None:
+        """The router drains: answers requests whose bodies are still coming, so that nothing begins any more."""
+        for connection in tuple(self._connections):
+            if isinstance(connection, Connection):
+                connection.refuse_unfinished()
 
     def _sweep(self) -> None:
         limit = self._snapshot().header_timeout

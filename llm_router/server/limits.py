@@ -14,6 +14,7 @@ from llm_router.server.answers import CLOSE
 
 KEEPALIVE_S: Final = 75.0
 LINGER_S: Final = 5.0  # reading on after a refusal, so that the client sees it before the connection goes
+FAREWELL_S: Final = 1.0  # the same where the process is about to end
 LINGER_BYTES: Final = 67_108_864
 MAX_LINE_BYTES: Final = 8_190
 MAX_FIELD_BYTES: Final = 16_380

@@ -39,6 +39,11 @@ class Runner(web.AppRunner):
         self._snapshot = snapshot
         self._draining = draining
 
+    def refuse_unfinished(self) -> None:
+        """Answers the requests whose bodies are still coming: from now on the router drains."""
+        if isinstance(self.server, Server):
+            self.server.refuse_unfinished()
+
     async def _make_server(self) -> web.Server:
         plain = await super()._make_server()
         return Server(
@@ -65,7 +70,7 @@ def make_runner(
     snapshot: Callable[[], Snapshot],
     draining: Callable[[], bool] = lambda: False,
     direct: Direct | None = None,
-) -> web.BaseRunner:
+) -> Runner:
     """A runner for `app`; error answers and the guard go around it, so that no route can be reached past them.
 
     `snapshot` gives the settings in force. While `draining()`, every answer closes its connection. `direct`

@@ -18,7 +18,7 @@ from llm_router.proxy.dispatch import Router
 from llm_router.server.chat import DirectChat
 from llm_router.server.limits import prepare_listener
 from llm_router.server.opening import BACKLOG
-from llm_router.server.runner import make_runner
+from llm_router.server.runner import Runner, make_runner
 
 log = logging.getLogger("llm_router")
 
@@ -173,13 +173,14 @@ async def _watch(router: Router) -> None:
                 router.announce_reload()
 
 
-async def shut_down(router: Router, runner: web.BaseRunner, site: web.BaseSite, ending: Ending) -> None:
+async def shut_down(router: Router, runner: Runner, site: web.BaseSite, ending: Ending) -> None:
     """Refuses what is new, lets what runs finish within the drain timeout, and books everything."""
     router.draining = True
+    runner.refuse_unfinished()
     await site.stop()
     drain = router.snapshot.drain_timeout
     await ending.wait_for(router.drained(drain), drain)
-    # It waits for what is no chat request, or not a whole one yet.
+    # It waits for what is no chat request, or was not yet counted as one.
     await ending.wait_for(runner.cleanup(), drain + LAST_MOMENT)
     if runner.server is not None:
         await runner.server.shutdown(LAST_MOMENT)

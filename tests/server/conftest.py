@@ -19,10 +19,10 @@ from llm_router.proxy.dispatch import Router
 from llm_router.server import app as server_app
 from llm_router.server.bodies import expect_later, read_body
 from llm_router.server.chat import DirectChat
-from llm_router.server.runner import make_runner
+from llm_router.server.runner import Runner, make_runner
 from tests.support.client import Answer, Connection, ask
 
-_HTTP = ("test_connections.py", "test_framing.py", "test_bodies.py", "test_clocks.py")
+_HTTP = ("test_connections.py", "test_framing.py", "test_bodies.py", "test_clocks.py", "test_draining.py")
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -149,7 +149,7 @@ class Served:
     router: Router
     port: int
     folder: Path
-    runner: web.BaseRunner
+    runner: Runner
 
     async def ask(self, method: str = "GET", path: str = "/", body: Any = None, **more: Any) -> Answer:
         """One request on a connection of its own."""
