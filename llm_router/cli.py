@@ -94,9 +94,12 @@ def _add_serve(add: AddCommand) -> argparse.ArgumentParser:
         help="run the proxy (also without any command)",
         description="Runs the proxy until SIGTERM or Ctrl-C; SIGHUP reads the configuration again.",
     )
-    parser.add_argument("--host", metavar="H", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", metavar="P", help="port to listen on (default 3456; 0 takes a free one)")
-    parser.add_argument("--workers", metavar="N", help="processes that answer requests, for more cores (default 1)")
+    for flag, metavar, words in (
+        ("host", "H", "address to listen on (default 127.0.0.1)"),
+        ("port", "P", "port to listen on (default 3456; 0 takes a free one)"),
+        ("workers", "N", "processes that answer requests, for more cores (default 1)"),
+    ):
+        parser.add_argument(f"--{flag}", metavar=metavar, type=partial(_value, flag), help=words)
     parser.add_argument(
         "--demo", action="store_true", help="made-up providers on loopback: no key, no network, no cost, no real ledger"
     )
@@ -114,6 +117,17 @@ def _add_serve(add: AddCommand) -> argparse.ArgumentParser:
         "--log-format", type=str.lower, choices=("text", "json"), help="how log lines look (default text)"
     )
     return parser
+
+
+def _value(flag: str, text: str) -> object:
+    """What the flag's text means, as the table of settings says: a mistake here is one of the command line."""
+    from llm_router.config.settings import flag_value
+    from llm_router.errors import ConfigError
+
+    try:
+        return flag_value(flag, text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(error.problem) from None
 
 
 def _add_check(add: AddCommand) -> argparse.ArgumentParser:

@@ -79,7 +79,7 @@ def test_python_dash_m_is_the_same_program() -> None:
     [
         ([], {}),
         (["serve"], {}),
-        (["--port", "4000"], {"port": "4000"}),
+        (["--port", "4000"], {"port": 4000}),
         (["serve", "--host", "::1", "--config", "x.json"], {"host": "::1", "config": "x.json"}),
         (["--demo", "--log-format", "json"], {"demo": True, "log_format": "json"}),
         (["--allow-unauthenticated", "--log-level", "debug"], {"allow_unauthenticated": True, "log_level": "debug"}),
@@ -102,6 +102,24 @@ def test_a_command_line_that_is_not_understood(run: Run, argv: list[str]) -> Non
     code, out, err = run(*argv)
     assert (code, out) == (2, "")
     assert argv[-1].split("=")[0] in err or argv[-2] in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--port", "abc"], "--port: must be a whole number"),
+        (["serve", "--port", "65536"], "--port: must be a whole number from 0 to 65535"),
+        (["serve", "--workers", "0"], "--workers: must be a whole number from 1 to 64"),
+        (["serve", "--host", "http://here"], "--host: must be an address"),
+        (["serve", "--log-level", "loud"], "--log-level: invalid choice"),
+    ],
+)
+def test_a_flag_that_cannot_be_used_is_a_mistake_of_the_command_line(run: Run, argv: list[str], words: str) -> None:
+    """A bad flag is 2 with the remedy, while a bad variable is 78."""
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert run("serve", ROUTER_PORT="abc")[0] == 78
 
 
 def test_no_option_takes_a_secret() -> None:
@@ -292,6 +310,8 @@ def test_evaluate_scores_the_users_own_rows(run: Run) -> None:
     assert found["cost"]["code"]["requests"] == 2
     assert found["cost"]["code"]["estimated_cost_usd"] > 0
     assert "4 rows, 75.0% right" in run("evaluate", "rows.jsonl")[1]
+    Path("rows.jsonl").write_text(json.dumps(rows[0]))
+    assert "1 row, 100.0% right" in run("evaluate", "rows.jsonl")[1]
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,11 @@ def complain(message: str) -> None:
     print(f"llm-router: {message}", file=sys.stderr)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`, `1,000 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def print_table(rows: Iterable[Sequence[object]], headers: Sequence[str], *, right: Iterable[int] = ()) -> None:
     """A plain table; the columns whose numbers are in `right` are aligned to the right."""
     alignment = ["right" if index in set(right) else "left" for index in range(len(headers))]

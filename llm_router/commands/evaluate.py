@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
-from llm_router.commands.common import complain, dollars, print_table
+from llm_router.commands.common import complain, counted, dollars, print_table
 from llm_router.commands.offline import offline_router
 from llm_router.errors import ApiError, ConfigError
 from llm_router.proxy.exchange import Caller
@@ -143,7 +143,7 @@ def _print(found: dict[str, Any], style: str) -> None:
     if style == "json":
         print(json.dumps(found, indent=2))
         return
-    print(f"{found['rows']:,} rows, {found['accuracy']:.1%} right\n")
+    print(f"{counted(found['rows'], 'row')}, {found['accuracy']:.1%} right\n")
     print_table(
         [
             (label, f"{each['rows']:,}", *(f"{each[name]:.1%}" for name in ("precision", "recall", "f1")))
@@ -172,4 +172,4 @@ def _print(found: dict[str, Any], style: str) -> None:
         right=(1, 2),
     )
     if found["without_price"]:
-        print(f"\n{found['without_price']:,} rows have no known price and are missing from the cost.")
+        print(f"\nWithout a known price, and so missing from the cost: {counted(found['without_price'], 'row')}.")

@@ -13,7 +13,7 @@ import orjson
 
 from llm_router.accounting.pricing import PriceTable
 from llm_router.commands import EXIT_FAILED, EXIT_OK
-from llm_router.commands.common import print_table
+from llm_router.commands.common import counted, print_table
 from llm_router.config.timeouts import effective_timeouts
 from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import AttemptFailed, Failure, FailureKind
@@ -55,7 +55,7 @@ class Outcome:
 def ask_all(snapshot: Snapshot, prices: PriceTable) -> int:
     """Asks, prints a table, and fails if one of the models failed."""
     models = list(askable(snapshot))
-    print(f"\nAsking {len(models)} models for a short answer ...")
+    print(f"\nAsking {counted(len(models), 'model')} for a short answer ...")
     outcomes = asyncio.run(_ask_all(snapshot, prices, models))
     rows = [(each.model, each.result, f"{each.ms:,.0f}", each.answer) for each in outcomes]
     print_table(rows, ("model", "result", "ms", "answer"), right=(2,))

@@ -222,6 +222,12 @@ def resolve(environment: Environment, content: Mapping[str, Any], flags: Mapping
     return resolved
 
 
+def flag_value(flag: str, text: str) -> Any:
+    """What the text of a flag (without its dashes) means. Raises ConfigError."""
+    setting = next(setting for setting in SETTINGS if setting.flag == flag)
+    return _from_words(setting, text, f"--{flag}")
+
+
 def sections() -> dict[str, list[str]]:
     """The names of settings inside each section of the file; top-level settings are under the empty name."""
     names: dict[str, list[str]] = {}
