@@ -5,9 +5,9 @@ from __future__ import annotations
 from urllib.parse import urlsplit, urlunsplit
 
 _ENDPOINTS = ("/chat/completions", "/v1/messages", "/messages", "/api/chat", "/api/generate")
-# The path that is meant where a URL has none, and the tail that each dialect's adapter adds by itself.
+# The path that is meant where a URL has none, and the tails that each dialect's adapter adds by itself.
 _VERSION = {"openai": "/v1", "google": "/v1beta"}
-_TAIL = {"google": "/openai", "ollama": "/v1"}
+_TAILS = {"google": ("/openai",), "ollama": ("/v1", "/api")}
 _PATHS = {"openrouter.ai": "/api/v1"}
 
 
@@ -47,5 +47,6 @@ def _path(path: str, dialect: str) -> str:
     if any(segment in (".", "..") for segment in segments):
         raise ValueError("must not have . or .. in its path")
     clean = "".join(f"/{segment}" for segment in segments)
-    endpoint = next((tail for tail in _ENDPOINTS if clean.endswith(tail)), "")
-    return clean.removesuffix(endpoint).removesuffix(_TAIL.get(dialect, "\0"))
+    for tails in (_ENDPOINTS, _TAILS.get(dialect, ())):
+        clean = clean.removesuffix(next(filter(clean.endswith, tails), ""))
+    return clean

@@ -31,9 +31,10 @@ def as_stream(completion: Mapping[str, Any], *, with_usage: bool) -> bytes:
         begun = _choice(index, _delta(choice))
         if (logprobs := choice.get("logprobs")) is not None:
             begun["logprobs"] = logprobs
-        finish = choice.get("finish_reason") or "stop"
         events.append(_chunk(shared, [begun]))
-        events.append(_chunk(shared, [_choice(index, {}, finish) | _others(choice, _PLACED_OF_CHOICE)]))
+        # A provider that gave no finish_reason is not given one: `[DONE]` says that the answer is whole.
+        ended = _choice(index, {}, choice.get("finish_reason"))
+        events.append(_chunk(shared, [ended | _others(choice, _PLACED_OF_CHOICE)]))
     usage = completion.get("usage")
     if with_usage and isinstance(usage, dict):
         events.append(data_event(orjson.dumps({**shared, "choices": [], "usage": usage})))

@@ -45,6 +45,9 @@ def read(content: Any = None, **environ: str) -> Snapshot:
         ("google", "https://g.example/v1beta/openai/chat/completions", "https://g.example/v1beta"),
         ("ollama", "http://localhost:11434/", "http://localhost:11434"),
         ("ollama", "http://localhost:11434/v1", "http://localhost:11434"),
+        ("ollama", "http://localhost:11434/api", "http://localhost:11434"),
+        ("ollama", "http://localhost:11434/api/", "http://localhost:11434"),
+        ("openai", "https://gateway.example/api", "https://gateway.example/api"),
         ("ollama", "http://localhost:11434/api/chat", "http://localhost:11434"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -107,6 +108,8 @@ def test_every_dialect_is_understood(status: int, answer: bytes, kind: K) -> Non
         ({"retry-after-ms": "250", "retry-after": "9"}, b"", 0.25),
         ({"retry-after": "Fri, 15 Jan 2027 08:00:30 GMT"}, b"", 30.0),
         ({"retry-after": "Fri, 15 Jan 2027 07:00:00 GMT"}, b"", 0.0),
+        ({"retry-after": "Fri, 15 Jan 2027 08:00:30"}, b"", 30.0),
+        ({"retry-after": "Fri, 15 Jan 2027 08:00:30 -0000"}, b"", 30.0),
         ({"retry-after": "soon"}, b"", None),
         ({"retry-after": "nan"}, b"", None),
         ({"retry-after": "1e999"}, b"", None),
@@ -116,9 +119,16 @@ def test_every_dialect_is_understood(status: int, answer: bytes, kind: K) -> Non
         ({}, body(details="odd"), None),
     ],
 )
-def test_the_wait_is_read_wherever_it_stands(headers: dict[str, str], answer: bytes, seconds: float | None) -> None:
+def test_the_wait_is_read_wherever_it_stands(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], answer: bytes, seconds: float | None
+) -> None:
     """Seconds, milliseconds, HTTP dates and RetryInfo give seconds; junk gives none and never crashes."""
-    assert read_failure(429, headers, answer, NOW).retry_after == seconds
+    with monkeypatch.context() as elsewhere:  # HTTP's dates are GMT, wherever the router stands
+        elsewhere.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        found = read_failure(429, headers, answer, NOW).retry_after
+    time.tzset()
+    assert found == seconds
 
 
 def test_an_in_flight_budget_is_a_rate_limit() -> None:

@@ -9,6 +9,13 @@ from tests.support import sse
 from tests.support.chunks import completion
 
 
+def test_no_end_is_invented() -> None:
+    """A completion without a finish_reason becomes a stream without one, as it would have gone through unstreamed."""
+    *events, done = sse.read(as_stream(completion("Hi", None), with_usage=False))
+    assert [json.loads(event.data)["choices"][0]["finish_reason"] for event in events] == [None, None]
+    assert done.data == "[DONE]"
+
+
 def test_what_a_provider_adds_is_kept() -> None:
     """Log probabilities, the fingerprint and a provider's own fields are not lost where JSON becomes a stream."""
     whole = {**completion("Hi"), "system_fingerprint": "fp_1", "service_tier": "flex", "error": None}
