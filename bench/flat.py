@@ -53,7 +53,7 @@ def ledger(folder: Path) -> None:
             attempts = (Attempt("openai/gpt-4o-mini", "ok", 200, 5),)
             booking = Booking(_id(number), 1.7e9 + number, "code", "local", CHAIN[0], "openai")
             booking.attempts, booking.answer, booking.answer_bytes = attempts, (WHOLE,), len(WHOLE)
-            made.append(settler.settle(booking).record)
+            made.append(settler.settle(booking))
         return made
 
     for rows in ROWS:

@@ -24,7 +24,7 @@ import orjson
 
 from llm_router.accounting import ranks
 from llm_router.accounting.access_log import AccessLog
-from llm_router.accounting.booking import Attempt, Booking, Settled
+from llm_router.accounting.booking import Attempt, Booking, LedgerRecord
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.metrics import Metrics
@@ -128,7 +128,7 @@ def parts(make: Make, encoding: Any, requests: int) -> dict[str, float]:
     """Microseconds of each part, on its own."""
     settler = Settler(lambda name: encoding, DriftBook())
     found: dict[str, float] = {}
-    settled: list[Settled] = []
+    settled: list[LedgerRecord] = []
 
     def clock(name: str, call: Callable[[], object], count: int) -> None:
         began = time.process_time()
@@ -143,8 +143,7 @@ def parts(make: Make, encoding: Any, requests: int) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             store = Store(Path(folder))
             store.write(())
-            rows = [[one.record for one in batch] for batch in batches]
-            clock("ledger, 50 a commit", partial(for_each, store.write, rows), requests)
+            clock("ledger, 50 a commit", partial(for_each, store.write, batches), requests)
             clock("hourly sums", partial(store.roll_up, 10**9), requests)
             store.close()
         clock("figures", partial(for_each, Metrics().observe, batches), requests)

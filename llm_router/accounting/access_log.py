@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import orjson
 
-from llm_router.accounting.booking import Attempt, LedgerRecord, Settled
+from llm_router.accounting.booking import Attempt, Kind, LedgerRecord
 
 # What could break a line, forge one, or drive a terminal; spaces too, since they part the fields.
 _UNSAFE: Final = re.compile(r"[^!#-<>-\[\]-~]")
@@ -27,16 +27,13 @@ _written: Final = itemgetter(
         (
             "request_id",
             "started",
-            "category",
-            "model",
-            "outcome",
-            "status",
             "first_byte_ms",
             "total_ms",
             "input_tokens",
             "output_tokens",
             "cost_usd",
-            "cost_source",
+            "attempts",
+            "kind",
         ),
     )
 )
@@ -52,63 +49,53 @@ class AccessLog:
     def __repr__(self) -> str:
         return f"<AccessLog {self.form}>"
 
-    def __call__(self, batch: Sequence[Settled]) -> None:
+    def __call__(self, batch: Sequence[LedgerRecord]) -> None:
         """Writes the lines of settled requests."""
-        line = json_line if self.form == "json" else text_line
-        self._write("".join([line(settled) for settled in batch]))
+        self._write("".join(map(json_line if self.form == "json" else text_line, batch)))
 
 
-def text_line(settled: Settled) -> str:
+def text_line(record: LedgerRecord) -> str:
     """`time request key=value ...`, the keys always in the same order; a dash stands for what is unknown."""
-    record, attempts = settled
-    (
-        request_id,
-        started,
-        category,
-        model,
-        outcome,
-        status,
-        first_byte_ms,
-        total_ms,
-        input_tokens,
-        output_tokens,
-        cost,
-        source,
-    ) = _written(record)
+    request_id, started, first_byte_ms, total_ms, input_tokens, output_tokens, cost, attempts, kind = _written(record)
+    second, fraction = _ended(started, total_ms)
+    what, source = _what(kind)
     return (
-        f"{_ended(started, total_ms)}Z request id={_safe_id(request_id)} "
-        f"{_what(category, model, outcome, status)} attempts={_attempts(attempts)} "
+        f"{second}{fraction}Z request id={_safe_id(request_id)} {what} attempts={_attempts(attempts)} "
         f"first_byte_ms={'-' if first_byte_ms is None else round(first_byte_ms)} "
         f"ms={'-' if total_ms is None else round(total_ms)} "
         f"in={'-' if input_tokens is None else input_tokens} out={'-' if output_tokens is None else output_tokens} "
-        f"cost_usd={'-' if cost is None else _dollars(cost)} cost_source={source or '-'}\n"
+        f"cost_usd={'-' if cost is None else _dollars(cost)} cost_source={source}\n"
     )
 
 
 @lru_cache(maxsize=512)
-def _what(category: str, model: str, outcome: str, status: int) -> str:
-    return f"category={_safe(category)} model={_safe(model)} outcome={outcome} status={status}"
+def _what(kind: Kind) -> tuple[str, str]:
+    return (
+        f"category={_safe(kind.category)} model={_safe(kind.model)} outcome={kind.outcome} status={kind.status}",
+        kind.cost_source or "-",
+    )
 
 
-def json_line(settled: Settled) -> str:
+def json_line(record: LedgerRecord) -> str:
     """The same as one JSON object."""
-    record = settled.record
+    kind = record.kind
+    second, fraction = _ended(record.started, record.total_ms)
     line = {
-        "time": f"{_ended(record.started, record.total_ms)}+00:00",
+        "time": f"{second}{fraction}+00:00",
         "event": "request",
         "request_id": record.request_id,
-        "category": record.category,
-        "model": record.model or None,
-        "outcome": record.outcome,
-        "status": record.status,
-        "failure": record.failure,
-        "attempts": [f"{attempt.model}:{attempt.kind}" for attempt in settled.attempts],
+        "category": kind.category,
+        "model": kind.model or None,
+        "outcome": kind.outcome,
+        "status": kind.status,
+        "failure": kind.failure,
+        "attempts": [f"{attempt.model}:{attempt.kind}" for attempt in record.attempts],
         "first_byte_ms": record.first_byte_ms,
         "ms": record.total_ms,
         "input_tokens": record.input_tokens,
         "output_tokens": record.output_tokens,
         "cost_usd": record.cost_usd,
-        "cost_source": record.cost_source,
+        "cost_source": kind.cost_source,
     }
     try:
         text = orjson.dumps(line).decode()
@@ -118,10 +105,10 @@ def json_line(settled: Settled) -> str:
     return f"{text if text.isascii() and text else json.dumps(line)}\n"
 
 
-def _ended(started: float, total_ms: float | None) -> str:
-    """When the request was over, in UTC, as the other lines of the log write it."""
-    seconds, milliseconds = divmod(int(started * 1000 + (total_ms or 0.0)), 1000)
-    return f"{_second(seconds)}{_FRACTIONS[milliseconds]}"
+def _ended(started: float, total_ms: float | None) -> tuple[str, str]:
+    """When the request was over, in UTC, as the other lines of the log write it: the second and its fraction."""
+    milliseconds = int(started * 1000 + (total_ms or 0.0))
+    return _second(milliseconds // 1000), _FRACTIONS[milliseconds % 1000]
 
 
 @lru_cache(maxsize=4)

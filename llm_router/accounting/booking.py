@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -94,35 +94,10 @@ def lighten(booking: Booking) -> int:
     return sum(map(len, booking.answer))
 
 
-class LedgerRecord(NamedTuple):
-    """One settled request: what is its own, its attempts, and last its kind, which it shares with many others.
+class Kind(NamedTuple):
+    """What a settled request shares with many others. `cost_source` names the evidence that the bill rests on, None
+    where nothing had to be paid or the price is unknown; `counted_by` is "tiktoken" or "estimate"."""
 
-    Tokens: `input_tokens` and `output_tokens` are what the bill rests on; `counted_*` is our own count (None where
-    nothing was counted), `counted_by` "tiktoken" or "estimate"; `reported_*` is what the provider said.
-    `cost_usd` is None where unknown and includes `side_cost_usd` (hedges, classifier calls: `side_costs` as JSON).
-    `cost_source` names the evidence, None where nothing had to be paid or the price is unknown.
-    """
-
-    request_id: str
-    started: float
-    first_byte_ms: float | None
-    total_ms: float | None
-    request_bytes: int
-    answer_bytes: int
-    input_tokens: int | None
-    output_tokens: int | None
-    counted_input: int | None
-    counted_output: int | None
-    reported_fresh_input: int | None
-    reported_cache_read: int | None
-    reported_cache_write: int | None
-    reported_cache_write_1h: int | None
-    reported_output: int | None
-    reported_reasoning: int | None
-    cost_usd: float | None
-    side_cost_usd: float | None
-    side_costs: str | None
-    attempts: tuple[Attempt, ...]
     category: str
     mode: str
     model: str
@@ -139,11 +114,41 @@ class LedgerRecord(NamedTuple):
     cost_source: str | None
 
 
-class Settled(NamedTuple):
-    """A record that has been dealt with, and what only the live figures need: attempts, and drift by direction."""
+class LedgerRecord(NamedTuple):
+    """One settled request: what nearly all have, what the provider reported, what few have, attempts and kind.
 
-    record: LedgerRecord
+    Tokens: `input_tokens` and `output_tokens` are what the bill rests on; `counted_*` is our own count (None where
+    nothing was counted); `reported_*` is what the provider said, in the order of `Usage`. `cost_usd` is None where
+    unknown and includes `side_cost_usd` (hedges, classifier calls: `side_costs` as JSON).
+    """
+
+    request_id: str
+    started: float
+    first_byte_ms: float | None
+    total_ms: float | None
+    request_bytes: int
+    answer_bytes: int
+    input_tokens: int | None
+    output_tokens: int | None
+    counted_input: int | None
+    counted_output: int | None
+    cost_usd: float | None
+    reported_fresh_input: int | None
+    reported_cache_read: int | None
+    reported_cache_write: int | None
+    reported_output: int | None
+    reported_reasoning: int | None
+    reported_cache_write_1h: int | None
+    side_cost_usd: float | None
+    side_costs: str | None
     attempts: tuple[Attempt, ...]
+    kind: Kind
+
+    def flat(self) -> dict[str, Any]:
+        """All fields by name, those of the kind among them."""
+        fields = self._asdict()
+        del fields["kind"]
+        return fields | self.kind._asdict()
 
 
 def as_json(value: object) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_router.accounting.board import Board, Slots, dead_boards
-from llm_router.accounting.booking import Booking, LedgerRecord, Settled, lighten
+from llm_router.accounting.booking import Booking, LedgerRecord, lighten
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.report import By, LedgerReader, NoLedger, shown
 from llm_router.accounting.settle import CountMode, FindEncoding, Settler, interrupted_record, no_encoding
@@ -25,7 +25,7 @@ from llm_router.accounting.store import LedgerUnusable, Store
 
 log = logging.getLogger(__name__)
 
-Sink = Callable[[Sequence[Settled]], None]
+Sink = Callable[[Sequence[LedgerRecord]], None]
 
 _LINGER = 0.05
 _BATCH = 512
@@ -192,8 +192,8 @@ class Bookkeeper:
     def request(self, request_id: str, client: str | None = None) -> dict[str, Any] | None:
         """The newest record of a request id (of that client, if one is given), or None. Reads the disk."""
         for record, _ in reversed(self._unwritten.copy()):
-            if record.request_id == request_id and (client is None or record.client == client):
-                return shown(record._asdict())
+            if record.request_id == request_id and (client is None or record.kind.client == client):
+                return shown(record.flat())
         try:
             return self._reader.request(request_id, client) if self._reader else None
         except NoLedger:
@@ -291,7 +291,7 @@ class Bookkeeper:
 
     def _settle_queue(self) -> None:
         queue = self._queue
-        batch: list[Settled] = []
+        batch: list[LedgerRecord] = []
         tickets: list[int] = []
         now = began = paused = time.monotonic()
         try:
@@ -310,7 +310,7 @@ class Bookkeeper:
             if batch:
                 self._commit(batch, tickets)
 
-    def _settle_slice(self, batch: list[Settled], tickets: list[int], lagging: bool) -> None:
+    def _settle_slice(self, batch: list[LedgerRecord], tickets: list[int], lagging: bool) -> None:
         take, size = self._queue.popleft, 0
         for _ in range(min(len(self._queue), _SLICE)):
             if size > _SLICE_BYTES or (batch and self._queue[0][1] > _HEAVY_BYTES):
@@ -340,7 +340,7 @@ class Bookkeeper:
             or self._closing.is_set()
         )
 
-    def _settle(self, booking: Booking, lagging: bool) -> Settled:
+    def _settle(self, booking: Booking, lagging: bool) -> LedgerRecord:
         try:
             return self._settler.settle(booking, estimate=lagging or len(booking.request) != booking.request_bytes)
         except Exception:
@@ -349,14 +349,13 @@ class Bookkeeper:
             )
             return self._settler.bare(booking)
 
-    def _commit(self, batch: list[Settled], tickets: list[int]) -> None:
+    def _commit(self, batch: list[LedgerRecord], tickets: list[int]) -> None:
         """To the ledger, then to the sinks, then nobody waits for these any more."""
-        records = [settled[0] for settled in batch]
         # Where others wait already these wait behind them.
-        written = not self._unwritten and self._write(records)
+        written = not self._unwritten and self._write(batch)
         if not written:
             known = self._open.get
-            self._unwritten.extend(zip(records, [known(ticket, NO_TICKET)[2] for ticket in tickets], strict=True))
+            self._unwritten.extend(zip(batch, [known(ticket, NO_TICKET)[2] for ticket in tickets], strict=True))
             self._write_waiting()
         for sink in self._sinks:
             try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
-from llm_router.accounting.booking import Attempt, LedgerRecord, Settled
+from llm_router.accounting.booking import Attempt, Kind, LedgerRecord
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -33,12 +33,14 @@ _OTHER: Final = "other"
 # So many settled requests are added up at a time, or fewer when somebody asks.
 _AT_ONCE: Final = 128
 
-_field: Final = LedgerRecord._fields.index
+_kind: Final = itemgetter(LedgerRecord._fields.index("kind"))
 # What requests have in common that are added up together, and what there is to add up.
-_kind: Final = itemgetter(*map(_field, ("category", "model", "provider", "outcome", "counted_by", "cost_source")))
+_labels: Final = itemgetter(
+    *map(Kind._fields.index, ("category", "model", "provider", "outcome", "counted_by", "cost_source"))
+)
 _figures: Final = itemgetter(
     *map(
-        _field,
+        LedgerRecord._fields.index,
         (
             "first_byte_ms",
             "total_ms",
@@ -50,6 +52,7 @@ _figures: Final = itemgetter(
         ),
     )
 )
+_attempts: Final = itemgetter(LedgerRecord._fields.index("attempts"))
 _model_and_kind: Final = itemgetter(0, 1)
 
 
@@ -149,7 +152,7 @@ class Metrics:
 
     def __init__(self, version: str = "") -> None:
         self._lock = threading.Lock()
-        self._fresh: list[Settled] = []
+        self._fresh: list[LedgerRecord] = []
         self._labels: set[str] = set()
         self._recent: deque[LedgerRecord] = deque(maxlen=_RECENT)
         self._cost = 0.0
@@ -179,7 +182,7 @@ class Metrics:
             self._add_up()
             yield
 
-    def observe(self, batch: Sequence[Settled]) -> None:
+    def observe(self, batch: Sequence[LedgerRecord]) -> None:
         """Takes over settled requests, each as a whole."""
         with self._lock:
             self._fresh.extend(batch)
@@ -189,17 +192,20 @@ class Metrics:
     def _add_up(self) -> None:
         """Many requests of one kind cost little more than one: they are added up column by column."""
         fresh, self._fresh = self._fresh, []
-        kinds: defaultdict[tuple[Any, ...], list[LedgerRecord]] = defaultdict(list)
-        for record, _ in fresh:
+        kinds: defaultdict[Kind, list[LedgerRecord]] = defaultdict(list)
+        for record in fresh:
             kinds[_kind(record)].append(record)
+        alike: defaultdict[tuple[Any, ...], list[LedgerRecord]] = defaultdict(list)
         for kind, records in kinds.items():
-            self._add(kind, records)
-        self._recent.extend([record for record, _ in fresh[-_RECENT:]])
-        self._add_attempts([attempts for _, attempts in fresh if attempts])
+            alike[_labels(kind)] += records
+        for labels, records in alike.items():
+            self._add(labels, records)
+        self._recent.extend(fresh[-_RECENT:])
+        self._add_attempts(list(filter(None, map(_attempts, fresh))))
 
-    def _add(self, kind: tuple[Any, ...], records: list[LedgerRecord]) -> None:
-        """Adds requests of one kind; those that no model answered have no more than an outcome and a duration."""
-        category, model, provider, outcome, counted_by, cost_source = kind
+    def _add(self, labels: tuple[Any, ...], records: list[LedgerRecord]) -> None:
+        """Adds requests that are alike; those that no model answered have no more than an outcome and a duration."""
+        category, model, provider, outcome, counted_by, cost_source = labels
         first_byte, total, inputs, outputs, cached, reasoning, costs = zip(*map(_figures, records), strict=True)
         category, name = self._label(category), self._label(model) if model else ""
         outcome_labels = (category, name, outcome)
@@ -323,19 +329,20 @@ def _observe_tokens(sizes: Histogram, numbers: Sequence[int | None]) -> int:
 
 def _recent(record: LedgerRecord) -> dict[str, Any]:
     """A record without anything that the client or the model said."""
+    kind = record.kind
     return {
         "request_id": record.request_id,
         "started": record.started,
-        "category": record.category,
-        "model": record.model or None,
-        "stream": bool(record.stream),
-        "outcome": record.outcome,
-        "status": record.status,
-        "attempts": record.attempt_count,
+        "category": kind.category,
+        "model": kind.model or None,
+        "stream": bool(kind.stream),
+        "outcome": kind.outcome,
+        "status": kind.status,
+        "attempts": kind.attempt_count,
         "first_byte_ms": record.first_byte_ms,
         "total_ms": record.total_ms,
         "input_tokens": record.input_tokens,
         "output_tokens": record.output_tokens,
         "cost_usd": record.cost_usd,
-        "cost_source": record.cost_source,
+        "cost_source": kind.cost_source,
     }

@@ -12,13 +12,14 @@ from typing import Final
 from llm_router.accounting.booking import LedgerRecord
 
 _FIELDS: Final = LedgerRecord._fields
-# The parts of a record: what each has of its own, what few have, its kind.
-OWN: Final = slice(0, _FIELDS.index("side_cost_usd"))
-RARE: Final = slice(_FIELDS.index("side_cost_usd"), _FIELDS.index("attempts"))
-KIND: Final = slice(_FIELDS.index("attempts") + 1, None)
-KIND_COLUMNS: Final = _FIELDS[KIND]
-PLAIN_COLUMNS: Final = ("kind", "attempt_ms", *_FIELDS[OWN])
-RECORD_COLUMNS: Final = (*PLAIN_COLUMNS, *_FIELDS[RARE], "attempts")
+# Where in a record the provider's report begins, then what few have, then what stands elsewhere.
+_REPORT, _RARE = _FIELDS.index("reported_fresh_input"), _FIELDS.index("side_cost_usd")
+OWN, OWN_AND_REPORT, RARE = slice(_REPORT), slice(_RARE), slice(_RARE, _FIELDS.index("attempts"))
+# The columns of a row that is nothing unusual, without and with a report, and of any other.
+_ALWAYS: Final = ("kind", "attempt_ms")
+BARE_COLUMNS: Final = (*_ALWAYS, *_FIELDS[OWN])
+PLAIN_COLUMNS: Final = (*_ALWAYS, *_FIELDS[OWN_AND_REPORT])
+ALL_COLUMNS: Final = (*PLAIN_COLUMNS, *_FIELDS[RARE], "attempts")
 
 _SUMS: Final = """
     requests INTEGER NOT NULL, succeeded INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL,

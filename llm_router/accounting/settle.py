@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from llm_router.accounting.booking import Booking, LedgerRecord, Settled, SideCost, as_json
+from llm_router.accounting.booking import Booking, Kind, LedgerRecord, SideCost, as_json
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.pricing import ModelInfo, cost
 from llm_router.accounting.tokens import Count, Counter, Encoding, estimate_bytes
@@ -59,19 +59,19 @@ class Settler:
     def __repr__(self) -> str:
         return f"<Settler mode={self.mode} degraded={self.degraded} counters={sorted(self._counters)}>"
 
-    def settle(self, booking: Booking, *, estimate: bool = False) -> Settled:
+    def settle(self, booking: Booking, *, estimate: bool = False) -> LedgerRecord:
         """The record of a booking; with `estimate` nothing is tokenised (there is no time for it)."""
         # What was reported before an answer broke off does not tell how much of it had come by then.
         thorough = self.mode == "always" or booking.outcome != "completed" or self._is_sample()
         answer = _read(booking, thorough)
         evidence = self._evidence(booking, answer, estimate, thorough)
         sides = [(side, self._weigh(side, _read(side, thorough), estimate, thorough, 0)) for side in booking.side_costs]
-        return tuple.__new__(Settled, (_record(booking, answer, evidence, sides), booking.attempts))
+        return _record(booking, answer, evidence, sides)
 
-    def bare(self, booking: Booking) -> Settled:
+    def bare(self, booking: Booking) -> LedgerRecord:
         """The record of a booking that could not be read: what happened, without tokens and cost."""
         unknown = Evidence(None, None, None, None, None, None)
-        return Settled(_record(booking, Answer(), unknown, []), booking.attempts)
+        return _record(booking, Answer(), unknown, [])
 
     def _evidence(self, booking: Booking, answer: Answer, estimate: bool, thorough: bool) -> Evidence:
         if not booking.model:
@@ -258,22 +258,7 @@ def _record(
     attempts = booking.attempts
     finish = answer.finish_reasons
     first_byte_ms = booking.first_byte_ms
-    record = (
-        booking.request_id,
-        booking.started,
-        None if first_byte_ms is None else _microseconds(first_byte_ms),
-        _microseconds(booking.total_ms),
-        booking.request_bytes,
-        booking.answer_bytes,
-        billed.input if billed else None,
-        billed.output if billed else None,
-        counted_in.tokens if counted_in else None,
-        counted_out.tokens if counted_out else None,
-        *(_NO_REPORT if usage is None else _reported(usage)),
-        price,
-        side_price,
-        side_json,
-        attempts,
+    kind = (
         booking.category,
         booking.mode,
         booking.model,
@@ -289,7 +274,25 @@ def _record(
         counted_by,
         source,
     )
-    # Past the check of its length, which is constant here.
+    record = (
+        booking.request_id,
+        booking.started,
+        None if first_byte_ms is None else _microseconds(first_byte_ms),
+        _microseconds(booking.total_ms),
+        booking.request_bytes,
+        booking.answer_bytes,
+        billed.input if billed else None,
+        billed.output if billed else None,
+        counted_in.tokens if counted_in else None,
+        counted_out.tokens if counted_out else None,
+        price,
+        *(_NO_REPORT if usage is None else usage[:_REPORTED]),
+        side_price,
+        side_json,
+        attempts,
+        # Past the check of its length, which is constant here, as that of the record.
+        tuple.__new__(Kind, kind),
+    )
     return tuple.__new__(LedgerRecord, record)
 
 
@@ -298,13 +301,9 @@ def _microseconds(ms: float) -> float:
     return int(ms * 1000 + 0.5) / 1000
 
 
-_Six = tuple[int | None, int | None, int | None, int | None, int | None, int | None]
-_NO_REPORT: _Six = (None, None, None, None, None, None)
-
-
-def _reported(usage: Usage) -> _Six:
-    fresh, read, write, output, reasoning, write_1h, _ = usage
-    return fresh, read, write, write_1h, output, reasoning
+# All that a usage says but the cost.
+_REPORTED = Usage._fields.index("provider_cost")
+_NO_REPORT = (None,) * _REPORTED
 
 
 def _sum_sides(sides: list[tuple[SideCost, Evidence]]) -> tuple[float | None, str]:

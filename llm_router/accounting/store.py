@@ -16,16 +16,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from llm_router.accounting.booking import LedgerRecord, as_json
+from llm_router.accounting.booking import Kind, LedgerRecord, as_json
 from llm_router.accounting.schema import (
     ADD_SPAN,
-    KIND,
-    KIND_COLUMNS,
+    ALL_COLUMNS,
+    BARE_COLUMNS,
     MIGRATIONS,
     OWN,
+    OWN_AND_REPORT,
     PLAIN_COLUMNS,
     RARE,
-    RECORD_COLUMNS,
     ROLL_UP,
 )
 
@@ -44,9 +44,11 @@ def _insert_sql(table: str, columns: Sequence[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
 
 
-_KIND_SQL: Final = _insert_sql("kinds", KIND_COLUMNS)
-_PLAIN_SQL: Final = _insert_sql("records", PLAIN_COLUMNS)
-_FULL_SQL: Final = _insert_sql("records", RECORD_COLUMNS)
+_KIND_SQL: Final = _insert_sql("kinds", Kind._fields)
+# By the number of values.
+_RECORD_SQL: Final = {
+    len(columns): _insert_sql("records", columns) for columns in (BARE_COLUMNS, PLAIN_COLUMNS, ALL_COLUMNS)
+}
 _KNOWN_SQL: Final = "SELECT 1 FROM records WHERE request_id = ? AND started = ?"
 
 Drift = tuple[str, int, float, float, float, float]
@@ -64,7 +66,7 @@ class Store:
         self._folder = folder
         self._connection: sqlite3.Connection | None = None
         # Ids of kinds in the open file. One that was not found is added again: nobody counts them.
-        self._kinds: dict[Row, int] = {}
+        self._kinds: dict[Kind, int] = {}
         self._unusable: set[Path] = set()
         self.path = folder / LEDGER_NAME
 
@@ -176,16 +178,16 @@ class Store:
     def _insert(self, connection: sqlite3.Connection, records: Iterable[LedgerRecord]) -> None:
         rows = [self._row(connection, record) for record in records]
         for columns, run in groupby(rows, len):
-            connection.executemany(_PLAIN_SQL if columns == len(PLAIN_COLUMNS) else _FULL_SQL, run)
+            connection.executemany(_RECORD_SQL[columns], run)
 
     def _insert_once(self, connection: sqlite3.Connection, record: LedgerRecord) -> None:
         row = self._row(connection, record)
         if not connection.execute(_KNOWN_SQL, (record.request_id, record.started)).fetchone():
-            connection.execute(_PLAIN_SQL if len(row) == len(PLAIN_COLUMNS) else _FULL_SQL, row)
+            connection.execute(_RECORD_SQL[len(row)], row)
 
     def _insert_cleaned(self, connection: sqlite3.Connection, record: LedgerRecord) -> None:
         try:
-            self._insert_once(connection, LedgerRecord._make(map(_clean, record)))
+            self._insert_once(connection, _cleaned(record))
         except _BAD_VALUES:
             log.exception("The ledger cannot take the record of request %r", record.request_id)
 
@@ -195,18 +197,17 @@ class Store:
         Nearly all have one attempt, of which the time alone does not stand elsewhere. What is not bound is quicker
         than a None: to SQLite's module that costs four times what a number does.
         """
+        kind, attempts = record.kind, record.attempts
         values: Row = record
-        kind = values[KIND]
         number = self._kinds.get(kind) or self._add_kind(connection, kind)
-        attempts = record.attempts
         if len(attempts) == 1 and record.side_costs is None:
             model, end, status, ms = attempts[0]
-            if end == "ok" and model == record.model and status == record.status:
-                return (number, ms) + values[OWN]
+            if end == "ok" and model == kind.model and status == kind.status:
+                return (number, ms) + values[OWN if record.reported_output is None else OWN_AND_REPORT]
         told = as_json([attempt._asdict() for attempt in attempts])
-        return (number, None, *values[OWN], *values[RARE], told)
+        return (number, None, *values[OWN_AND_REPORT], *values[RARE], told)
 
-    def _add_kind(self, connection: sqlite3.Connection, kind: Row) -> int:
+    def _add_kind(self, connection: sqlite3.Connection, kind: Kind) -> int:
         number = connection.execute(_KIND_SQL, kind).lastrowid
         assert number is not None
         if len(self._kinds) >= _MAX_KINDS:
@@ -290,6 +291,10 @@ _BAD_VALUES: Final = (
     sqlite3.ProgrammingError,
 )
 _LARGEST: Final = 2**63 - 1
+
+
+def _cleaned(record: LedgerRecord) -> LedgerRecord:
+    return LedgerRecord._make(map(_clean, record))._replace(kind=Kind._make(map(_clean, record.kind)))
 
 
 def _clean(value: object) -> object:

@@ -118,7 +118,7 @@ def test_sinks_see_records_that_are_in_the_ledger(tmp_path):
     seen = []
 
     def sink(batch):
-        seen.extend((settled.record.request_id, len(rows(tmp_path))) for settled in batch)
+        seen.extend((settled.request_id, len(rows(tmp_path))) for settled in batch)
 
     def broken(batch):
         raise RuntimeError("full")

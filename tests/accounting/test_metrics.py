@@ -39,7 +39,7 @@ def test_json_has_the_contracts_names():
     figures = metrics.to_json()
     assert figures["requests"] == {"total": 5, "success": 2, "failed": 2, "cancelled": 1}
     assert figures["avg_latency_ms"] == pytest.approx((7 * 4 + 13) / 5, abs=0.01)
-    assert figures["total_cost_usd"] == pytest.approx(sum(one.record.cost_usd or 0 for one in mixed()))
+    assert figures["total_cost_usd"] == pytest.approx(sum(one.cost_usd or 0 for one in mixed()))
     assert figures["unknown_cost_requests"] == 1
     assert figures["failovers"] == 1
     assert figures["model_distribution"] == {"openai/m": 3, "x/unknown": 1}

@@ -31,7 +31,7 @@ REFUSED = Attempt("x/other", "rate_limited", 429, 3)
 
 
 def settled(request_id: str, **fields) -> LedgerRecord:
-    return Settler(lambda name: None, DriftBook()).settle(booking(request_id, **fields)).record
+    return Settler(lambda name: None, DriftBook()).settle(booking(request_id, **fields))
 
 
 def various() -> list[LedgerRecord]:
@@ -55,14 +55,14 @@ def various() -> list[LedgerRecord]:
 
 def first_ledger(path, records, summed: int) -> None:
     """A ledger as the first version wrote it, of which the first records are in the hourly sums."""
-    names = ", ".join(LedgerRecord._fields)
     with closing(sqlite3.connect(path)) as connection, connection:
         for statement in MIGRATIONS[0].split(";"):
             connection.execute(statement)
         for record in records:
-            row = {**shown(record._asdict()), "client": record.client}
-            told = record._replace(attempts=store.as_json(row["attempts"]))
-            connection.execute(f"INSERT INTO requests ({names}) VALUES ({', '.join('?' * len(told))})", told)
+            row = record.flat()
+            row["attempts"] = store.as_json([attempt._asdict() for attempt in record.attempts])
+            names = ", ".join(row)
+            connection.execute(f"INSERT INTO requests ({names}) VALUES ({', '.join('?' * len(row))})", [*row.values()])
         connection.execute("UPDATE rolled_up SET last_id = ?", (summed,))
         connection.execute(
             f"INSERT INTO hours SELECT CAST(started / 3600 AS INTEGER), model, provider, category, client, "
@@ -138,7 +138,7 @@ def test_attempts_are_read_as_they_were(tmp_path_factory, attempts, side):
     ledger = Store(folder)
     ledger.write([record])
     ledger.close()
-    assert LedgerReader(folder).request("r-1") == shown(record._asdict())
+    assert LedgerReader(folder).request("r-1") == shown(record.flat())
 
 
 def test_kinds_are_shared_and_found_again(tmp_path):

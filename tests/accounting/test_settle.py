@@ -18,26 +18,26 @@ def settler(find_encoding) -> Settler:
 
 def test_reported_usage_is_believed_over_the_count(settler):
     """Tokens as reported are billed, and our own count stands beside them."""
-    record = settler.settle(booking()).record
+    record = settler.settle(booking())
     assert (record.input_tokens, record.output_tokens) == (12, 3)
-    assert (record.cost_usd, record.cost_source) == ((12 * 1 + 3 * 2) / 1e6, "provider_usage")
-    assert (record.counted_input, record.counted_output, record.counted_by) == (10, 2, "tiktoken")
+    assert (record.cost_usd, record.kind.cost_source) == ((12 * 1 + 3 * 2) / 1e6, "provider_usage")
+    assert (record.counted_input, record.counted_output, record.kind.counted_by) == (10, 2, "tiktoken")
     assert (record.reported_fresh_input, record.reported_output) == (12, 3)
-    assert (record.finish_reason, record.reported_model) == ("stop", "m-1")
+    assert (record.kind.finish_reason, record.kind.reported_model) == ("stop", "m-1")
 
 
 def test_openrouters_cost_is_believed_over_the_price(settler):
     """What the provider says that it charged is the cost, also where no price is known."""
     answer = [completion(usage={**USAGE, "cost": 0.125})]
-    record = settler.settle(booking(answer=answer, price_info=None)).record
-    assert (record.cost_usd, record.cost_source) == (0.125, "provider_cost")
+    record = settler.settle(booking(answer=answer, price_info=None))
+    assert (record.cost_usd, record.kind.cost_source) == (0.125, "provider_cost")
 
 
 def test_without_a_report_the_count_is_billed(settler):
     """No usage: prompt and answer are counted and priced."""
-    record = settler.settle(booking(answer=stream("Hello", " there"), answer_is_stream=True)).record
+    record = settler.settle(booking(answer=stream("Hello", " there"), answer_is_stream=True))
     assert (record.counted_input, record.counted_output) == (10, 2)
-    assert (record.input_tokens, record.output_tokens, record.cost_source) == (10, 2, "tiktoken")
+    assert (record.input_tokens, record.output_tokens, record.kind.cost_source) == (10, 2, "tiktoken")
     assert record.cost_usd == (10 * 1 + 2 * 2) / 1e6
     assert record.reported_output is None
 
@@ -46,20 +46,20 @@ def test_reasoning_and_tool_calls_are_output(settler):
     """Everything that was generated is counted, not only the text."""
     message = {"content": "Hi", "reasoning_content": "Hi", "tool_calls": [{"function": {"name": "Hi"}}]}
     answer = [orjson.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})]
-    assert settler.settle(booking(answer=answer)).record.counted_output == 3
+    assert settler.settle(booking(answer=answer)).counted_output == 3
 
 
 def test_unknown_price_is_none(settler):
     """Tokens without a price cost None, and name no source."""
     for info in (None, ModelInfo()):
-        record = settler.settle(booking(price_info=info)).record
-        assert (record.cost_usd, record.cost_source, record.input_tokens) == (None, None, 12)
+        record = settler.settle(booking(price_info=info))
+        assert (record.cost_usd, record.kind.cost_source, record.input_tokens) == (None, None, 12)
 
 
 def test_usage_beside_the_answer_is_used(settler):
     """A translator's usage counts although the client was sent none, with cache figures and one-hour writes."""
     usage = Usage(fresh_input=1, cache_read=2, cache_write=3, output=4, reasoning=2, cache_write_1h=1)
-    record = settler.settle(booking(answer=[completion()], reported=usage)).record
+    record = settler.settle(booking(answer=[completion()], reported=usage))
     assert record.input_tokens == 6
     assert (record.reported_cache_read, record.reported_cache_write, record.reported_cache_write_1h) == (2, 3, 1)
     assert record.reported_reasoning == 2
@@ -68,16 +68,16 @@ def test_usage_beside_the_answer_is_used(settler):
 def test_a_report_without_prompt_tokens_is_completed(settler):
     """Ollama leaves the prompt out when it was cached: our count fills in, and the source says so."""
     answer = [completion(usage={"prompt_tokens": 0, "completion_tokens": 3})]
-    record = settler.settle(booking(answer=answer)).record
-    assert (record.input_tokens, record.output_tokens, record.cost_source) == (10, 3, "tiktoken")
+    record = settler.settle(booking(answer=answer))
+    assert (record.input_tokens, record.output_tokens, record.kind.cost_source) == (10, 3, "tiktoken")
 
 
 @pytest.mark.parametrize("outcome", ["cut", "cancelled"])
 def test_what_was_generated_before_the_end_is_booked(settler, outcome):
     """A cut or cancelled answer costs its prompt and the words that came."""
     answer = stream("Hello", finish=None)[:-1]
-    record = settler.settle(booking(answer=answer, answer_is_stream=True, outcome=outcome)).record
-    assert (record.outcome, record.output_tokens, record.cost_source) == (outcome, 1, "tiktoken")
+    record = settler.settle(booking(answer=answer, answer_is_stream=True, outcome=outcome))
+    assert (record.kind.outcome, record.output_tokens, record.kind.cost_source) == (outcome, 1, "tiktoken")
     assert record.cost_usd == (10 * 1 + 1 * 2) / 1e6
 
 
@@ -87,22 +87,22 @@ def test_a_refused_request_costs_nothing(settler):
         attempts = (Attempt("openai/m", "rate_limited", 429, 3),)
         failed = booking(model=model, outcome="failed", status=503, failure="all_candidates_failed", attempts=attempts)
         failed.answer, failed.answer_bytes = [b'{"error":{"message":"no"}}'], 26
-        record = settler.settle(failed).record
-        assert (record.cost_usd, record.cost_source, record.input_tokens) == (0.0, None, None)
-        assert (record.failure, record.status, record.attempt_count) == ("all_candidates_failed", 503, 1)
+        record = settler.settle(failed)
+        assert (record.cost_usd, record.kind.cost_source, record.input_tokens) == (0.0, None, None)
+        assert (record.kind.failure, record.kind.status, record.kind.attempt_count) == ("all_candidates_failed", 503, 1)
         assert record.attempts == attempts
 
 
 def test_hedges_and_classifier_calls_are_added(settler):
     """What was paid for beside the answer is in the cost and listed; an unknown part makes the whole unknown."""
     classifier = SideCost("classifier", "x/c", REQUEST, [completion(usage=USAGE)], price_info=INFO)
-    record = settler.settle(booking(side_costs=(classifier,))).record
+    record = settler.settle(booking(side_costs=(classifier,)))
     assert record.cost_usd == pytest.approx(2 * 18e-6)
     assert record.side_cost_usd == pytest.approx(18e-6)
     (listed,) = orjson.loads(record.side_costs)
     assert (listed["kind"], listed["model"], listed["output_tokens"]) == ("classifier", "x/c", 3)
     loser = SideCost("hedge", "x/h", REQUEST, stream("Hel", finish=None)[:-1], answer_is_stream=True)
-    record = settler.settle(booking(side_costs=(classifier, loser))).record
+    record = settler.settle(booking(side_costs=(classifier, loser)))
     assert (record.cost_usd, record.side_cost_usd) == (None, None)
 
 
@@ -111,11 +111,11 @@ def test_drift_is_learned_and_applied(settler):
     for _ in range(5):
         settler.settle(booking(answer=[completion("a b c d", usage={"prompt_tokens": 15, "completion_tokens": 6})]))
     assert settler.drift.ratio("openai/m") == (1.5, 1.5)
-    record = settler.settle(booking(answer=[completion("a b c d")])).record
+    record = settler.settle(booking(answer=[completion("a b c d")]))
     assert (record.counted_input, record.counted_output) == (10, 4)
-    assert (record.input_tokens, record.output_tokens, record.cost_source) == (15, 6, "tiktoken_calibrated")
-    other = settler.settle(booking(model="openai/other", answer=[completion("a b c d")])).record
-    assert other.cost_source == "tiktoken"
+    assert (record.input_tokens, record.output_tokens, record.kind.cost_source) == (15, 6, "tiktoken_calibrated")
+    other = settler.settle(booking(model="openai/other", answer=[completion("a b c d")]))
+    assert other.kind.cost_source == "tiktoken"
 
 
 def test_only_whole_answers_and_real_counts_teach(settler):
@@ -155,8 +155,8 @@ def test_old_drift_fades():
 def test_without_ranks_the_bill_is_an_estimate():
     """No tokenizer: the record still has tokens and a cost, and says that they are an estimate."""
     settler = Settler(lambda name: None, DriftBook())
-    record = settler.settle(booking(answer=[completion("Hello there")])).record
-    assert record.counted_by == "estimate"
+    record = settler.settle(booking(answer=[completion("Hello there")]))
+    assert record.kind.counted_by == "estimate"
     assert record.cost_usd > 0
 
 
@@ -171,7 +171,7 @@ def test_another_encoding_stands_in_until_its_own_is_built(encoding):
 
     settler = Settler(find, DriftBook())
     old = ModelInfo(prices=Prices(1.0, 1.0), encoding="cl100k_base")
-    assert settler.settle(booking(price_info=old)).record.counted_input == 10
+    assert settler.settle(booking(price_info=old)).counted_input == 10
     assert asked == ["cl100k_base", "o200k_base"]
 
     class Letters:
@@ -179,9 +179,9 @@ def test_another_encoding_stands_in_until_its_own_is_built(encoding):
             return list(text.encode())
 
     built["cl100k_base"] = Letters()
-    assert settler.settle(booking(price_info=old)).record.counted_input == 3 + 4 + len("Say hello.")
+    assert settler.settle(booking(price_info=old)).counted_input == 3 + 4 + len("Say hello.")
     harmony = ModelInfo(prices=Prices(1.0, 1.0), encoding="o200k_harmony")
-    assert settler.settle(booking(price_info=harmony)).record.counted_input == 10
+    assert settler.settle(booking(price_info=harmony)).counted_input == 10
 
 
 class CountingEncoding:
@@ -205,19 +205,19 @@ def test_when_missing_counts_only_a_share_of_what_was_reported(as_stream):
     for number in range(160):
         text = f"answer {number}"
         answer = stream(text, usage=USAGE) if as_stream else [completion(text, usage=USAGE)]
-        record = settler.settle(booking(answer=answer, answer_is_stream=as_stream)).record
-        assert (record.input_tokens, record.cost_source) == (12, "provider_usage")
+        record = settler.settle(booking(answer=answer, answer_is_stream=as_stream))
+        assert (record.input_tokens, record.kind.cost_source) == (12, "provider_usage")
         counted += record.counted_input is not None
     assert counted == 10
     assert encoding.calls <= 11
-    missing = settler.settle(booking(answer=[completion("no report")])).record
-    assert (missing.counted_output, missing.cost_source) == (2, "tiktoken_calibrated")
+    missing = settler.settle(booking(answer=[completion("no report")]))
+    assert (missing.counted_output, missing.kind.cost_source) == (2, "tiktoken_calibrated")
 
 
 def test_estimates_say_so(settler):
     """With no time to count nothing is tokenised, the record says estimate, and the figure is shown."""
-    record = settler.settle(booking(answer=stream("Hello there"), answer_is_stream=True), estimate=True).record
-    assert (record.counted_by, record.cost_source) == ("estimate", "tiktoken")
+    record = settler.settle(booking(answer=stream("Hello there"), answer_is_stream=True), estimate=True)
+    assert (record.kind.counted_by, record.kind.cost_source) == ("estimate", "tiktoken")
     assert record.counted_input == len(REQUEST) // 4
     assert settler.degraded == 1
 
@@ -226,7 +226,7 @@ def test_a_request_that_was_let_go_is_estimated_from_its_size(settler):
     """Bytes that memory had no room for still count by their number."""
     let_go = booking(request=b"x" * 4000)
     let_go.request = b""
-    record = settler.settle(let_go, estimate=True).record
+    record = settler.settle(let_go, estimate=True)
     assert (record.counted_input, record.request_bytes) == (1000, 4000)
 
 
@@ -234,19 +234,19 @@ def test_an_answer_of_which_a_part_was_kept_is_scaled(settler):
     """Past the tap's bound the kept part's rate stands for the whole, and the count is an estimate."""
     answer = stream(*["word "] * 50, finish=None)[:-1]
     kept = sum(map(len, answer))
-    whole = settler.settle(booking(answer=answer, answer_is_stream=True)).record
-    record = settler.settle(booking(answer=answer, answer_bytes=kept * 10, answer_is_stream=True)).record
+    whole = settler.settle(booking(answer=answer, answer_is_stream=True))
+    record = settler.settle(booking(answer=answer, answer_bytes=kept * 10, answer_is_stream=True))
     assert record.counted_output == whole.counted_output * 10
-    assert record.counted_by == "estimate"
+    assert record.kind.counted_by == "estimate"
     nothing_kept = booking(answer=[], answer_bytes=15_000, answer_is_stream=True)
-    assert settler.settle(nothing_kept).record.counted_output == 100
+    assert settler.settle(nothing_kept).counted_output == 100
 
 
 def test_a_cut_request_keeps_its_first_report(settler):
     """A usage that came before the cut is believed as far as it goes."""
     answer = stream("Hello", usage={"prompt_tokens": 12, "completion_tokens": 1}, finish=None)[:-1]
-    record = settler.settle(booking(answer=answer, answer_is_stream=True, outcome="cut")).record
-    assert (record.input_tokens, record.output_tokens, record.cost_source) == (12, 1, "provider_usage")
+    record = settler.settle(booking(answer=answer, answer_is_stream=True, outcome="cut"))
+    assert (record.input_tokens, record.output_tokens, record.kind.cost_source) == (12, 1, "provider_usage")
 
 
 @pytest.mark.parametrize("mode", ["always", "when_missing"])
@@ -257,16 +257,16 @@ def test_a_report_older_than_the_last_words_is_completed(settler, mode, outcome)
     started = Usage(fresh_input=7, cache_read=5, output=1)
     answer = stream("many ", "more ", "words", finish=None)[:-1]
     left = booking(answer=answer, answer_is_stream=True, outcome=outcome, reported=started)
-    record = settler.settle(left).record
-    assert (record.input_tokens, record.output_tokens, record.cost_source) == (12, 3, "tiktoken")
+    record = settler.settle(left)
+    assert (record.input_tokens, record.output_tokens, record.kind.cost_source) == (12, 3, "tiktoken")
     assert (record.reported_cache_read, record.reported_output) == (5, 1)
 
 
 def test_an_interrupted_request_knows_no_cost():
     """A record of a killed process has what was admitted, and None for what nobody can know."""
     record = interrupted_record("r-9", 5.0, "client", "code", "openai/gpt-5")
-    assert (record.outcome, record.model, record.provider, record.category) == (
+    assert (record.kind.outcome, record.kind.model, record.kind.provider, record.kind.category) == (
         "interrupted", "openai/gpt-5", "openai", "code",
     )  # fmt: skip
     assert (record.cost_usd, record.total_ms, record.input_tokens) == (None, None, None)
-    assert interrupted_record("r-9", 5.0, "", "", "router/code").model == ""
+    assert interrupted_record("r-9", 5.0, "", "", "router/code").kind.model == ""
