@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from llm_router.accounting.booking import Booking, Kind, LedgerRecord, SideCost, as_json
 from llm_router.accounting.drift import DriftBook
@@ -31,18 +31,13 @@ def no_encoding(name: str) -> Encoding | None:
     return None
 
 
-class Evidence(NamedTuple):
-    """What is known about the tokens and the cost of one answer, and which evidence the bill rests on."""
-
-    input: Count | None
-    output: Count | None
-    usage: Usage | None
-    billed: Usage | None
-    cost: float | None
-    source: str | None
-
-
-_NOTHING = Evidence(None, None, None, None, 0.0, None)
+# Plain tuples, since one is made for each answer. Our count: how it was made, tokens of the prompt and of the answer.
+Counted = tuple[str | None, int | None, int | None]
+# What is known about one answer: our count, the report, the tokens in and out that the bill rests on, cost and source.
+Evidence = tuple[str | None, int | None, int | None, Usage | None, int | None, int | None, float | None, str | None]
+_UNCOUNTED: Counted = (None, None, None)
+_NOTHING: Evidence = (*_UNCOUNTED, None, None, None, 0.0, None)
+_UNKNOWN: Evidence = (*_UNCOUNTED, None, None, None, None, None)
 
 
 class Settler:
@@ -65,13 +60,14 @@ class Settler:
         thorough = self.mode == "always" or booking.outcome != "completed" or self._is_sample()
         answer = _read(booking, thorough)
         evidence = self._evidence(booking, answer, estimate, thorough)
-        sides = [(side, self._weigh(side, _read(side, thorough), estimate, thorough, 0)) for side in booking.side_costs]
+        if not booking.side_costs:
+            return _record(booking, answer, evidence)
+        sides = [(side, self._side(side, estimate, thorough)) for side in booking.side_costs]
         return _record(booking, answer, evidence, sides)
 
     def bare(self, booking: Booking) -> LedgerRecord:
         """The record of a booking that could not be read: what happened, without tokens and cost."""
-        unknown = Evidence(None, None, None, None, None, None)
-        return _record(booking, Answer(), unknown, [])
+        return _record(booking, Answer(), _UNKNOWN)
 
     def _evidence(self, booking: Booking, answer: Answer, estimate: bool, thorough: bool) -> Evidence:
         if not booking.model:
@@ -81,39 +77,56 @@ class Settler:
             if not said:
                 # No provider charges for a refusal.
                 return _NOTHING
-        missing = max(0, booking.answer_bytes - _size(booking.answer))
-        return self._weigh(booking, answer, estimate, thorough, missing)
+        if answer.usage is not None and not thorough:
+            return _billed(_UNCOUNTED, answer.usage, answer.usage, booking.price_info)
+        prompt, output = self._count(booking, answer, estimate)
+        if booking.answer_bytes > (kept := _size(booking.answer)):
+            output = Count(_scale(output.tokens, booking, kept), False)
+        return self._weigh(booking, answer, prompt, output, booking.outcome == "completed")
 
-    def _weigh(
-        self, paid: Booking | SideCost, answer: Answer, estimate: bool, thorough: bool, missing_bytes: int
-    ) -> Evidence:
-        usage, info = answer.usage, paid.price_info
-        if usage is not None and not thorough:
-            return _billed(None, None, usage, info, usage)
+    def _side(self, side: SideCost, estimate: bool, thorough: bool) -> Evidence:
+        answer = _read(side, thorough)
+        if answer.usage is not None and not thorough:
+            return _billed(_UNCOUNTED, answer.usage, answer.usage, side.price_info)
+        prompt, output = self._count(side, answer, estimate)
+        return self._weigh(side, answer, prompt, output, True)
+
+    def _count(self, paid: Booking | SideCost, answer: Answer, estimate: bool) -> tuple[Count, Count]:
+        """Our own counts of the prompt and of the answer."""
         if estimate:
             self.degraded += 1
-            prompt = Count(_estimate_prompt(paid), False)
-            output = Count((len(answer.text) + len(answer.reasoning) + len(answer.tool_text)) // 4, False)
-        else:
-            counter = self._counter(info)
-            prompt = counter.request(paid.request)
-            output = _count_answer(counter, answer)
-        if missing_bytes:
-            output = Count(_scale(output.tokens, paid, missing_bytes), False)
-        if usage is not None:
-            whole = _is_whole(paid)
-            if whole and prompt.genuine and output.genuine:
-                self.drift.learn(paid.model, prompt.tokens, usage.input, output.tokens, usage.output)
-            return _billed(prompt, output, usage, info, _completed(usage, prompt, output, whole=whole))
-        return self._from_count(paid.model, prompt, output, info)
+            tokens = (len(answer.text) + len(answer.reasoning) + len(answer.tool_text)) // 4
+            return Count(_estimate_prompt(paid), False), Count(tokens, False)
+        counter = self._counter(paid.price_info)
+        return counter.request(paid.request), _count_answer(counter, answer)
 
-    def _from_count(self, model: str, prompt: Count, output: Count, info: ModelInfo | None) -> Evidence:
-        tokens = self.drift.calibrate(model, prompt.tokens, output.tokens)
-        source = "tiktoken" if tokens is None else "tiktoken_calibrated"
-        fresh, out = tokens or (prompt.tokens, output.tokens)
-        billed = Usage(fresh_input=fresh, output=out)
-        price = cost(info, billed)
-        return Evidence(prompt, output, None, billed, price, None if price is None else source)
+    def _weigh(self, paid: Booking | SideCost, answer: Answer, prompt: Count, output: Count, whole: bool) -> Evidence:
+        """What is billed, by the counts and the report if there is one; that of a `whole` answer tells their drift."""
+        usage, model = answer.usage, paid.model
+        counted_in, genuine_in = prompt
+        counted_out, genuine_out = output
+        genuine = genuine_in and genuine_out
+        counted = ("tiktoken" if genuine else "estimate", counted_in, counted_out)
+        if usage is None:
+            return self._from_count(counted, model, paid.price_info)
+        fresh, read, write, reported_out, _, _, _ = usage
+        reported_in = fresh + read + write
+        if whole and genuine:
+            self.drift.learn(model, counted_in, reported_in, counted_out, reported_out)
+        billed = usage
+        if not reported_in or counted_out > reported_out:
+            billed = _completed(usage, counted_in, counted_out, whole=whole)
+        return _billed(counted, usage, billed, paid.price_info)
+
+    def _from_count(self, counted: Counted, model: str, info: ModelInfo | None) -> Evidence:
+        _, tokens_in, tokens_out = counted
+        assert tokens_in is not None
+        assert tokens_out is not None
+        calibrated = self.drift.calibrate(model, tokens_in, tokens_out)
+        fresh, out = calibrated or (tokens_in, tokens_out)
+        price = cost(info, Usage(fresh_input=fresh, output=out))
+        source = "tiktoken" if calibrated is None else "tiktoken_calibrated"
+        return *counted, None, fresh, out, price, None if price is None else source
 
     def _is_sample(self) -> bool:
         self._since_sample += 1
@@ -160,8 +173,7 @@ def interrupted_record(request_id: str, started: float, client: str, category: s
         outcome="interrupted",
         status=0,
     )
-    unknown = Evidence(None, None, None, None, None, None)
-    return _record(booking, Answer(), unknown, [])._replace(total_ms=None)
+    return _record(booking, Answer(), _UNKNOWN)._replace(total_ms=None)
 
 
 def _read(paid: Booking | SideCost, thorough: bool) -> Answer:
@@ -198,63 +210,49 @@ def _estimate_prompt(paid: Booking | SideCost) -> int:
     return estimate_bytes(paid.request)
 
 
-def _scale(tokens: int, paid: Booking | SideCost, missing_bytes: int) -> int:
-    """The tokens of an answer of which only a part was kept: at the rate of that part, if it could be read."""
-    kept = _size(paid.answer)
+def _scale(tokens: int, booking: Booking, kept: int) -> int:
+    """The tokens of an answer of which so many bytes were kept: at the rate of that part, if it could be read."""
     if tokens:
-        return round(tokens * (kept + missing_bytes) / kept)
-    return (kept + missing_bytes) // (_STREAM_BYTES_A_TOKEN if paid.answer_is_stream else _BYTES_A_TOKEN)
+        return round(tokens * booking.answer_bytes / kept)
+    return booking.answer_bytes // (_STREAM_BYTES_A_TOKEN if booking.answer_is_stream else _BYTES_A_TOKEN)
 
 
 def _size(blocks: Sequence[bytes]) -> int:
     return len(blocks[0]) if len(blocks) == 1 else sum(map(len, blocks))
 
 
-def _is_whole(paid: Booking | SideCost) -> bool:
-    return isinstance(paid, SideCost) or paid.outcome == "completed"
-
-
-def _completed(usage: Usage, prompt: Count, output: Count, *, whole: bool) -> Usage:
+def _completed(usage: Usage, counted_in: int, counted_out: int, *, whole: bool) -> Usage:
     """Reported usage, with our count where the report lacks a side that cannot have been empty.
 
     The report of an answer that broke off may be older than its last words: Anthropic's first event speaks of one
     token of output, and the next report would have come with the end.
     """
-    if usage.input == 0 and prompt.tokens:
-        usage = Usage(prompt.tokens, 0, 0, usage.output, usage.reasoning, 0, usage.provider_cost)
-    if output.tokens > usage.output and (usage.output == 0 or not whole):
-        usage = Usage(
-            usage.fresh_input,
-            usage.cache_read,
-            usage.cache_write,
-            output.tokens,
-            usage.reasoning,
-            usage.cache_write_1h,
-            usage.provider_cost,
-        )
+    if usage.input == 0 and counted_in:
+        usage = usage._replace(fresh_input=counted_in, cache_read=0, cache_write=0, cache_write_1h=0)
+    if counted_out > usage.output and (usage.output == 0 or not whole):
+        usage = usage._replace(output=counted_out)
     return usage
 
 
-def _billed(
-    prompt: Count | None, output: Count | None, usage: Usage, info: ModelInfo | None, billed: Usage
-) -> Evidence:
-    if usage.provider_cost is not None:
-        return Evidence(prompt, output, usage, billed, usage.provider_cost, "provider_cost")
-    price = cost(info, billed)
-    source = "provider_usage" if billed is usage else "tiktoken"
-    return tuple.__new__(Evidence, (prompt, output, usage, billed, price, None if price is None else source))
+def _billed(counted: Counted, usage: Usage, billed: Usage, info: ModelInfo | None) -> Evidence:
+    """The bill of an answer whose usage was reported; `billed` is that usage or what was made of it."""
+    fresh, read, write, output, _, _, _ = billed
+    price = usage.provider_cost
+    source: str | None = "provider_cost"
+    if price is None:
+        price = cost(info, billed)
+        source = None if price is None else "provider_usage" if billed is usage else "tiktoken"
+    return *counted, usage, fresh + read + write, output, price, source
 
 
 def _record(
-    booking: Booking, answer: Answer, evidence: Evidence, sides: list[tuple[SideCost, Evidence]]
+    booking: Booking, answer: Answer, evidence: Evidence, sides: Sequence[tuple[SideCost, Evidence]] = ()
 ) -> LedgerRecord:
-    counted_in, counted_out, usage, billed, price, source = evidence
-    side_price = side_json = counted_by = None
+    counted_by, counted_in, counted_out, usage, input_tokens, output_tokens, price, source = evidence
+    side_price = side_json = None
     if sides:
         side_price, side_json = _sum_sides(sides)
         price = None if price is None or side_price is None else price + side_price
-    if counted_in is not None and counted_out is not None:
-        counted_by = "tiktoken" if counted_in.genuine and counted_out.genuine else "estimate"
     attempts = booking.attempts
     finish = answer.finish_reasons
     first_byte_ms = booking.first_byte_ms
@@ -281,10 +279,10 @@ def _record(
         _microseconds(booking.total_ms),
         booking.request_bytes,
         booking.answer_bytes,
-        billed.input if billed else None,
-        billed.output if billed else None,
-        counted_in.tokens if counted_in else None,
-        counted_out.tokens if counted_out else None,
+        input_tokens,
+        output_tokens,
+        counted_in,
+        counted_out,
         price,
         *(_NO_REPORT if usage is None else usage[:_REPORTED]),
         side_price,
@@ -306,19 +304,19 @@ _REPORTED = Usage._fields.index("provider_cost")
 _NO_REPORT = (None,) * _REPORTED
 
 
-def _sum_sides(sides: list[tuple[SideCost, Evidence]]) -> tuple[float | None, str]:
+def _sum_sides(sides: Sequence[tuple[SideCost, Evidence]]) -> tuple[float | None, str]:
     total: float | None = 0.0
     rows: list[dict[str, Any]] = []
-    for side, evidence in sides:
-        total = None if total is None or evidence.cost is None else total + evidence.cost
+    for side, (_, _, _, _, input_tokens, output_tokens, price, source) in sides:
+        total = None if total is None or price is None else total + price
         rows.append(
             {
                 "kind": side.kind,
                 "model": side.model,
-                "input_tokens": evidence.billed.input if evidence.billed else None,
-                "output_tokens": evidence.billed.output if evidence.billed else None,
-                "cost_usd": evidence.cost,
-                "cost_source": evidence.source,
+                "input_tokens": input_tokens,
+                "output_tokens": output_tokens,
+                "cost_usd": price,
+                "cost_source": source,
             }
         )
     return total, as_json(rows)
