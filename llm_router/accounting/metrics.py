@@ -11,7 +11,7 @@ import contextlib
 import threading
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -38,7 +38,7 @@ _kind: Final = itemgetter(LedgerRecord._fields.index("kind"))
 _labels: Final = itemgetter(
     *map(Kind._fields.index, ("category", "model", "provider", "outcome", "counted_by", "cost_source"))
 )
-_figures: Final = itemgetter(
+_columns: Final = itemgetter(
     *map(
         LedgerRecord._fields.index,
         (
@@ -49,11 +49,11 @@ _figures: Final = itemgetter(
             "reported_cache_read",
             "reported_reasoning",
             "cost_usd",
+            "attempts",
         ),
     )
 )
-_attempts: Final = itemgetter(LedgerRecord._fields.index("attempts"))
-_model_and_kind: Final = itemgetter(0, 1)
+_model_and_end: Final = itemgetter(*map(Attempt._fields.index, ("model", "kind")))
 
 
 class Histogram:
@@ -198,18 +198,19 @@ class Metrics:
         alike: defaultdict[tuple[Any, ...], list[LedgerRecord]] = defaultdict(list)
         for kind, records in kinds.items():
             alike[_labels(kind)] += records
+            self.failovers += max(0, kind.attempt_count - 1) * len(records)
         for labels, records in alike.items():
-            self._add(labels, records)
+            self._add(labels, _columns(tuple(zip(*records, strict=True))))
         self._recent.extend(fresh[-_RECENT:])
-        self._add_attempts(list(filter(None, map(_attempts, fresh))))
 
-    def _add(self, labels: tuple[Any, ...], records: list[LedgerRecord]) -> None:
+    def _add(self, labels: tuple[Any, ...], columns: tuple[Any, ...]) -> None:
         """Adds requests that are alike; those that no model answered have no more than an outcome and a duration."""
         category, model, provider, outcome, counted_by, cost_source = labels
-        first_byte, total, inputs, outputs, cached, reasoning, costs = zip(*map(_figures, records), strict=True)
+        first_byte, total, inputs, outputs, cached, reasoning, costs, tried = columns
+        self._add_attempts(chain.from_iterable(tried))
         category, name = self._label(category), self._label(model) if model else ""
         outcome_labels = (category, name, outcome)
-        self.outcomes[outcome_labels] = self.outcomes.get(outcome_labels, 0) + len(records)
+        self.outcomes[outcome_labels] = self.outcomes.get(outcome_labels, 0) + len(total)
         durations = self.durations.get(category)
         if durations is None:
             durations = self.durations[category] = Histogram(SECONDS)
@@ -217,12 +218,12 @@ class Metrics:
         spent = sum(filter(None, costs))
         self._cost += spent
         if counted_by == "estimate":
-            self.estimated += len(records)
+            self.estimated += len(total)
         if not name:
             return
         if name == _OTHER:
             provider = _OTHER
-        self._providers[provider] = self._providers.get(provider, 0) + len(records)
+        self._providers[provider] = self._providers.get(provider, 0) + len(total)
         figures = self.by_model.get(name)
         if figures is None:
             figures = self.by_model[name] = ModelFigures()
@@ -235,12 +236,10 @@ class Metrics:
         if cost_source is not None:
             figures.cost[cost_source] = figures.cost.get(cost_source, 0.0) + spent
 
-    def _add_attempts(self, tried: list[tuple[Attempt, ...]]) -> None:
-        """Adds the attempts of requests that had any; those after the first are failovers."""
-        for (model, kind), number in Counter(map(_model_and_kind, chain.from_iterable(tried))).items():
-            labels = (self._label(model), kind)
+    def _add_attempts(self, attempts: Iterable[Attempt]) -> None:
+        for (model, end), number in Counter(map(_model_and_end, attempts)).items():
+            labels = (self._label(model), end)
             self.attempts[labels] = self.attempts.get(labels, 0) + number
-        self.failovers += sum(map(len, tried)) - len(tried)
 
     def _label(self, name: str) -> str:
         labels = self._labels
