@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -134,7 +133,6 @@ CUTS = [
 async def test_a_cut_answer_never_looks_complete(stage: Stage, cut: Cut) -> None:
     """After the commit point every break yields the words so far, one error event and a clean end; no second model."""
     stage.a.script = cut.script
-    started = time.monotonic()
     got = await stage.chat("router/ab")
     assert_cut(got, *cut.codes)
     if cut.name == "corrupt_gzip":  # what stands in the same block as the damage may be lost with it
@@ -146,8 +144,6 @@ async def test_a_cut_answer_never_looks_complete(stage: Stage, cut: Cut) -> None
     assert stage.b.count == 0
     if cut.codes == ("upstream_error",):
         assert "provider exploded" in got.error["message"]
-    limit = 2.5 if cut.codes == IDLE or cut.name == "bad_chunk" else 0.9
-    assert time.monotonic() - started < limit
 
 
 async def test_done_without_a_finish(stage: Stage) -> None:

@@ -216,21 +216,22 @@ async def test_still_rate_limited(stage: Stage) -> None:
     await asyncio.sleep(1.2)
     got = await stage.chat("router/ab")
     assert_error(got, 429, "rate_limit_exceeded")
-    assert got.header("retry-after") in ("18", "19")
+    assert 0 < int(got.header("retry-after") or "0") < 20
     assert (stage.a.count, stage.b.count) == (1, 1)
 
 
 async def test_a_cooldown_ends(stage: Stage) -> None:
     """A rate-limited model is left alone for its `Retry-After`, never probed early, and asked again after it."""
-    stage.a.queue = [reply(429, error("slow down"), {"Retry-After": "1"})]
-    started = time.monotonic()
-    seen = []
-    while time.monotonic() - started < 0.8:
+    stage.a.queue = [reply(429, error("slow down"), {"Retry-After": "2"})]
+    began = time.monotonic()
+    seen = [(await stage.chat("router/ab")).header("x-router-model")]
+    limited = time.monotonic()
+    while time.monotonic() - began < 0.8:
         seen.append((await stage.chat("router/ab")).header("x-router-model"))
         await asyncio.sleep(0.1)
     assert set(seen) == {"b/m2"}
     assert stage.a.count == 1
-    await asyncio.sleep(max(0.0, 1.15 - (time.monotonic() - started)))
+    await asyncio.sleep(max(0.0, limited + 2.1 - time.monotonic()))
     assert (await stage.chat("router/ab")).header("x-router-model") == "a/m1"
 
 
@@ -390,13 +391,16 @@ async def test_attempts_tell_what_happened(stage: Stage) -> None:
     stage.a.script = reply(500, error("x"), delay=0.2)
     stage.b.script = raw(b"", "reset")
     stage.c.script = hang
+    began = time.monotonic()
     problem = assert_error(await stage.chat("router/abc"), 503, "all_candidates_failed")
+    spent = (time.monotonic() - began) * 1000
     first, second, third = problem["attempts"]
     assert (first["model"], first["status"], first["kind"]) == ("a/m1", 500, "server_error")
     assert (second["model"], second["status"]) == ("b/m2", None)
     assert (third["model"], third["status"], third["kind"]) == ("c/m3", None, "first_byte_timeout")
-    assert 190 <= first["ms"] < 900
-    assert 900 <= third["ms"] < 2000
+    assert first["ms"] >= 190
+    assert third["ms"] >= 900
+    assert first["ms"] + second["ms"] + third["ms"] <= spent + 3  # whole milliseconds each
 
 
 async def test_errors_also_say_what_happened_in_headers(stage: Stage) -> None:

@@ -14,6 +14,7 @@ from tests.support.chunks import DONE, answer, error, finish, role, text
 from tests.support.client import Connection
 from tests.support.fixtures import Stage
 from tests.support.upstream import Exchange, Script, hang, healthy, plain, reply, stream
+from tests.support.waiting import PATIENCE, until
 
 Own = Callable[..., Awaitable[Stage]]
 QUICK = {"ROUTER_CIRCUIT_RECOVERY": "1"}
@@ -45,7 +46,7 @@ async def test_a_commit_alone_does_not_reset_the_row(stage: Stage) -> None:
     for script in (BROKEN, stream([role(), text("a")], end="reset"), BROKEN):
         stage.a.script = script
         await stage.chat("router/ab")
-        await asyncio.sleep(0.15)
+        await stage.turns()
     assert await open_circuits(stage) == ["a/m1"]
 
 
@@ -77,7 +78,7 @@ async def test_what_counts(stage: Stage, name: str) -> None:
     stage.a.script = COUNTED[name]
     for _ in range(4):
         await stage.chat("router/ab")
-        await asyncio.sleep(0.05)
+        await stage.turns()
     assert stage.a.count == 3
 
 
@@ -175,13 +176,11 @@ async def test_a_model_that_is_gone_opens_at_once(stage: Stage) -> None:
 
 
 async def test_an_explicit_model_obeys_its_circuit(stage: Stage) -> None:
-    """An explicit model whose circuit is open is a fast 503 with Retry-After and never replaced."""
+    """An explicit model whose circuit is open is a 503 with Retry-After, asks nobody and is never replaced."""
     await open_circuit(stage)
-    started = time.monotonic()
     got = await stage.chat("a/m1")
     assert (got.status, stage.a.count, stage.b.count) == (503, 3, 3)
     assert 0 < int(got.header("retry-after") or "0") <= 300
-    assert time.monotonic() - started < 0.3
 
 
 @pytest.mark.parametrize("form", ["raw", "encoded", "double"])
@@ -234,7 +233,12 @@ async def test_one_probe_at_a_time(own: Own) -> None:
     stage = await own(env=QUICK)
     await open_circuit(stage)
     await asyncio.sleep(1.1)
-    stage.a.script = stream(answer("slow"), delay=0.6)
+
+    async def slow(exchange: Exchange) -> None:
+        await stage.b.wait_for(3 + 29)
+        await stream(answer("slow"))(exchange)
+
+    stage.a.script = slow
     got = await asyncio.gather(*(stage.chat("router/ab") for _ in range(30)))
     assert stage.a.count == 4
     assert sorted(one.text for one in got) == ["Hello from upstream"] * 29 + ["slow"]
@@ -270,7 +274,8 @@ async def test_a_probe_whose_client_leaves_frees_its_permit(own: Own, script: Sc
     connection = await stage.router.open_chat("router/ab")
     await stage.a.wait_for(4)
     connection.reset()
-    await asyncio.sleep(0.3)
+    await until(lambda: stage.a.last.closed_at is not None)
+    await stage.turns()
     stage.a.script = healthy
     assert await served_by(stage) == "a/m1"
 
@@ -287,7 +292,6 @@ async def test_all_open_is_a_fast_clear_error(stage: Stage) -> None:
     assert all(one.header("retry-after") for one in got)
     assert all(one.error["code"] == "all_candidates_failed" for one in got)
     assert stage.a.count + stage.b.count <= 6 + 1 + spent
-    assert spent < 1.5
 
 
 async def test_all_open_recovers_through_the_probe(stage: Stage) -> None:
@@ -296,7 +300,7 @@ async def test_all_open_recovers_through_the_probe(stage: Stage) -> None:
     for _ in range(3):
         await stage.chat("router/ab")
     stage.a.script = stage.b.script = healthy
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + PATIENCE
     while (got := await stage.chat("router/ab")).status != 200:
         assert time.monotonic() < deadline, "nobody was probed"
         await asyncio.sleep(0.1)

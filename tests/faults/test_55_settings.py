@@ -44,7 +44,7 @@ async def test_first_byte_clocks_of_every_level(own: Own, level: str) -> None:
     started = time.monotonic()
     got = await stage.chat("router/ab")
     assert got.header("x-router-model") == "b/m2"
-    assert 0.3 < time.monotonic() - started < 2
+    assert time.monotonic() - started > 0.3
 
 
 async def test_an_explicit_variable_holds_for_every_request(own: Own) -> None:
@@ -55,7 +55,7 @@ async def test_an_explicit_variable_holds_for_every_request(own: Own) -> None:
         await stage.reset()
         started = time.monotonic()
         assert (await stage.chat("router/ab", streamed)).status == 200
-        assert 0.4 < time.monotonic() - started < 2
+        assert time.monotonic() - started > 0.4
 
 
 def _with_env_file(tmp_path: Path, content: str, config: Any, **env: str) -> RouterProcess:

@@ -15,6 +15,7 @@ from tests.support.client import Connection, ask, chat_body, request_bytes
 from tests.support.fixtures import Launch, Stage
 from tests.support.router import chains
 from tests.support.upstream import stream
+from tests.support.waiting import PATIENCE, until
 
 Own = Callable[..., Awaitable[Stage]]
 
@@ -148,11 +149,11 @@ async def test_many_tiny_chunks(stage: Stage) -> None:
     connection = await Connection.open(stage.router.port)
     await connection.send(request_bytes(headers={"Transfer-Encoding": "chunked", "Content-Type": "application/json"}))
     sending = asyncio.ensure_future(connection.send(b"".join(b"1\r\n%c\r\n" % byte for byte in padded) + b"0\r\n\r\n"))
-    started = time.monotonic()
+    watch = stage.router.watch()
     assert (await ask(stage.router.port)).status == 200
-    assert time.monotonic() - started < 0.5
+    assert watch.seconds < 0.5
     await sending
-    got = await connection.answer(10)
+    got = await connection.answer(PATIENCE)
     connection.close()
     assert got.status in (200, 400, 413)
 
@@ -160,21 +161,21 @@ async def test_many_tiny_chunks(stage: Stage) -> None:
 @pytest.mark.slow
 async def test_slowloris(own: Own) -> None:
     """300 clients that drip their heads are timed out, and a chat is served at once meanwhile."""
-    stage = await own()
+    stage = await own(env={"ROUTER_HEADER_TIMEOUT": "4"})
     connections = [await Connection.open(stage.router.port) for _ in range(300)]
     for connection in connections:
         await connection.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n")
     worst = 0.0
     begun = time.monotonic()
-    while time.monotonic() - begun < 3.5:
+    while time.monotonic() - begun < 4.5:
         started = time.monotonic()
         assert (await stage.chat("router/ab")).text == "Hello from upstream"
         worst = max(worst, time.monotonic() - started)
         for connection in connections:
             await connection.send(b"X-A: b\r\n")
         await asyncio.sleep(0.3)
-    assert worst < 0.6
-    closed = await asyncio.gather(*(connection.closed_within(0.5) for connection in connections))
+    assert worst < 3  # nobody waits until the slow ones are timed out
+    closed = await asyncio.gather(*(connection.closed_within(PATIENCE) for connection in connections))
     assert all(closed), f"{closed.count(False)} of 300 were not closed"
     for connection in connections:
         connection.close()
@@ -183,18 +184,16 @@ async def test_slowloris(own: Own) -> None:
 @pytest.mark.slow
 async def test_idle_connections(own: Own) -> None:
     """500 connections that never say a word are closed by the header timer and slow nobody down."""
-    stage = await own()
+    stage = await own(env={"ROUTER_HEADER_TIMEOUT": "4"})
     connections = [await Connection.open(stage.router.port) for _ in range(500)]
     started = time.monotonic()
     assert (await stage.chat("router/ab")).text == "Hello from upstream"
-    assert time.monotonic() - started < 0.5
-    await asyncio.sleep(2.5)
-    closed = await asyncio.gather(*(connection.closed_within(1) for connection in connections))
+    assert time.monotonic() - started < 3  # nobody waits until the silent ones are timed out
+    closed = await asyncio.gather(*(connection.closed_within(PATIENCE) for connection in connections))
     assert all(closed), f"{closed.count(False)} of 500 were not closed"
     for connection in connections:
         connection.close()
-    await asyncio.sleep(0.3)
-    assert stage.router.descriptors() < 80
+    await until(lambda: stage.router.descriptors() < 80)
 
 
 @pytest.mark.parametrize("how", ["silent_body", "silent_chunk", "half_head"])
@@ -208,9 +207,9 @@ async def test_silence_inside_a_request(stage: Stage, how: str) -> None:
     connection = await Connection.open(stage.router.port)
     await connection.send(pieces[how])
     started = time.monotonic()
-    data = await connection.everything(6)
+    data = await connection.everything(PATIENCE)
     assert connection.at_end
-    assert 1.2 < time.monotonic() - started < 4.5
+    assert time.monotonic() - started > 1.2
     assert not data or data.split(b" ")[1][:1] == b"4"
     connection.close()
     assert stage.a.count == 0

@@ -16,6 +16,7 @@ from tests.support.client import Answer, Connection, chat_body, request_bytes
 from tests.support.fixtures import Stage
 from tests.support.router import KEYS
 from tests.support.upstream import raw, reply, stream
+from tests.support.waiting import until
 
 Own = Callable[..., Awaitable[Stage]]
 
@@ -282,7 +283,7 @@ async def test_a_client_sees_its_own_requests(own: Own) -> None:
     stage = await own(env={"ROUTER_API_KEY": f"{GOOD},{OTHER}", "ROUTER_ADMIN_KEY": ADMIN})
     name = f"mine-{uuid.uuid4()}"
     await stage.chat("router/ab", headers=bearer(GOOD) | {"x-request-id": name})
-    for _ in range(40):
+    for _ in range(400):
         got = await stage.router.ask("GET", f"/v1/requests/{name}", headers=bearer(GOOD))
         if got.status == 200:
             break
@@ -381,7 +382,8 @@ async def test_one_log_line_per_request(own: Own, log_format: str) -> None:
     names = [f"line-{uuid.uuid4()}" for _ in range(5)]
     for name in names:
         await stage.chat("router/ab", headers={"x-request-id": name})
-    await asyncio.sleep(1.2)
+    await until(lambda: all(name in stage.router.log() for name in names))
+    await asyncio.sleep(0.5)
     lines = stage.router.log().splitlines()
     for name in names:
         assert len([line for line in lines if name in line]) == 1

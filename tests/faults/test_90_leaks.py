@@ -85,7 +85,7 @@ async def test_six_hundred_random_faults(own: Own) -> None:
     await asyncio.gather(*(one(number) for number in range(600)))
     for upstream in (stage.a, stage.b, stage.c):
         upstream.queue.clear()
-    figures = (await stage.settled(620, 10))["requests"]
+    figures = (await stage.settled(620))["requests"]
     assert figures["total"] == 620
     assert figures["total"] == figures["success"] + figures["failed"] + figures["cancelled"]
     for _ in range(50):

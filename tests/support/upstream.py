@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tests.support.chunks import answer, completion
+from tests.support.waiting import PATIENCE
 
 Framing = Literal["chunked", "length", "close", "http10"]
 End = Literal["finish", "fin", "reset", "hang", "half_chunk", "bad_chunk", "garbage"]
@@ -306,7 +307,7 @@ class Upstream:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0)
 
-    async def wait_for(self, count: int, patience: float = 5.0) -> Exchange:
+    async def wait_for(self, count: int, patience: float = PATIENCE) -> Exchange:
         """Waits until `count` requests came; the newest of them."""
         async with asyncio.timeout(patience):
             while self.count < count:

@@ -215,11 +215,20 @@ async def collect(response: UpstreamResponse) -> bytes:
     return sink.data
 
 
-async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Waits for something that the other side of a socket has to notice."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - the condition may be anything
             await asyncio.sleep(0.002)
+
+
+async def at_once(condition: Callable[[], object]) -> None:
+    """Waits for something that must happen within 100 ms: fifty looks, which on a busy machine are further apart."""
+    for _ in range(50):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("it did not happen at once")
 
 
 @contextlib.contextmanager
