@@ -1,0 +1,135 @@
+"""Bookings that come faster than they are settled: batches, estimates, bounds, and an event loop that never waits."""
+
+import threading
+import time
+
+from llm_router.accounting import ledger
+from llm_router.accounting.ledger import Bookkeeper
+from llm_router.accounting.store import Store
+from tests.accounting.books import keeping, rows, wait_for
+from tests.accounting.conftest import USAGE, booking, completion, stream
+
+
+class Slow:
+    """A tokenizer that takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        time.sleep(self.seconds)
+        return [0]
+
+
+def test_counting_that_falls_behind_becomes_an_estimate(tmp_path, monkeypatch):
+    """Past a queue of so many requests tokens are estimated, visibly, and no record is dropped."""
+    monkeypatch.setattr(ledger, "_LAGGING_BOOKINGS", 20)
+    keeper = Bookkeeper(tmp_path, find_encoding=lambda name: Slow(0.005))
+    for number in range(200):
+        keeper.submit(booking(f"r-{number}", answer=[completion(f"text {number}", usage=USAGE)]))
+    keeper.start()
+    assert keeper.close(60)
+    assert 150 < keeper.degraded <= 200
+    by = [row[0] for row in rows(tmp_path, columns="counted_by")]
+    assert len(by) == 200
+    assert by.count("estimate") == 200 - by.count("tiktoken") > 150
+
+
+def test_bookings_that_wait_too_long_are_estimated(tmp_path, monkeypatch):
+    """A queue in which bookings grow old is estimated, however short it is; what was quick enough is counted."""
+    monkeypatch.setattr(ledger, "_LATE_BOOKINGS", 5)
+    monkeypatch.setattr(ledger, "_LATE_SECONDS", 0.02)
+    keeper = Bookkeeper(tmp_path, find_encoding=lambda name: Slow(0.005))
+    for number in range(100):
+        keeper.submit(booking(f"r-{number}", answer=[completion(f"text {number}", usage=USAGE)]))
+    keeper.start()
+    assert keeper.close(60)
+    assert 0 < keeper.degraded < 100
+    by = [row[0] for row in rows(tmp_path, columns="counted_by")]
+    assert (by[0], by.count("estimate")) == ("tiktoken", keeper.degraded)
+
+
+def test_bytes_that_wait_are_bounded(tmp_path, monkeypatch):
+    """A queue that would hold too much lets go of requests and answers, but keeps the reported usage."""
+    monkeypatch.setattr(ledger, "QUEUED_BYTES", 200_000)
+    keeper = Bookkeeper(tmp_path)
+    kept = []
+    for number in range(20):
+        one = booking(
+            f"r-{number}",
+            request=b"x" * 50_000,
+            answer=stream(*["word "] * 100, usage=USAGE),
+            answer_is_stream=True,
+        )
+        keeper.submit(one)
+        kept.append(len(one.request) + sum(map(len, one.answer)))
+    assert sum(kept) < 250_000
+    assert keeper.shed > 10
+    keeper.start()
+    assert keeper.flush(60)
+    assert keeper.close(60)
+    assert set(rows(tmp_path, columns="input_tokens, cost_source, request_bytes")) == {(12, "provider_usage", 50_000)}
+    assert {row[0] for row in rows(tmp_path, columns="counted_by")} == {"estimate"}
+
+
+def test_submitting_never_waits(tmp_path, monkeypatch):
+    """However long a write takes, the event loop's side does not wait for its end."""
+    writing, release = threading.Event(), threading.Event()
+    real = Store.write
+
+    def write(self, records, **options):
+        if records:
+            writing.set()
+            release.wait(60)
+        return real(self, records, **options)
+
+    monkeypatch.setattr(Store, "write", write)
+    with keeping(tmp_path) as keeper:
+        try:
+            keeper.submit(booking("first"))
+            assert writing.wait(60)
+            for number in range(1, 1000):
+                keeper.submit(booking(f"r-{number}", ticket=keeper.enter(f"r-{number}", 0.0)))
+            assert keeper.queued == 1000
+        finally:
+            release.set()
+        assert keeper.flush(60)
+    assert len(rows(tmp_path)) == 1000
+
+
+def test_quiet_work_is_done_while_nothing_runs(tmp_path):
+    """Work that would be felt is called only after a batch with no request in flight."""
+    calls = []
+    with keeping(tmp_path, when_quiet=lambda: calls.append(1), linger=0.0) as keeper:
+        keeper.submit(booking())
+        keeper.flush(60)
+        wait_for(lambda: calls)
+        ticket = keeper.enter("running", 0.0)
+        time.sleep(0.05)
+        calls.clear()
+        keeper.submit(booking("r-2"))
+        keeper.flush(60)
+        time.sleep(0.1)
+        assert not calls
+        keeper.submit(booking("running", ticket=ticket))
+        wait_for(lambda: calls)
+
+
+def test_a_burst_is_one_transaction(tmp_path, monkeypatch):
+    """Requests that close together share a commit."""
+    commits = []
+    real = Store.write
+
+    def write(self, records, **options):
+        commits.append(len(records))
+        return real(self, records, **options)
+
+    monkeypatch.setattr(Store, "write", write)
+    keeper = Bookkeeper(tmp_path)
+    for number in range(300):
+        keeper.submit(booking(f"r-{number}"))
+    keeper.start()
+    assert keeper.close(60)
+    assert len(rows(tmp_path)) == 300
+    # A batch ends by its time, too: on a busy machine there may be more than one.
+    assert len([size for size in commits if size]) < 60

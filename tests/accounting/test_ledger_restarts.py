@@ -1,0 +1,118 @@
+"""The end of a process, clean or not, and the next start: what was admitted is on record, each request once."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from llm_router.accounting.schema import MIGRATIONS
+from llm_router.accounting.store import LEDGER_NAME, Store
+from tests.accounting.books import keeping, rows, wait_for
+from tests.accounting.conftest import booking
+
+ROOT = Path(__file__).parents[2]
+
+
+CHILD = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    from llm_router.accounting.ledger import Bookkeeper
+    from tests.accounting.conftest import booking
+    keeper = Bookkeeper(Path(sys.argv[1]))
+    keeper.start()
+    tickets = [keeper.enter(f"r-{n}", 1000.0 + n, client="c", category="code", model="openai/m") for n in range(200)]
+    for n in range(100):
+        keeper.submit(booking(f"r-{n}", ticket=tickets[n], started=1000.0 + n))
+    if sys.argv[2] == "settled":
+        keeper.flush()
+    print("ready", flush=True)
+    time.sleep(60)
+    """
+)
+
+
+@pytest.mark.parametrize("when", ["settled", "at once"])
+def test_kill_9_loses_no_request(tmp_path, when):
+    """SIGKILL: what had closed is in the ledger or found as interrupted, what was running is; each exactly once."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path), when], stdout=subprocess.PIPE, cwd=ROOT, text=True
+    )
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait(60)
+    child.stdout.close()
+    assert list(tmp_path.glob("inflight-*.board"))
+    with keeping(tmp_path) as keeper:
+        wait_for(lambda: keeper.request("r-199"))
+        wait_for(lambda: len(rows(tmp_path)) == 200)
+        found = keeper.request("r-150")
+        assert (found["outcome"], found["model"], found["cost_usd"]) == ("interrupted", "openai/m", None)
+    outcomes = dict(rows(tmp_path))
+    assert len(outcomes) == len(rows(tmp_path)) == 200
+    assert {outcomes[f"r-{number}"] for number in range(100, 200)} == {"interrupted"}
+    if when == "settled":
+        assert {outcomes[f"r-{number}"] for number in range(100)} == {"completed"}
+    assert not list(tmp_path.glob("inflight-*.board"))
+    with keeping(tmp_path):
+        pass
+    assert len(rows(tmp_path)) == 200
+
+
+def test_a_clean_end_leaves_nothing_to_find(tmp_path):
+    """After a drain there is no board, no WAL, and the hourly sums are complete."""
+    with keeping(tmp_path) as keeper:
+        for number in range(10):
+            keeper.submit(booking(f"r-{number}", ticket=keeper.enter(f"r-{number}", 0.0)))
+    assert [path.name for path in tmp_path.iterdir()] == [LEDGER_NAME]
+    with closing(sqlite3.connect(tmp_path / LEDGER_NAME)) as connection:
+        assert connection.execute("SELECT sum(requests) FROM hours").fetchone() == (10,)
+
+
+def test_what_was_learned_survives_a_restart(tmp_path, find_encoding):
+    """Drift is kept in the ledger."""
+    with keeping(tmp_path, find_encoding=find_encoding) as keeper:
+        for number in range(6):
+            keeper.submit(booking(f"r-{number}"))
+        assert keeper.flush(60)
+        learned = keeper.drift_ratios()
+        assert learned["openai/m"][0] == pytest.approx(1.2)
+    with keeping(tmp_path) as keeper:
+        wait_for(lambda: keeper.drift_ratios() == learned)
+
+
+def test_requests_still_running_at_the_end_are_found_later(tmp_path):
+    """A request that outlives the drain without a booking is found as interrupted at the next start."""
+    with keeping(tmp_path) as keeper:
+        keeper.enter("r-1", 5.0, model="openai/m")
+    assert rows(tmp_path) == []
+    with keeping(tmp_path):
+        wait_for(lambda: rows(tmp_path) == [("r-1", "interrupted")])
+
+
+def test_a_board_waits_for_a_ledger_that_can_be_written(tmp_path, monkeypatch):
+    """Leftovers are not thrown away while the ledger cannot take them."""
+    with keeping(tmp_path) as keeper:
+        keeper.enter("r-1", 5.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_open", lambda self: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with keeping(tmp_path):
+            pass
+    assert list(tmp_path.glob("inflight-*.board"))
+    with keeping(tmp_path):
+        wait_for(lambda: rows(tmp_path) == [("r-1", "interrupted")])
+
+
+def test_every_migration_was_run_once(tmp_path):
+    """The file's version is the number of migrations, and a second start changes nothing."""
+    for _ in range(2):
+        with keeping(tmp_path) as keeper:
+            keeper.submit(booking())
+        with closing(sqlite3.connect(tmp_path / LEDGER_NAME)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
