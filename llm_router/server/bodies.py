@@ -50,7 +50,11 @@ def whole_body(payload: StreamReader) -> bytes | None:
     if not payload._eof or payload._exception is not None:
         return None
     parts = payload._buffer
-    return parts.popleft() if len(parts) == 1 else b"".join(parts)
+    if len(parts) == 1:
+        return parts.popleft()
+    body = b"".join(parts)
+    parts.clear()
+    return body
 
 
 async def await_whole(connection: Connection, payload: StreamReader) -> bytes:

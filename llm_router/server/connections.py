@@ -9,32 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from itertools import islice
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from aiohttp import web
 from aiohttp.hdrs import CONTENT_LENGTH
 from aiohttp.http import HttpProcessingError, RawRequestMessage
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError
-from llm_router.server.answers import CLOSE, Handler, answer_errors, error_answer, raw_answer, shutting_down
-from llm_router.server.guard import make_guard
+from llm_router.server.answers import CLOSE, error_answer, raw_answer, shutting_down
 from llm_router.server.heads import Asked, KnownHead, learn
 from llm_router.server.limits import (
+    BIG_BODY_BYTES,
     FAREWELL_S,
     KEEPALIVE_S,
     LINGER_BYTES,
     LINGER_S,
-    MAX_FIELDS,
     MAX_HEAD_BYTES,
-    MAX_SWEEP_S,
     MOST_HELD_BYTES,
+    bad_http,
     connection_limit,
-    framing_problem,
 )
 from llm_router.server.rules import Identity
 
@@ -68,12 +63,29 @@ class Direct(Protocol):
         ...
 
 
-class Plain(NamedTuple):
-    """A request that comes by the short way."""
+# A request that comes by the short way. No class of its own: one is made per request.
+Plain: TypeAlias = tuple[Asked, Identity, bytes | StreamReader]
 
-    asked: Asked
-    identity: Identity
-    body: bytes | StreamReader
+
+class Connections(web.Server):
+    """What the connections of one server have in common: how many they may be, and what they hold and know."""
+
+    def __init__(self, handler: Any, direct: Direct | None, **kwargs: Any) -> None:
+        super().__init__(handler, **kwargs)
+        self.direct = direct
+        self.held_bytes = 0
+        self.known_head: KnownHead | None = None  # the one that was learned last
+        self._most = connection_limit()
+
+    def has_room_for(self, newcomer: Connection) -> bool:
+        """Whether one more connection fits; the longest idle one of the oldest makes room if none does."""
+        if len(self._connections) <= self._most:
+            return True
+        for connection in islice(self._connections, _EVICTION_LOOK):
+            if isinstance(connection, Connection) and connection.idle and connection is not newcomer:
+                connection.force_close()
+                return True
+        return False
 
 
 class Connection(web.RequestHandler):
@@ -90,6 +102,7 @@ class Connection(web.RequestHandler):
         "_lessons",
         "_lingered",
         "_lost",
+        "_missing",
         "_parsed_head",
         "_recognized",
         "_refused_at",
@@ -97,7 +110,7 @@ class Connection(web.RequestHandler):
         "_started",
     )
 
-    _manager: Server | None
+    _manager: Connections | None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # What aiohttp does here is not done: the listening socket passes its options on (`prepare_listener`), the
@@ -109,12 +122,13 @@ class Connection(web.RequestHandler):
         self._refused_at = self._idle_since = 0.0
         self._short = self._started = False
         self._body: StreamReader = EMPTY_PAYLOAD  # the one that is still coming, if any is
-        self._known: KnownHead | None = None  # of the last plain request
+        self._missing = 0  # bytes of a body that is not parsed
         self._lessons = _LESSONS
         self._parsed_head = b""  # of a message that came alone and whole in one read
         self._recognized: Plain | None = None  # a request that was not parsed
         self._lost: asyncio.Future[None] | None = None  # for who waits until the connection is no more
         server = self._manager
+        self._known = server.known_head if server is not None else None  # of the last plain request
         if server is not None:
             server.connection_made(self, self.transport)
             if not server.has_room_for(self):
@@ -142,7 +156,7 @@ class Connection(web.RequestHandler):
         if not self._force_close:
             await super().start()
 
-    async def _go_direct(self, server: Server, direct: Direct) -> None:
+    async def _go_direct(self, server: Connections, direct: Direct) -> None:
         while not self._force_close:
             plain, self._recognized = self._recognized, None
             if plain is None:
@@ -195,29 +209,61 @@ class Connection(web.RequestHandler):
         if self._parsed_head and self._lessons:
             self._lessons -= 1
             self._known = learn(self._parsed_head, length, asked)
+            if self._manager is not None and self._known is not None:
+                self._manager.known_head = self._known
         self._parsed_head = b""
-        return Plain(asked, identity, payload)
+        return asked, identity, payload
 
     def _recognize(self, known: KnownHead, data: bytes) -> bool:
-        """Takes a request that begins as the last one did, without parsing it; only between two requests."""
+        """Takes a request that begins as the last one did, without parsing it; only where none is under way."""
         waiter, server = self._waiter, self._manager
-        if waiter is None or waiter.done() or self._head_since or not self._body.is_eof():
+        busy = waiter.done() if waiter is not None else self._started
+        if busy or self._head_bytes or not self._body.is_eof() or (length := known.length_in(data)) is None:
             return False
-        body = known.body_of(data)
-        if body is None or server is None or server.direct is None:
+        missing = known.size + length - len(data)
+        if missing < 0 or server is None or server.direct is None:
             return False
-        identity = server.direct.admits(known.asked, len(body))
+        identity = server.direct.admits(known.asked, length)
         if identity is None:
             return False  # why not is told the long way
-        self._recognized = Plain(known.asked, identity, body)
+        body = self._begin_body(memoryview(data)[known.size :], missing) if missing else data[known.size :]
+        self._recognized = known.asked, identity, body
         self._lessons = _LESSONS
-        self._idle_since = 0.0
-        waiter.set_result(None)
+        self._head_since = self._idle_since = 0.0
+        if waiter is not None:
+            waiter.set_result(None)
+        else:
+            self._begin()
         return True
+
+    def _begin_body(self, part: memoryview, missing: int) -> StreamReader:
+        body = self._body = StreamReader(self, BIG_BODY_BYTES, loop=self._loop)
+        body.feed_data(part)  # type: ignore[arg-type] # whoever takes it joins it
+        self._missing = missing
+        self._last_data = self._loop.time()
+        return body
+
+    def _go_on_with_body(self, data: bytes) -> None:
+        """More of a body that is not parsed; what comes behind it is a matter for the parser."""
+        self._last_data = self._loop.time()
+        part = data[: self._missing]
+        self._missing -= len(part)
+        self._body.feed_data(part)
+        if not self._missing:
+            self._body.feed_eof()
+            if len(part) < len(data):
+                self.data_received(data[len(part) :])
+
+    def _begin(self) -> None:
+        self._started = True
+        self._task_handler = self._loop.create_task(self.start())
 
     def data_received(self, data: bytes) -> None:
         if self._refused_at:
             self._drop(data)
+            return
+        if self._missing:
+            self._go_on_with_body(data)
             return
         known = self._known
         if known is not None and self._recognize(known, data):
@@ -232,14 +278,13 @@ class Connection(web.RequestHandler):
             message, body = messages[-1]
             if type(message) is RawRequestMessage:
                 self._body = body
-                if alone and body.is_eof() and len(messages) == 1:
+                if alone and len(messages) == 1:
                     self._parsed_head = data[: len(data) - body.total_bytes]
             elif not self._body.is_eof():
                 # the framing broke inside a body: whoever reads it must hear of it, which aiohttp does not do
                 self._body.set_exception(web.RequestPayloadError("the body's framing is broken"))
             if not self._started:
-                self._started = True
-                self._task_handler = self._loop.create_task(self.start())
+                self._begin()
         elif self.idle:  # still waiting for a request: its head is incomplete
             if not self._head_since:
                 self._head_since = self._last_data
@@ -270,7 +315,7 @@ class Connection(web.RequestHandler):
                 message = "Too many big requests are being read at the moment; try again"
                 raise ApiError(503, message, "server_error", "too_busy", headers={**CLOSE, "Retry-After": "1"})
 
-    def release(self, server: Server) -> None:
+    def release(self, server: Connections) -> None:
         """Gives back what the request that has just ended held."""
         server.held_bytes -= self._held
         self._held = 0
@@ -374,88 +419,10 @@ class Connection(web.RequestHandler):
         """For what aiohttp refuses before there is a request: bad HTTP, mostly."""
         if isinstance(exc, HttpProcessingError):
             logger.debug("malformed request from %s: %r", request.remote, exc)
-            self.refuse(*_describe(exc))
+            self.refuse(*bad_http(exc))
             raise ConnectionResetError("refused")
         if not isinstance(exc, ConnectionError):
             logger.error("unexpected error in the server", exc_info=exc)
             if request.writer.output_size == 0:
                 return error_answer(ApiError(500, "Internal error", "server_error", "internal", headers=CLOSE))
         raise ConnectionResetError("the answer had begun, or there is nobody to read it")
-
-
-def _describe(error: HttpProcessingError) -> tuple[int, str, str]:
-    """Status, message and code for bad HTTP. The parser's own words quote what was sent, and are left out."""
-    if isinstance(error, LineTooLong) or "Too many headers" in error.message:
-        return 431, f"The request has too long a line or too many headers ({MAX_FIELDS} at most)", "headers_too_large"
-    return 400, "The request is not valid HTTP", "bad_http"
-
-
-class Server(web.Server):
-    """Makes the connections, counts them, sweeps over them, and stands in front of the application `handle`."""
-
-    def __init__(
-        self,
-        handle: Any,
-        snapshot: Callable[[], Snapshot],
-        draining: Callable[[], bool],
-        direct: Direct | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(self._answer, **kwargs)  # type: ignore[arg-type]
-        self.direct = direct
-        self.held_bytes = 0
-        self._handle: Handler = handle
-        self._guard = make_guard(snapshot)
-        self._snapshot = snapshot
-        self._draining = draining
-        self._most_connections = connection_limit()
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._sweep()
-
-    def __call__(self) -> web.RequestHandler:
-        return Connection(self, loop=self._loop, **self._kwargs)
-
-    def has_room_for(self, newcomer: Connection) -> bool:
-        """Whether one more connection fits; the longest idle one of the oldest makes room if none does."""
-        if len(self._connections) <= self._most_connections:
-            return True
-        for connection in islice(self._connections, _EVICTION_LOOK):
-            if isinstance(connection, Connection) and connection.idle and connection is not newcomer:
-                connection.force_close()
-                return True
-        return False
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        try:
-            answer = await answer_errors(request, self._answer_guarded)
-            if self._draining():
-                answer.force_close()
-            return answer
-        finally:
-            if type(connection := request.protocol) is Connection:
-                connection.release(self)
-
-    async def _answer_guarded(self, request: web.Request) -> web.StreamResponse:
-        refusal = framing_problem(request)
-        if refusal is not None:
-            raise refusal
-        return await self._guard(request, self._handle)
-
-    def refuse_unfinished(self) -> None:
-        """The router drains: answers requests whose bodies are still coming, so that nothing begins any more."""
-        for connection in tuple(self._connections):
-            if isinstance(connection, Connection):
-                connection.refuse_unfinished()
-
-    def _sweep(self) -> None:
-        limit = self._snapshot().header_timeout
-        now = self._loop.time()
-        for connection in tuple(self._connections):
-            if isinstance(connection, Connection):
-                connection.check_clocks(now, limit)
-        self._sweeper = self._loop.call_later(min(MAX_SWEEP_S, limit / 4), self._sweep)
-
-    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's signature
-        await super().shutdown(timeout)
-        if self._sweeper is not None:
-            self._sweeper.cancel()

@@ -1,7 +1,8 @@
 """Heads that come again: from request to request a client changes the length of the body, and mostly nothing else.
 
 What the parser has read once means the same when the same bytes come again between two requests of the connection.
-So a connection keeps the head of its last plain request, and what comes with that head again is not parsed.
+So a connection keeps the head of its last plain request, and what comes with that head again is not parsed. A new one
+begins with the head that was learned last: many programs open a connection for each request.
 """
 
 from __future__ import annotations
@@ -28,25 +29,28 @@ class Asked(NamedTuple):
 class KnownHead:
     """The head of a request that was parsed, in two parts around the digits of its length, and what it `asked`."""
 
-    __slots__ = ("_after", "_before", "_size", "asked")
+    __slots__ = ("_after", "_before", "_digits_end", "_digits_start", "asked", "size")
 
     def __init__(self, before: bytes, digits: bytes, after: bytes, asked: Asked) -> None:
         self._before = before
         self._after = after
-        self._size = len(before) + len(digits) + len(after)
+        self._digits_start = len(before)
+        self._digits_end = len(before) + len(digits)
+        self.size = self._digits_end + len(after)
         self.asked = asked
 
     def __repr__(self) -> str:
         return f"<KnownHead {self.asked.path}>"
 
-    def body_of(self, data: bytes) -> bytes | None:
-        """The body, if this is one request, whole and nothing else, with the same head but for the length.
+    def length_in(self, data: bytes) -> int | None:
+        """The length of the body, if `data` begins with the same head but for that length.
 
         Lengths of another number of digits are left to the parser: they are rare.
         """
-        size = self._size
-        head = b"".join((self._before, b"%d" % (len(data) - size), self._after))
-        return data[size:] if len(head) == size and data.startswith(head) else None
+        if not data.startswith(self._before) or not data.startswith(self._after, self._digits_end):
+            return None
+        digits = data[self._digits_start : self._digits_end]
+        return int(digits) if digits.isdigit() else None
 
 
 def learn(head: bytes, length: int, asked: Asked) -> KnownHead | None:

@@ -7,7 +7,8 @@ import socket
 from typing import Final
 
 from aiohttp import hdrs, http_parser, web
-from aiohttp.http import HttpVersion10, HttpVersion11
+from aiohttp.http import HttpProcessingError, HttpVersion10, HttpVersion11
+from aiohttp.http_exceptions import LineTooLong
 
 from llm_router.errors import ApiError, ConfigError
 from llm_router.server.answers import CLOSE
@@ -49,6 +50,13 @@ def framing_problem(request: web.BaseRequest) -> ApiError | None:
     if problem is None:
         return None
     return ApiError(status, problem, code="bad_http", headers=CLOSE)
+
+
+def bad_http(error: HttpProcessingError) -> tuple[int, str, str]:
+    """Status, message and code for bad HTTP. The parser's own words quote what was sent, and are left out."""
+    if isinstance(error, LineTooLong) or "Too many headers" in error.message:
+        return 431, f"The request has too long a line or too many headers ({MAX_FIELDS} at most)", "headers_too_large"
+    return 400, "The request is not valid HTTP", "bad_http"
 
 
 def check_parser() -> None:

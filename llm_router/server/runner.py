@@ -8,7 +8,8 @@ from collections.abc import Callable
 from aiohttp import web
 
 from llm_router.config.values import Snapshot
-from llm_router.server.connections import Direct, Server
+from llm_router.server.connections import Direct
+from llm_router.server.front import Server
 from llm_router.server.limits import (
     KEEPALIVE_S,
     LINGER_S,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from llm_router.server import connections
+from llm_router.server import connections, front
 from tests.server.conftest import StartRouter, StartSmall
 from tests.server.raw import HEAD
 from tests.support.client import Connection as ClientConnection
@@ -66,7 +66,7 @@ async def test_idle_keep_alive_connections_may_stay(start: StartSmall) -> None:
 async def test_idle_keep_alive_connections_end(start: StartSmall, monkeypatch: pytest.MonkeyPatch) -> None:
     """An idle connection is closed when its keep-alive time is over."""
     monkeypatch.setattr(connections, "KEEPALIVE_S", 0.5)
-    monkeypatch.setattr(connections, "MAX_SWEEP_S", 0.1)
+    monkeypatch.setattr(front, "MAX_SWEEP_S", 0.1)
     small = await start()
     connection = await small.open()
     await connection.send(request_bytes("GET", "/"))
@@ -80,7 +80,7 @@ async def test_idle_keep_alive_connections_end_on_the_short_way_too(
 ) -> None:
     """A connection that rests after a plain chat request is closed when its keep-alive time is over, not before."""
     monkeypatch.setattr(connections, "KEEPALIVE_S", 3.0)
-    monkeypatch.setattr(connections, "MAX_SWEEP_S", 0.1)
+    monkeypatch.setattr(front, "MAX_SWEEP_S", 0.1)
     served = await serve()
     connection = await ClientConnection.open(served.port)
     for _ in range(3):

@@ -15,6 +15,7 @@ from llm_router.server.heads import Asked, KnownHead, learn
 from tests.server.conftest import CONFIG, Served, StartRouter
 from tests.support.client import Connection, chat_body, request_bytes
 from tests.support.upstream import Upstream, healthy
+from tests.support.waiting import until
 
 ASKED = Asked("/v1/chat/completions", "localhost", None, None, "", None, True)
 PATH = "/v1/chat/completions"
@@ -36,8 +37,11 @@ def known(size: int = 500) -> KnownHead:
 
 @pytest.mark.parametrize("size", [100, 101, 500, 998, 999])
 def test_the_same_head_again(size: int) -> None:
-    """The body of a request that differs in its length and its body alone is found."""
-    assert known().body_of(request(size)) == b"x" * size
+    """The length of a request that differs in its length and its body alone is found, also before the body came."""
+    head = known()
+    for data in (request(size), request(size)[: head.size], request(size, b"P"), request(size, request(500))):
+        assert head.length_in(data) == size
+        assert data[head.size : head.size + size] == b"x" * (len(data[head.size :]) and size)
 
 
 @pytest.mark.parametrize(
@@ -48,32 +52,33 @@ def test_the_same_head_again(size: int) -> None:
         request(9),
         request(99),
         request(1000),
-        request(500)[:-1],
-        request(500, b"P"),
-        request(500, request(500)),
+        request(500)[:-501],
         request(500).replace(b"localhost", b"localhosT"),
         request(500).replace(b"500", b"+50"),
         request(500).replace(b"500", b"5e2"),
         request(500).replace(b": 500", b":  500"),
         request(500).replace(b"500", b"0500"),
+        request(500).replace(b"500", b"5_0"),
+        request(500).replace(b"500", b" 50"),
+        request(500).replace(b"500", "５0".encode()[:3]),
         request(500).replace(b"*/*", b"*/."),
         BEFORE + b"-50" + AFTER,
         b"\r\n" + request(500),
     ],
 )
 def test_anything_else_is_left_to_the_parser(data: bytes) -> None:
-    """A byte more, less or other, a part of a request, and more than one are not recognized."""
-    assert known().body_of(data) is None
+    """A byte more, less or other in the head, or a part of it, is not recognized."""
+    assert known().length_in(data) is None
 
 
 @given(st.binary(max_size=1500), st.integers(1, 4000))
 def test_what_is_recognized_is_framed_as_it_says(tail: bytes, size: int) -> None:
-    """Whatever follows the known beginning: a body that is found has the length that its head says."""
+    """Whatever follows the known beginning: what is recognized says the length that was found."""
     data = BEFORE + tail
-    body = known(size).body_of(data)
-    assert body is None or data == BEFORE + b"%d" % len(body) + AFTER + body
-    exact = request(size)
-    assert known(size).body_of(exact) == b"x" * size
+    head = known(size)
+    length = head.length_in(data)
+    assert length is None or data[: head.size] == BEFORE + b"%0*d" % (len(str(size)), length) + AFTER
+    assert head.length_in(request(size)) == size
 
 
 @pytest.mark.parametrize(
@@ -98,7 +103,7 @@ def test_names_may_be_spelled_in_any_case() -> None:
     """Some clients send lower-case names."""
     head = learn(BEFORE.lower() + b"5" + AFTER, 5, ASKED)
     assert head is not None
-    assert head.body_of(BEFORE.lower() + b"7" + AFTER + b"7 bytes") == b"7 bytes"
+    assert head.length_in(BEFORE.lower() + b"7" + AFTER + b"7 bytes") == 7
 
 
 # Over sockets, with a provider that answers with what it was sent.
@@ -124,13 +129,20 @@ async def served(serve: StartRouter, upstream: Upstream) -> Served:
 def recognized(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For each request that came by the short way: whether it was recognized, or else parsed."""
     seen: list[bool] = []
-    serve = DirectChat.serve
+    serve, reads = DirectChat.serve, DirectChat.reads
+    parsed: list[Any] = []
 
-    async def watched(self: DirectChat, connection: Any, asked: Asked, identity: Any, body: Any) -> bool:
-        seen.append(isinstance(body, bytes))
+    def watched_reads(self: DirectChat, message: Any) -> Asked | None:
+        parsed.append(message)
+        return reads(self, message)
+
+    async def watched_serve(self: DirectChat, connection: Any, asked: Asked, identity: Any, body: Any) -> bool:
+        seen.append(not parsed)
+        parsed.clear()
         return await serve(self, connection, asked, identity, body)
 
-    monkeypatch.setattr(DirectChat, "serve", watched)
+    monkeypatch.setattr(DirectChat, "reads", watched_reads)
+    monkeypatch.setattr(DirectChat, "serve", watched_serve)
     return seen
 
 
@@ -169,25 +181,103 @@ async def test_another_key_is_another_head(served: Served, upstream: Upstream, r
     connection.close()
 
 
-@pytest.mark.parametrize("cut", [1, 20, 150, -1])
-async def test_a_request_in_two_reads_is_parsed(served: Served, recognized: list[bool], cut: int) -> None:
-    """Part of a known request is left to the parser, and so is the rest of it; the next one is recognized again."""
+@pytest.mark.parametrize("cut", [1, 20, 120])
+async def test_half_a_head_is_parsed(served: Served, recognized: list[bool], cut: int) -> None:
+    """Part of a known head is left to the parser, and so is the rest of it; the next one is recognized again."""
     connection = await Connection.open(served.port)
     data = ask("hello")
     for _ in range(2):
         await connection.send(data)
         assert (await connection.answer()).status == 200
-    (server_side,) = served.runner.server.connections
-    await connection.send(data[:cut])
-    async with asyncio.timeout(10):
-        while server_side.idle and not server_side._head_bytes:  # noqa: ASYNC110 - it has no event for that
-            await asyncio.sleep(0.001)
-    await connection.send(data[cut:])
+    await send_in_two(served, connection, data, cut)
     assert (await connection.answer()).status == 200
     await connection.send(data)
     assert (await connection.answer()).status == 200
     assert recognized == [False, True, False, True]
     connection.close()
+
+
+async def send_in_two(served: Served, connection: Connection, data: bytes, cut: int) -> None:
+    """Sends `data` so that the server, which has no other connection, has read its beginning when the rest comes."""
+    await connection.send(data[:cut])
+    await until(lambda: any(not each.idle or each._head_bytes for each in served.runner.server.connections))
+    await connection.send(data[cut:])
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2])
+@pytest.mark.parametrize("come", [0, 1, 100_000, 299_900])
+async def test_bodies_that_come_in_parts(
+    served: Served, upstream: Upstream, recognized: list[bool], come: int, behind: int
+) -> None:
+    """A known head is recognized before its body came; what comes behind the body in one read is another request."""
+    connection = await Connection.open(served.port)
+    texts = ["x" * 299_900, "y" * 299_900, "z" * 299_900]
+    await connection.send(ask(texts[0]))
+    assert (await connection.answer()).status == 200
+    data = ask(texts[1])
+    rest = b"".join(ask(text) for text in texts[2:] * behind)
+    await send_in_two(served, connection, data + rest, data.index(b"\r\n\r\n") + 4 + come)
+    for _ in range(1 + behind):
+        assert (await connection.answer()).status == 200
+    await connection.send(ask("the last"))
+    assert (await connection.answer()).status == 200
+    assert prompts(upstream) == [*texts[:2], *texts[2:] * behind, "the last"]
+    assert recognized[:2] == [False, True]
+    connection.close()
+
+
+async def test_a_head_alone_is_learned(served: Served, recognized: list[bool]) -> None:
+    """Many clients send head and body apart."""
+    connection = await Connection.open(served.port)
+    data = ask("hello")
+    for _ in range(3):
+        await send_in_two(served, connection, data, data.index(b"\r\n\r\n") + 4)
+        assert (await connection.answer()).status == 200
+    assert recognized == [False, True, True]
+    connection.close()
+
+
+async def test_another_connection_with_the_same_head(
+    served: Served, upstream: Upstream, recognized: list[bool]
+) -> None:
+    """What one connection learned holds for the next, whoever has it; a head that is other in a byte is parsed."""
+    requests = [ask("one"), ask("two"), ask("three", "beta"), ask("four", "beta"), ask("five", "gamma"), ask("six")]
+    statuses = []
+    for data in requests:
+        connection = await Connection.open(served.port)
+        await connection.send(data)
+        statuses.append((await connection.answer()).status)
+        connection.close()
+    assert statuses == [200, 200, 200, 200, 401, 200]
+    assert recognized == [False, True, False, True, False]
+    assert prompts(upstream) == ["one", "two", "three", "four", "six"]
+
+
+@pytest.mark.parametrize("way", ["silent", "drain", "leave"])
+async def test_a_known_head_without_its_body(
+    served: Served, upstream: Upstream, recognized: list[bool], way: str
+) -> None:
+    """A body that is not parsed is watched as any other: its silence, the end of the router, its client's leaving."""
+    connection = await Connection.open(served.port)
+    await connection.send(ask("hello"))
+    assert (await connection.answer()).status == 200
+    await connection.send(ask("hello")[:-10])
+    (server_side,) = served.runner.server.connections
+    await until(server_side._body_is_awaited)
+    if way == "leave":
+        connection.close()
+        await until(lambda: not served.runner.server.connections)
+    else:
+        if way == "silent":
+            server_side.check_clocks(asyncio.get_running_loop().time() + 100, 10.0)
+        else:
+            served.runner.refuse_unfinished()
+        answer = await connection.answer()
+        assert answer.error["code"] == {"silent": "request_timeout", "drain": "shutting_down"}[way]
+        assert await connection.closed_within(20)
+        connection.close()
+    assert recognized == [False, True]
+    assert len(upstream.exchanges) == 1
 
 
 async def test_requests_that_do_not_wait_are_answered_in_order(
