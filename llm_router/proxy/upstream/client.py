@@ -77,7 +77,7 @@ class UpstreamClient:
             raise
 
     def sweep(self, now: float) -> None:
-        """Closes connections that have been idle for too long; `now` is the loop's time."""
+        """Closes connections that have been idle for too long and sees to old ones; `now` is the loop's time."""
         self._pool.sweep(now)
 
     async def close(self) -> None:
@@ -89,7 +89,6 @@ class UpstreamClient:
 
     async def _connect(self, route: Route, seconds: float, loop: asyncio.AbstractEventLoop) -> Connection:
         origin = route.endpoint.origin
-        deadline = loop.time() + seconds
         if origin.secure:
             if self._buffer is None:
                 self._buffer = memoryview(bytearray(READ_BYTES))
@@ -98,7 +97,7 @@ class UpstreamClient:
             connection = Connection(origin, self._pool, loop)
         self._pool.add(connection)
         try:
-            await self._dialer.dial(connection, route.proxy, loop=loop, deadline=deadline)
+            await self._dialer.dial(connection, route.proxy, loop=loop, seconds=seconds)
             self._refuse_if_closed()
         except BaseException:
             connection.abort()

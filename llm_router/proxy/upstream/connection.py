@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
+import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -13,6 +16,9 @@ from llm_router.proxy.upstream.response import UpstreamResponse, ignore
 
 DRAIN_SECONDS = 1.0
 READ_BYTES = 256 * 1024
+# By then it is a long stream: few live to see the kernel ask for the peer (after two hours, usually), and to have it
+# do so costs as much as a tenth of connecting.
+PROBE_AFTER_SECONDS = 60.0
 # Up to here a copy costs less than a system call with several buffers.
 JOIN_BYTES = 32 * 1024
 
@@ -44,12 +50,12 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         "_loop",
         "_reading",
         "_response",
-        "_time",
         "_transport",
         "_waiter",
         "heard",
         "idle_until",
         "origin",
+        "probe_from",
         "push",
     )
 
@@ -57,11 +63,11 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         super().__init__()
         self.origin = origin
         self.idle_until = 0.0
+        self.probe_from = math.inf  # when `probe` is due
         self.heard = False  # body bytes came since the response looked last
         self.push: Callable[[bytes], None] = ignore  # where body bytes go; the response decides
         self._keeper = keeper
         self._loop = loop
-        self._time = loop.time
         self._transport: asyncio.Transport | None = None
         self._answers = 0
         self._asked = False  # a request is under way
@@ -132,10 +138,19 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         if self._asked and not self.done and self._drain_timer is None:
             self._drain_timer = self._loop.call_later(DRAIN_SECONDS, self.abort)
 
+    def probe(self) -> None:
+        """Has the kernel ask a silent peer now and then whether it is still there: one that vanished says nothing."""
+        self.probe_from = math.inf
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):  # a peer that has left already shows soon enough
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
     # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.probe_from = self._loop.time() + PROBE_AFTER_SECONDS
 
     def data_received(self, data: bytes | memoryview) -> None:
         if not self._asked:
@@ -181,7 +196,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         if self.reusable and self._is_quiet():
             if not self._reading:
                 self.resume()
-            self.idle_until = self._time() + idle_seconds(self.headers)
+            self.idle_until = self._loop.time() + idle_seconds(self.headers)
             self._keeper.connection_idle(self)
         else:
             self.abort()

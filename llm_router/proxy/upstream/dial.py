@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import socket
 import ssl
 from functools import partial
 
 import aiohappyeyeballs
 
+from llm_router.proxy.deadlines import Deadlines
 from llm_router.proxy.upstream.connection import Connection
 from llm_router.proxy.upstream.errors import ConnectFailed, ConnectTimeout, TlsFailed
 from llm_router.proxy.upstream.proxies import Proxy
@@ -33,6 +32,7 @@ class Dialer:
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self._resolver = Resolver()
+        self._deadlines = Deadlines()
 
     def __repr__(self) -> str:
         return f"<Dialer {self._resolver} {self._trust}>"
@@ -42,14 +42,14 @@ class Dialer:
         self._resolver.close()
 
     async def dial(
-        self, connection: Connection, proxy: Proxy | None, *, loop: asyncio.AbstractEventLoop, deadline: float
+        self, connection: Connection, proxy: Proxy | None, *, loop: asyncio.AbstractEventLoop, seconds: float
     ) -> None:
-        """Connects by `deadline`, a time of the loop's clock.
+        """Connects within `seconds`.
 
         Raises ConnectFailed, TlsFailed or ConnectTimeout; being cancelled or failing closes the socket at once.
         """
         try:
-            async with asyncio.timeout_at(deadline):
+            with self._deadlines.within(seconds):
                 hop = proxy or connection.origin
                 if not connection.origin.secure:
                     await self._open(loop, hop.host, hop.port, connection)
@@ -65,17 +65,17 @@ class Dialer:
         self, loop: asyncio.AbstractEventLoop, host: str, port: int, protocol: asyncio.BaseProtocol
     ) -> asyncio.Transport:
         """A TCP connection for the protocol."""
-        addresses = await self._resolver.resolve(host, port)
+        addresses = self._resolver.known(host, port, loop.time()) or await self._resolver.resolve(host, port)
         try:
             if len(addresses) == 1 and not any(addresses[0][4][2:]):
                 # Nothing to race. The loop does it all itself, at a third of the cost.
                 address, number = addresses[0][4][:2]
                 transport, _ = await loop.create_connection(lambda: protocol, address, number)
-            else:
-                sock = await aiohappyeyeballs.start_connection(
-                    addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
-                )
-                transport = await adopt(loop, sock, protocol)
+                return transport
+            sock = await aiohappyeyeballs.start_connection(
+                addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
+            )
+            return await adopt(loop, sock, protocol)
         except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for some
             self._resolver.forget(host, port)
             if isinstance(error, TimeoutError):
@@ -83,11 +83,6 @@ class Dialer:
             raise ConnectFailed(
                 f"the upstream could not be reached: {_reason(error, 'no address answered')}"
             ) from error
-        sock = transport.get_extra_info("socket")  # both loops see to TCP_NODELAY
-        if sock is not None:
-            with contextlib.suppress(OSError):  # a peer that has left already shows soon enough
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return transport
 
 
 async def _secure(

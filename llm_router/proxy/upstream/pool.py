@@ -10,7 +10,8 @@ class Pool:
     """Keeps connections by origin, the last used first. Has no limit: an answer needs a connection."""
 
     def __init__(self) -> None:
-        self._idle: dict[str, list[Connection]] = {}  # by the origin's key
+        # By the origin's key, in the order of their last use; not in lists, since each may leave from the middle.
+        self._idle: dict[str, dict[Connection, None]] = {}
         self._all: set[Connection] = set()
 
     def __repr__(self) -> str:
@@ -34,7 +35,7 @@ class Pool:
         """An idle connection to the origin, which is busy from now on."""
         waiting = self._idle.get(origin.key)
         while waiting:
-            connection = waiting.pop()
+            connection, _ = waiting.popitem()
             if now < connection.idle_until and not connection.closed:
                 return connection
             connection.abort()
@@ -45,23 +46,26 @@ class Pool:
         key = connection.origin.key
         waiting = self._idle.get(key)
         if waiting is None:
-            waiting = self._idle[key] = []
-        waiting.append(connection)
+            waiting = self._idle[key] = {}
+        waiting[connection] = None
 
     def connection_gone(self, connection: Connection) -> None:
         """The connection is closed or about to be."""
         self._all.discard(connection)
         waiting = self._idle.get(connection.origin.key)
-        if waiting and connection in waiting:
-            waiting.remove(connection)
+        if waiting:
+            waiting.pop(connection, None)
 
     def sweep(self, now: float) -> None:
-        """Closes what has been idle for too long."""
+        """Closes what has been idle for too long, and has those probed that are busy for long."""
         for key, waiting in list(self._idle.items()):
             for connection in [one for one in waiting if now >= one.idle_until]:
                 connection.abort()
             if not waiting:
                 del self._idle[key]
+        for connection in self._all:
+            if now >= connection.probe_from:
+                connection.probe()
 
     def close(self) -> None:
         """Aborts every connection, busy ones too."""

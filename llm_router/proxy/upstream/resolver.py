@@ -31,17 +31,19 @@ class Resolver:
     def __repr__(self) -> str:
         return f"<Resolver known={len(self._known)} asking={len(self._lookups)}>"
 
+    def known(self, host: str, port: int, now: float) -> Sequence[AddrInfoType]:
+        """The addresses in the system's order, where they need not be asked for; `now` is the loop's time."""
+        until, addresses = self._known.get((host, port), (0.0, ()))
+        return addresses if now < until else ()
+
     async def resolve(self, host: str, port: int) -> Sequence[AddrInfoType]:
         """The addresses in the system's order. Raises ConnectFailed."""
-        until, addresses = self._known.get((host, port), (0.0, ()))
-        if until == math.inf:
+        loop = asyncio.get_running_loop()
+        if addresses := self.known(host, port, loop.time()):
             return addresses
-        if until == 0.0 and (literal := _literal(host, port)):
+        if literal := _literal(host, port):
             self._remember((host, port), math.inf, literal)
             return literal
-        loop = asyncio.get_running_loop()
-        if loop.time() < until:
-            return addresses
         lookup = self._lookups.get((host, port)) or self._ask(loop, (host, port))
         await asyncio.wait((lookup,))  # being cancelled here does not cancel the lookup
         if lookup.cancelled():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 from llm_router.proxy.upstream.connection import Connection
@@ -18,6 +19,8 @@ class Idle:
         self.pool = pool
         self.origin = origin
         self.idle_until = until
+        self.probe_from = math.inf
+        self.probed = 0
         self.closed = False
         pool.add(self.itself)
         pool.connection_idle(self.itself)
@@ -25,6 +28,10 @@ class Idle:
     @property
     def itself(self) -> Connection:
         return cast(Connection, self)
+
+    def probe(self) -> None:
+        self.probe_from = math.inf
+        self.probed += 1
 
     def abort(self) -> None:
         self.closed = True
@@ -70,6 +77,18 @@ def test_sweep_closes_what_is_old() -> None:
     pool.sweep(15.0)
     assert (old.closed, young.closed, elsewhere.closed) == (True, False, True)
     assert (pool.idle, pool.open) == (1, 1)
+
+
+def test_sweep_has_old_ones_probed() -> None:
+    """A connection that has been there for long is probed once, busy or not."""
+    pool = Pool()
+    idle, young, busy = Idle(pool, until=math.inf), Idle(pool, until=math.inf), Idle(pool, until=math.inf)
+    busy.probe_from = idle.probe_from = 60.0
+    young.probe_from = 90.0
+    assert pool.take(HERE, 1.0) is busy
+    for now in (59.9, 60.0, 61.0):
+        pool.sweep(now)
+    assert (busy.probed, idle.probed, young.probed) == (1, 1, 0)
 
 
 def test_close_takes_the_busy_ones_too() -> None:
