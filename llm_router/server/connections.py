@@ -124,7 +124,7 @@ class Connection(web.RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD  # the one that is still coming, if any is
         self._missing = 0  # bytes of a body that is not parsed
         self._lessons = _LESSONS
-        self._parsed_head = b""  # of a message that came alone and whole in one read
+        self._parsed_head = b""  # of a message that came alone, and its head in one read
         self._recognized: Plain | None = None  # a request that was not parsed
         self._lost: asyncio.Future[None] | None = None  # for who waits until the connection is no more
         server = self._manager

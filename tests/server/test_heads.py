@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_router.server.bodies import await_whole
 from llm_router.server.chat import DirectChat
+from llm_router.server.connections import Connection as ServerConnection
+from llm_router.server.connections import Connections
 from llm_router.server.heads import Asked, KnownHead, learn
+from llm_router.server.rules import Identity
 from tests.server.conftest import CONFIG, Served, StartRouter
 from tests.support.client import Connection, chat_body, request_bytes
 from tests.support.upstream import Upstream, healthy
@@ -104,6 +109,73 @@ def test_names_may_be_spelled_in_any_case() -> None:
     head = learn(BEFORE.lower() + b"5" + AFTER, 5, ASKED)
     assert head is not None
     assert head.length_in(BEFORE.lower() + b"7" + AFTER + b"7 bytes") == 7
+
+
+class Readers:
+    """A short way that takes what has a length, and keeps the bodies that came by it."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    def reads(self, message: Any) -> Asked | None:
+        """Every request with a length."""
+        return ASKED if "Content-Length" in message.headers else None
+
+    def admits(self, asked: Asked, length: int) -> Identity | None:
+        """Everybody, with a body that is not empty."""
+        return Identity("anonymous", "") if length else None
+
+    async def serve(self, connection: Any, asked: Asked, identity: Identity, body: Any) -> bool:
+        """Waits for the body."""
+        self.bodies.append(body if isinstance(body, bytes) else await await_whole(connection, body))
+        return True
+
+
+class Sink(asyncio.Transport):
+    """A transport that takes whatever is written."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([1, 9, 10, 50, 99, 100, 2000]), st.booleans()), min_size=1, max_size=12),
+    st.randoms(use_true_random=False),
+)
+def test_however_requests_are_cut(requests: list[tuple[int, bool]], chance: random.Random) -> None:
+    """Requests with two heads, sent in pieces of any size at any moments: every body arrives once, whole, in order."""
+    bodies = [bytes([97 + number]) * size for number, (size, _) in enumerate(requests)]
+    others = (AFTER, AFTER.replace(b"*", b"+"))
+    stream = b"".join(
+        BEFORE + b"%d" % len(body) + others[other] + body for body, (_, other) in zip(bodies, requests, strict=True)
+    )
+
+    async def send() -> list[bytes]:
+        readers = Readers()
+        connections = Connections(None, readers)
+        connection = ServerConnection(connections, loop=asyncio.get_running_loop())
+        connection.connection_made(Sink())
+        rest = stream
+        while rest:
+            size = chance.choice([1, 5, 60, 110, 500, 5000])
+            connection.data_received(rest[:size])
+            rest = rest[size:]
+            for _ in range(chance.choice([0, 0, 1, 2, 5])):
+                await asyncio.sleep(0)
+        await until(lambda: len(readers.bodies) == len(bodies) and connection.idle)
+        connection.connection_lost(None)
+        return readers.bodies
+
+    assert asyncio.run(send()) == bodies
 
 
 # Over sockets, with a provider that answers with what it was sent.
