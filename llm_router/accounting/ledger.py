@@ -33,7 +33,7 @@ _BATCH_SECONDS = 0.2
 # The clock is looked at after so many bookings, or so many bytes of them.
 _SLICE, _SLICE_BYTES = 16, 16 * 1024
 # While the loop works, too, the bookkeeper pauses after so much work, unless it has fallen behind by so many.
-_WORK_SECONDS, _PAUSE_SECONDS = 0.001, 0.002
+_WORK_SECONDS, _PAUSE_SECONDS = 0.0005, 0.001
 _HURRIED_BOOKINGS = 1_000
 # A booking of this size may take long to count: what is settled already is written first.
 _HEAVY_BYTES = 1024 * 1024
@@ -88,7 +88,7 @@ class Bookkeeper:
         self._entered = self._submitted = self._settled = 0
         self._open: dict[int, tuple[str, str, int]] = {}
         self._unwritten: deque[tuple[LedgerRecord, int]] = deque()
-        self._retry_at = 0.0
+        self._retry_at = self._rested = 0.0
         self._trouble = ""
         # What had been submitted at that time, see `_is_late`.
         self._mark = (0.0, 0)
@@ -293,22 +293,29 @@ class Bookkeeper:
         queue = self._queue
         batch: list[LedgerRecord] = []
         tickets: list[int] = []
-        now = began = paused = time.monotonic()
+        now = began = self._rested = time.monotonic()
         try:
             while queue:
                 if batch and (len(batch) >= _BATCH or now - began > _BATCH_SECONDS or queue[0][1] > _HEAVY_BYTES):
                     done, batch, tickets, began = (batch, tickets), [], [], now
                     self._commit(*done)
                 self._settle_slice(batch, tickets, self._is_lagging(now))
-                now = time.monotonic()
-                if now - paused > _WORK_SECONDS:
-                    # The event loop may be waiting for the interpreter lock. Asked back at once, it would be ours
-                    # again after a single callback of the loop's, and so on.
-                    time.sleep(0 if self._must_hurry() else _PAUSE_SECONDS)
-                    paused = time.monotonic()
+                now = self._rest()
         finally:
             if batch:
                 self._commit(batch, tickets)
+
+    def _rest(self) -> float:
+        """Pauses if it is time to; gives the time before.
+
+        The event loop may be waiting for the interpreter lock. Asked back at once, it would be ours again after a
+        single callback of the loop's, and so on.
+        """
+        now = time.monotonic()
+        if now - self._rested > _WORK_SECONDS:
+            time.sleep(0 if self._must_hurry() else _PAUSE_SECONDS)
+            self._rested = time.monotonic()
+        return now
 
     def _settle_slice(self, batch: list[LedgerRecord], tickets: list[int], lagging: bool) -> None:
         take, size = self._queue.popleft, 0
@@ -358,6 +365,7 @@ class Bookkeeper:
             self._unwritten.extend(zip(batch, [known(ticket, NO_TICKET)[2] for ticket in tickets], strict=True))
             self._write_waiting()
         for sink in self._sinks:
+            self._rest()
             try:
                 sink(batch)
             except Exception:
