@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import orjson
 
 from llm_router.accounting.booking import SideCost
-from llm_router.config.values import BreakerSettings, Category, Timeouts, split_model
+from llm_router.config.values import BreakerSettings, Category, split_model
 from llm_router.errors import AttemptFailed
-from llm_router.proxy.attempt import Attempt, EmptyAnswer, WonWhole
-from llm_router.proxy.live import Live
+from llm_router.proxy.attempt import EmptyAnswer, WonWhole, attempt
+from llm_router.proxy.live import Live, Way
 from llm_router.proxy.parts import Parts
 from llm_router.proxy.tasks import Tasks
 from llm_router.routing.breaker import Circuits
@@ -125,8 +125,10 @@ class Asker:
     ) -> Asked | None:
         provider_name, upstream_model = split_model(model)
         provider = live.snapshot.providers[provider_name]
+        if seconds <= 0 or decision.turns is None:
+            return None
         permit = self._circuits.admit(model, live.accounts[provider_name], self._parts.clock())
-        if permit is None or seconds <= 0 or decision.turns is None:
+        if permit is None:
             return None
         body = question(decision.turns.latest, decision.turns.earlier, categories, model, secrets.token_hex(8))
         if provider_name == "openrouter":
@@ -134,18 +136,10 @@ class Asker:
         chat = parse_chat(orjson.dumps(body))
         info = live.prices.info(model)
         key = provider.keys[0].value if provider.keys else None
-        attempt = Attempt(
-            chat,
-            Target(provider, upstream_model, key, info),
-            live.adapters[provider_name],
-            Timeouts(connect=seconds),
-            seconds,
-            live.mask,
-            self._parts.taps,
-            self._parts.deadlines,
-        )
+        target = Target(provider, upstream_model, key, info)
+        way = Way(live.adapters[provider_name], target, seconds, seconds, seconds)
         try:
-            won = await attempt.run(self._parts.upstream)
+            won = await attempt(self._parts, live, chat, way, seconds)
         except EmptyAnswer:
             self._circuits.released(permit)
             return None

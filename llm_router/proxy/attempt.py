@@ -5,31 +5,30 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import orjson
 
-from llm_router.config.values import Timeouts
 from llm_router.errors import AttemptFailed, Failure, FailureKind
-from llm_router.proxy.deadlines import Deadlines
-from llm_router.proxy.gate import Verdict, judge_completion
+from llm_router.proxy.gate import COMMIT, judge_completion
+from llm_router.proxy.live import Live, Way
+from llm_router.proxy.parts import Parts, Slot
 from llm_router.proxy.relay import Relay
-from llm_router.proxy.tap import Tap, TapBudget
+from llm_router.proxy.tap import Tap
 from llm_router.proxy.upstream import (
     ConnectFailed,
     ConnectionLost,
     ConnectTimeout,
     InvalidCall,
     ResponseTooLarge,
-    UpstreamClient,
     UpstreamError,
     UpstreamResponse,
 )
 from llm_router.routing.breaker import Permit
+from llm_router.routing.plan import Candidate
 from llm_router.wire.chat import ChatRequest
-from llm_router.wire.providers.base import Adapter, StreamTranslator, Target
+from llm_router.wire.providers.base import Adapter, StreamTranslator
 from llm_router.wire.providers.errors import request_trouble
 from llm_router.wire.restream import as_stream
 from llm_router.wire.usage import Usage
@@ -38,145 +37,156 @@ ERROR_BODY_BYTES = 64 * 1024
 ERROR_BODY_SECONDS = 5.0
 WHOLE_BODY_BYTES = 64 * 1024 * 1024
 
-
-class WonStream(NamedTuple):
-    """A stream whose first meaning has come; `relay` carries on. `allowed` are upstream headers to pass on."""
-
-    relay: Relay
-    translator: StreamTranslator | None
-    allowed: dict[str, str]
+Mask = Callable[[str], str]
 
 
-class WonWhole(NamedTuple):
+class Won:
+    """An answer that can be sent; `allowed` are upstream headers to pass on.
+
+    The contest notes whose it is, when its meaning came, and what has to be settled when it has ended.
+    """
+
+    candidate: Candidate
+    committed_at: float  # the loop's clock
+    committed_ms = 0.0  # from the attempt's beginning
+    permit: Permit | None = None
+    slot: Slot | None = None
+    empty: Failure | None = None  # it is a well-formed empty answer that nobody could better
+    allowed: Mapping[str, str]
+
+
+class WonStream(Won):
+    """A stream whose first meaning has come; `relay` carries on."""
+
+    def __init__(self, relay: Relay, translator: StreamTranslator | None, allowed: Mapping[str, str]) -> None:
+        self.relay = relay
+        self.translator = translator
+        self.allowed = allowed
+
+
+class WonWhole(Won):
     """A whole answer: the body for the client, as JSON or (`as_stream`) as the events of a stream."""
 
-    body: bytes
-    as_stream: bool
-    usage: Usage | None
-    allowed: dict[str, str]
-
-
-Won = WonStream | WonWhole
+    def __init__(self, body: bytes, as_stream: bool, usage: Usage | None, allowed: Mapping[str, str]) -> None:
+        self.body = body
+        self.as_stream = as_stream
+        self.usage = usage
+        self.allowed = allowed
 
 
 class EmptyAnswer(AttemptFailed):
     """The provider answered with a well-formed nothing; `won` may be passed on when no candidate is left."""
 
-    def __init__(self, failure: Failure, won: Won) -> None:
+    def __init__(self, failure: Failure, won: WonStream | WonWhole) -> None:
         super().__init__(failure)
         self.won = won
+        won.empty = failure
 
 
-@dataclass(slots=True)
-class Attempt:
-    """Everything that one try needs. `seconds` bounds it up to the commit point."""
+async def attempt(
+    parts: Parts, live: Live, chat: ChatRequest, way: Way, seconds: float, permit: Permit | None = None
+) -> WonStream | WonWhole:
+    """Asks one candidate; `seconds` bound it up to the commit point. The circuits are told that `permit` connected.
 
-    chat: ChatRequest
-    target: Target
-    adapter: Adapter
-    timeouts: Timeouts
-    seconds: float
-    mask: Callable[[str], str]
-    budget: TapBudget
-    deadlines: Deadlines
-    connected: Callable[[Permit], None] | None = None
-    permit: Permit | None = None
-
-    async def run(self, upstream: UpstreamClient) -> Won:
-        """Raises AttemptFailed (its message masked); cancellation closes the upstream at once."""
-        seconds = self.seconds
-        connect = self.timeouts.connect or seconds
-        try:
-            with self.deadlines.within(seconds):
-                call = self.adapter.call(self.chat, self.target)
-                response = await upstream.send(call, connect_timeout=connect if connect < seconds else seconds)
-                if self.connected is not None and self.permit is not None:
-                    self.connected(self.permit)
-                try:
-                    return await self._answer(response)
-                except BaseException:
-                    response.close()
-                    raise
-        except TimeoutError:
-            message = f"no answer within {self.seconds:.3g} seconds"
-            raise AttemptFailed(Failure(FailureKind.FIRST_BYTE_TIMEOUT, message)) from None
-        except UpstreamError as error:
-            raise AttemptFailed(Failure(_KINDS.get(type(error), _kind_of(error)), self.mask(str(error)))) from None
-
-    async def _answer(self, response: UpstreamResponse) -> Won:
-        if not 200 <= response.status < 300:
-            raise AttemptFailed(await self._refusal(response))
-        if self.chat.stream and not _is_whole(response):
-            return await self._stream(response, self.adapter.translator(self.chat, self.target))
-        if "html" in response.headers.get("content-type", ""):
-            message = "the provider answered 200 with a web page"
-            raise AttemptFailed(Failure(FailureKind.INVALID_RESPONSE, message, response.status))
-        return self._whole(response, await response.read(WHOLE_BODY_BYTES))
-
-    async def _refusal(self, response: UpstreamResponse) -> Failure:
-        try:
-            async with asyncio.timeout(min(ERROR_BODY_SECONDS, self.seconds)):
-                body = await response.read(ERROR_BODY_BYTES)
-        except (TimeoutError, UpstreamError):
-            body = b""  # the status alone has to do
-        failure = self.adapter.failure(response.status, response.headers, body, time.time())
-        return _masked(failure, self.mask)
-
-    async def _stream(self, response: UpstreamResponse, translator: StreamTranslator | None) -> WonStream:
-        choices = self.chat.body.get("n")
-        relay = Relay(
-            response,
-            translator,
-            Tap(self.budget),
-            choices=choices if isinstance(choices, int) and choices > 0 else 1,
-            idle=self.timeouts.idle or float("inf"),
-            mask=self.mask,
-            loop=self.deadlines.loop,
+    Raises AttemptFailed (its message masked). Unless it gives an answer, the upstream is closed at once.
+    """
+    response: UpstreamResponse | None = None
+    task = parts.deadlines.start(seconds)
+    try:
+        connect = way.connect
+        response = await parts.upstream.send(
+            way.adapter.call(chat, way.target), connect_timeout=connect if connect < seconds else seconds
         )
-        response.attach(relay)
-        try:
-            verdict = await relay.verdict()
-        except BaseException:
-            relay.abandon()
-            raise
-        won = WonStream(relay, translator, _allowed(response, self.mask))
-        if verdict is Verdict.COMMIT:
-            return won
-        relay.response.close()
-        failure = _understood(relay.failure or relay.gate.failure(), self.mask)
-        if failure.kind is FailureKind.EMPTY_COMPLETION and relay.gate.well_formed_empty:
-            raise EmptyAnswer(failure, won)
-        raise AttemptFailed(failure)
+        if permit is not None:
+            parts.circuits.connected(permit)
+        if not 200 <= response.status < 300:
+            raise AttemptFailed(await _refusal(response, way.adapter, live.mask, seconds))
+        won: WonStream | WonWhole
+        if chat.stream and not _is_whole(response):
+            won = await _stream(response, chat, way, parts, live.mask)
+        else:
+            _refuse_page(response)
+            won = _whole(response, await response.read(WHOLE_BODY_BYTES), chat, way, live.mask)
+    except BaseException as error:
+        if response is not None:
+            response.close()
+        late = parts.deadlines.stop(task)
+        if late and isinstance(error, asyncio.CancelledError):
+            message = f"no answer within {seconds:.3g} seconds"
+            raise AttemptFailed(Failure(FailureKind.FIRST_BYTE_TIMEOUT, message)) from None
+        if isinstance(error, UpstreamError):
+            raise AttemptFailed(Failure(_KINDS.get(type(error), _kind_of(error)), live.mask(str(error)))) from None
+        raise
+    parts.deadlines.stop(task)
+    return won
 
-    def _whole(self, response: UpstreamResponse, body: bytes) -> WonWhole:
-        if not body or body.isspace():
-            raise AttemptFailed(
-                Failure(FailureKind.EMPTY_COMPLETION, "the provider answered with nothing", response.status)
-            )
-        try:
-            completion = self.adapter.completion(self.chat, self.target, body)
-        except AttemptFailed as error:
-            raise AttemptFailed(_understood(error.failure, self.mask)) from None
-        parsed = completion.parsed
-        if parsed is None:
-            parsed = orjson.loads(completion.body)
-        verdict = judge_completion(parsed)
-        won: WonWhole | None = None
-        if verdict.failure is None or verdict.well_formed_empty:
-            data = as_stream(parsed, with_usage=self.chat.wants_usage) if self.chat.stream else completion.body
-            won = WonWhole(data, self.chat.stream, completion.usage, _allowed(response, self.mask))
-        if verdict.failure is None:
-            assert won is not None
-            return won
-        failure = _understood(verdict.failure, self.mask)
-        if won is not None:
-            raise EmptyAnswer(failure, won)
+
+async def _refusal(response: UpstreamResponse, adapter: Adapter, mask: Mask, seconds: float) -> Failure:
+    try:
+        async with asyncio.timeout(min(ERROR_BODY_SECONDS, seconds)):
+            body = await response.read(ERROR_BODY_BYTES)
+    except (TimeoutError, UpstreamError):
+        body = b""  # the status alone has to do
+    return _masked(adapter.failure(response.status, response.headers, body, time.time()), mask)
+
+
+async def _stream(response: UpstreamResponse, chat: ChatRequest, way: Way, parts: Parts, mask: Mask) -> WonStream:
+    choices = chat.body.get("n")
+    translator = way.adapter.translator(chat, way.target)
+    relay = Relay(
+        response,
+        translator,
+        Tap(parts.taps),
+        choices=choices if isinstance(choices, int) and choices > 0 else 1,
+        idle=way.idle,
+        mask=mask,
+        loop=parts.deadlines.loop,
+    )
+    response.attach(relay)
+    verdict = await relay.verdict()
+    won = WonStream(relay, translator, _allowed(response, mask))
+    if verdict is COMMIT:
+        return won
+    failure = _understood(relay.failure or relay.gate.failure(), mask)
+    if failure.kind is FailureKind.EMPTY_COMPLETION and relay.gate.well_formed_empty:
+        raise EmptyAnswer(failure, won)
+    raise AttemptFailed(failure)
+
+
+def _refuse_page(response: UpstreamResponse) -> None:
+    if "html" in response.headers.get("content-type", ""):
+        message = "the provider answered 200 with a web page"
+        raise AttemptFailed(Failure(FailureKind.INVALID_RESPONSE, message, response.status))
+
+
+def _whole(response: UpstreamResponse, body: bytes, chat: ChatRequest, way: Way, mask: Mask) -> WonWhole:
+    if not body or body.isspace():
+        message = "the provider answered with nothing"
+        raise AttemptFailed(Failure(FailureKind.EMPTY_COMPLETION, message, response.status))
+    try:
+        completion = way.adapter.completion(chat, way.target, body)
+    except AttemptFailed as error:
+        raise AttemptFailed(_understood(error.failure, mask)) from None
+    parsed = completion.parsed
+    if parsed is None:
+        parsed = orjson.loads(completion.body)
+    verdict = judge_completion(parsed)
+    failure = None if verdict.failure is None else _understood(verdict.failure, mask)
+    if failure is not None and not verdict.well_formed_empty:
         raise AttemptFailed(failure)
+    data = as_stream(parsed, with_usage=chat.wants_usage) if chat.stream else completion.body
+    won = WonWhole(data, chat.stream, completion.usage, _allowed(response, mask))
+    if failure is not None:
+        raise EmptyAnswer(failure, won)
+    return won
 
 
 def _is_whole(response: UpstreamResponse) -> bool:
     """Whether the answer to a streaming request is no stream: JSON, or a page."""
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    if kind == "text/event-stream":
+        return False
+    kind = kind.strip().lower()
     return kind.endswith(("/json", "+json")) or "html" in kind
 
 
@@ -198,7 +208,7 @@ _HEADER_MOST = 200
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 
 
-def _allowed(response: UpstreamResponse, mask: Callable[[str], str]) -> dict[str, str]:
+def _allowed(response: UpstreamResponse, mask: Mask) -> dict[str, str]:
     headers = response.headers
     if _ALLOWED_HEADERS.isdisjoint(headers):
         return {}
@@ -212,14 +222,14 @@ def _allowed(response: UpstreamResponse, mask: Callable[[str], str]) -> dict[str
     }
 
 
-def _understood(failure: Failure, mask: Callable[[str], str]) -> Failure:
+def _understood(failure: Failure, mask: Mask) -> Failure:
     """A 200 that failed; one about the request itself is nobody's fault, as it would be with a status of its own."""
     masked = _masked(failure, mask)
     kind = request_trouble(masked) if masked.kind is FailureKind.UPSTREAM_ERROR else None
     return masked if kind is None else replace(masked, kind=kind)
 
 
-def _masked(failure: Failure, mask: Callable[[str], str]) -> Failure:
+def _masked(failure: Failure, mask: Mask) -> Failure:
     return Failure(
         failure.kind,
         mask(failure.message),

@@ -4,56 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from math import inf
 
 from llm_router.accounting.booking import SideCost
 from llm_router.config.values import Hedge
 from llm_router.errors import AttemptFailed, Failure, FailureKind
-from llm_router.proxy.attempt import Attempt, EmptyAnswer, Won, WonStream
+from llm_router.proxy.attempt import EmptyAnswer, WonStream, WonWhole, attempt
 from llm_router.proxy.exchange import Exchange
 from llm_router.proxy.failover import Tried, chain_failed, ends_here, is_blameless, provider_answer
-from llm_router.proxy.live import Live
+from llm_router.proxy.live import Live, Way
 from llm_router.proxy.parts import Parts, Slot
 from llm_router.routing.breaker import Permit
 from llm_router.routing.plan import Candidate, Obstacle, Plan, Skipped, larger_window
 from llm_router.wire.chat import ChatRequest
+
+Win = WonStream | WonWhole
 
 # An empty stop is the request's own doing where it asked for hardly any output.
 _FEW_OUTPUT_TOKENS = 16
 _KEY_FAILURES = frozenset({FailureKind.AUTHENTICATION, FailureKind.QUOTA_EXCEEDED, FailureKind.RATE_LIMITED})
 
 
-@dataclass(slots=True)
-class Win:
-    """An answer that can be sent, with what has to be settled when it has ended."""
-
-    candidate: Candidate
-    won: Won
-    permit: Permit | None
-    committed_ms: float
-    slot: Slot | None = None
-    empty: Failure | None = None  # it is a well-formed empty answer that nobody could better
-
-    def lose(self, parts: Parts, chat: ChatRequest) -> SideCost:
-        """Another candidate was quicker: stops this one at once; what it has cost by now is waste."""
-        if self.permit is not None:
-            parts.circuits.released(self.permit)
-        if self.slot is not None:
-            self.slot.release()
-        answer: Sequence[bytes] = ()
-        usage = None
-        if isinstance(self.won, WonStream):
-            self.won.relay.abandon()
-            answer = self.won.relay.gate.held
-            usage = self.won.translator.usage if self.won.translator is not None else None
-        else:
-            answer, usage = (self.won.body,), self.won.usage
-        stream = isinstance(self.won, WonStream)
-        return SideCost("hedge", self.candidate.model, chat.raw, answer, stream, usage, self.candidate.info)
-
-
 class Contest:
-    """The tries of one exchange. `exchange.tried` grows as they fail."""
+    """The tries of one exchange, whose `tried` grows as they fail."""
+
+    _early = False
+    _losing = False
+    _empty: Win | None = None
 
     def __init__(self, parts: Parts, live: Live, exchange: Exchange, plan: Plan, hedge: Hedge | None = None) -> None:
         assert exchange.decision is not None
@@ -61,35 +38,35 @@ class Contest:
         self._live = live
         self._exchange = exchange
         self._decision = exchange.decision
-        self._skipped = list(plan.skipped)
-        self._queue = list(plan.candidates)
-        self._early = False
-        self._empty: Win | None = None
+        self._skipped = plan.skipped
+        self._queue = plan.candidates
         self._hedge = hedge
-        self._losing = False
-        self._loop = parts.deadlines.loop
-        self._deadline = self._loop.time() + (live.snapshot.timeouts.total or float("inf"))
+        self._time = parts.deadlines.loop.time
+        self._deadline = exchange.started_at + (live.snapshot.timeouts.total or inf)
 
     async def win(self) -> Win:
         """The first candidate that has meaning to send. Raises the ApiError for the client if none has."""
         if not self._queue and not self._decision.explicit:
             self._take_soonest()
         while self._queue:
-            candidate = self._queue.pop(0)
-            if self._seconds() <= 0:
-                break
+            candidate = self._next()
             win = await self._try_hedged(candidate) if self._hedge is not None else await self._try(candidate)
             if win is not None:
                 return win
         if self._empty is not None:
+            self._empty.committed_at = self._time()
             return self._empty
         raise chain_failed(
             self._exchange.tried, self._skipped, explicit=self._decision.explicit, now=self._parts.clock()
         )
 
-    def _seconds(self) -> float:
-        """What is left of the total, shared over the candidates still to come."""
-        return (self._deadline - self._loop.time()) / (len(self._queue) + 1)
+    def _next(self) -> Candidate:
+        candidate, self._queue = self._queue[0], self._queue[1:]
+        return candidate
+
+    def _share(self, now: float) -> float:
+        """What is left of the total, shared over the candidates still to come; `now` is the loop's clock."""
+        return (self._deadline - now) / (len(self._queue) + 1)
 
     def _take_soonest(self) -> None:
         """Of a chain whose circuits are all open by failures, the one that recovers first may be probed early."""
@@ -98,115 +75,115 @@ class Contest:
         if open_ones and not waiting:
             soonest = min(open_ones, key=lambda entry: entry.until)
             assert soonest.candidate is not None
-            self._queue.append(soonest.candidate)
+            self._queue = (soonest.candidate,)
             self._early = True
 
     # --- one candidate ---------------------------------------------------------------------------------------------
 
     async def _try(self, candidate: Candidate) -> Win | None:
         """None if it failed or could not be tried, and the next one is to be asked. Raises ApiError to end it all."""
-        circuits, clock = self._parts.circuits, self._parts.clock
-        try:
-            while (
-                permit := circuits.admit(candidate.model, candidate.accounts, clock(), early=self._early)
-            ) is not None:
-                try:
-                    return await self._attempt(candidate, permit)
-                except AttemptFailed as error:
-                    # Another key of the same provider may do.
-                    if error.failure.kind not in _KEY_FAILURES or len(candidate.accounts) < 2:
-                        raise
-                    if circuits.block(candidate.model, candidate.accounts, clock()) is not None:
-                        raise
-        except EmptyAnswer as error:
-            self._empty = Win(candidate, error.won, None, 0.0, empty=error.failure)
-            return None
-        except AttemptFailed as error:
-            self._judge(candidate, error.failure)
-            return None
-        self._note_block(candidate)
-        return None
-
-    def _judge(self, candidate: Candidate, failure: Failure) -> None:
-        if ends_here(failure, explicit=self._decision.explicit):
-            self._exchange.failure = failure
-            raise provider_answer(failure, self._exchange.tried)
-        if failure.kind is FailureKind.CONTEXT_LENGTH:
-            kept = [other for other in self._queue if larger_window(candidate, other)]
-            self._skipped += [
-                Skipped(other.model, Obstacle.CONTEXT, "its context window is no larger", candidate=other)
-                for other in self._queue
-                if other not in kept
-            ]
-            self._queue = kept
-
-    async def _attempt(self, candidate: Candidate, permit: Permit) -> Win:
         parts, chat = self._parts, self._exchange.chat
         slot = parts.slot(candidate.provider)
-        began = self._loop.time()
-        holds_slot = False
-        try:
-            if slot is not None:
-                await self._wait_for(slot)
-                holds_slot = True
-                began = self._loop.time()
-            won = await self._start(candidate, permit).run(parts.upstream)
-        except AttemptFailed as error:
-            failure = error.failure
-            self._exchange.tried.append(Tried(candidate, failure, (self._loop.time() - began) * 1000))
-            if is_blameless(failure, isinstance(error, EmptyAnswer) and explains_empty(chat)):
-                parts.circuits.released(permit)
-            else:
-                parts.circuits.failed(permit, failure, parts.clock(), in_chain=not self._decision.explicit)
-            parts.changed()
-            if slot is not None and holds_slot:
-                slot.release()
-            raise
-        except BaseException:
-            self._exchange.candidate = candidate
-            gone = Failure(FailureKind.CANCELLED, "given up before an answer came")
-            self._exchange.tried.append(Tried(candidate, gone, (self._loop.time() - began) * 1000))
-            if self._losing:
-                lost = SideCost("hedge", candidate.model, chat.raw, price_info=candidate.info)
-                self._exchange.side_costs.append(lost)
-            parts.circuits.released(permit)
-            if slot is not None and holds_slot:
-                slot.release()
-            raise
-        seconds = self._loop.time() - began
-        parts.circuits.committed(permit)
-        if chat.stream:
-            parts.first_tokens.note(candidate.model, seconds)
-        return Win(candidate, won, permit, seconds * 1000, slot)
+        while True:
+            began = self._time()
+            seconds = self._share(began)
+            if seconds <= 0:
+                return None
+            permit = parts.circuits.admit(candidate.model, candidate.accounts, parts.clock(), early=self._early)
+            if permit is None:
+                self._note_block(candidate)
+                return None
+            held: Slot | None = None
+            try:
+                if slot is not None:
+                    await self._wait_for(slot, seconds)
+                    held = slot
+                    began = self._time()
+                    seconds = self._share(began)
+                way = self._way(candidate, permit.account)
+                if way.first_byte < seconds:
+                    seconds = way.first_byte
+                won = await attempt(parts, self._live, chat, way, seconds, permit)
+            except AttemptFailed as error:
+                self._note_failure(candidate, permit, error, began)
+                if held is not None:
+                    held.release()
+                if self._has_another_key(candidate, error.failure):
+                    continue
+                self._judge(candidate, error)
+                return None
+            except BaseException:
+                self._note_leaving(candidate, permit, began)
+                if held is not None:
+                    held.release()
+                raise
+            now = self._time()
+            parts.circuits.committed(permit)
+            if chat.stream:
+                parts.first_tokens.note(candidate.model, now - began)
+            won.candidate, won.permit, won.slot = candidate, permit, held
+            won.committed_at, won.committed_ms = now, (now - began) * 1000
+            return won
 
-    async def _wait_for(self, slot: Slot) -> None:
+    async def _wait_for(self, slot: Slot, seconds: float) -> None:
         """A full provider queues its requests; the wait is bounded by this candidate's share of the total."""
         try:
-            async with asyncio.timeout(self._seconds()):
+            async with asyncio.timeout(seconds):
                 await slot.acquire()
         except TimeoutError:
             message = "the provider's own limit of concurrent requests (max_concurrency) stayed full"
             raise AttemptFailed(Failure(FailureKind.QUEUE_TIMEOUT, message)) from None
 
-    def _start(self, candidate: Candidate, permit: Permit) -> Attempt:
-        live, chat, parts = self._live, self._exchange.chat, self._parts
+    def _way(self, candidate: Candidate, account: str) -> Way:
+        chat = self._exchange.chat
         effort = chat.body.get("reasoning_effort") or chat.body.get("reasoning")
         asks = bool(effort) and effort != "none"
-        timeouts = live.timeouts(candidate, self._decision.category, stream=chat.stream, effort=asks)
-        seconds = self._seconds()
-        first_byte = timeouts.first_byte
-        return Attempt(
-            chat,
-            live.target(candidate, permit.account),
-            live.adapters[candidate.provider.name],
-            timeouts,
-            first_byte if first_byte and first_byte < seconds else seconds,
-            live.mask,
-            parts.taps,
-            parts.deadlines,
-            parts.circuits.connected,
-            permit,
-        )
+        return self._live.way(candidate, account, self._decision.category, chat.stream, asks)
+
+    def _note_failure(self, candidate: Candidate, permit: Permit, error: AttemptFailed, began: float) -> None:
+        parts, failure = self._parts, error.failure
+        self._exchange.note(Tried(candidate, failure, (self._time() - began) * 1000))
+        if is_blameless(failure, isinstance(error, EmptyAnswer) and explains_empty(self._exchange.chat)):
+            parts.circuits.released(permit)
+        else:
+            parts.circuits.failed(permit, failure, parts.clock(), in_chain=not self._decision.explicit)
+        parts.changed()
+
+    def _note_leaving(self, candidate: Candidate, permit: Permit, began: float) -> None:
+        """The client has left, or another candidate was quicker."""
+        exchange = self._exchange
+        exchange.candidate = candidate
+        gone = Failure(FailureKind.CANCELLED, "given up before an answer came")
+        exchange.note(Tried(candidate, gone, (self._time() - began) * 1000))
+        if self._losing:
+            exchange.charge(SideCost("hedge", candidate.model, exchange.chat.raw, price_info=candidate.info))
+        self._parts.circuits.released(permit)
+
+    def _has_another_key(self, candidate: Candidate, failure: Failure) -> bool:
+        if failure.kind not in _KEY_FAILURES or len(candidate.accounts) < 2:
+            return False
+        return self._parts.circuits.block(candidate.model, candidate.accounts, self._parts.clock()) is None
+
+    def _judge(self, candidate: Candidate, error: AttemptFailed) -> None:
+        """What the failure means for the candidates to come. Raises ApiError where it is the client's answer."""
+        if isinstance(error, EmptyAnswer):
+            self._empty = error.won
+            self._empty.candidate = candidate
+            return
+        failure = error.failure
+        if ends_here(failure, explicit=self._decision.explicit):
+            self._exchange.failure = failure
+            raise provider_answer(failure, self._exchange.tried)
+        if failure.kind is FailureKind.CONTEXT_LENGTH:
+            kept = tuple([other for other in self._queue if larger_window(candidate, other)])
+            self._skipped += tuple(
+                [
+                    Skipped(other.model, Obstacle.CONTEXT, "its context window is no larger", candidate=other)
+                    for other in self._queue
+                    if other not in kept
+                ]
+            )
+            self._queue = kept
 
     def _note_block(self, candidate: Candidate) -> None:
         """Its circuit closed the way between plan and try."""
@@ -216,7 +193,7 @@ class Contest:
         reason = block.reason if block else "its probe is under way"
         obstacle = Obstacle.COOLDOWN if block and block.kind == "cooldown" else Obstacle.CIRCUIT
         until = block.until if block else 0.0
-        self._skipped.append(Skipped(candidate.model, obstacle, reason, until, candidate=candidate))
+        self._skipped += (Skipped(candidate.model, obstacle, reason, until, candidate=candidate),)
 
     # --- side by side ----------------------------------------------------------------------------------------------
 
@@ -226,13 +203,14 @@ class Contest:
         delay = self._hedge_delay(candidate)
         if delay is None or not self._queue:
             return await self._try(candidate)
-        tasks = [self._loop.create_task(self._try(candidate))]
+        loop = self._parts.deadlines.loop
+        tasks = [loop.create_task(self._try(candidate))]
         best: Win | None = None
         try:
             _, running = await asyncio.wait(tasks, timeout=delay)
             hedge = self._hedge
             if running and self._queue and hedge and self._parts.hedges.take(self._decision.category, hedge.budget):
-                tasks.append(self._loop.create_task(self._try(self._queue.pop(0))))
+                tasks.append(loop.create_task(self._try(self._next())))
             running = set(tasks)
             while best is None and running:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -262,7 +240,23 @@ class Contest:
             # A second winner, or one whose client left before it could be used.
             win = task.result()
             if win is not None and win is not best:
-                self._exchange.side_costs.append(win.lose(self._parts, self._exchange.chat))
+                self._exchange.charge(self._lose(win))
+
+    def _lose(self, win: Win) -> SideCost:
+        """Another candidate was quicker: stops this one at once; what it has cost by now is waste."""
+        assert win.permit is not None
+        self._parts.circuits.released(win.permit)
+        if win.slot is not None:
+            win.slot.release()
+        answer: Sequence[bytes]
+        if isinstance(win, WonStream):
+            win.relay.abandon()
+            answer = win.relay.gate.held
+            usage = win.translator.usage if win.translator is not None else None
+        else:
+            answer, usage = (win.body,), win.usage
+        stream, candidate = isinstance(win, WonStream), win.candidate
+        return SideCost("hedge", candidate.model, self._exchange.chat.raw, answer, stream, usage, candidate.info)
 
 
 def explains_empty(chat: ChatRequest) -> bool:

@@ -4,82 +4,84 @@ from __future__ import annotations
 
 import asyncio
 from functools import cached_property
+from math import inf
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 
 class Deadlines:
-    """The running deadlines. The timer is set for the earliest that was ever due; it looks again when it fires."""
+    """The running deadlines, at most one a task. The timer is set for the earliest that was ever due; it looks again
+    when it fires.
+
+    `start` and `stop` are for the one place that every request passes, `within` is for all others.
+    """
 
     def __init__(self) -> None:
-        self.running: dict[Deadline, None] = {}
-        self.due = float("inf")
+        self._running: dict[asyncio.Task[Any], float] = {}
+        self._next = inf
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Deadlines running={len(self.running)}>"
+        return f"<Deadlines running={len(self._running)}>"
 
     @cached_property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop that all of this runs on. To ask for the running one costs a system call each time."""
         return asyncio.get_running_loop()
 
-    def within(self, seconds: float) -> Deadline:
+    def within(self, seconds: float) -> Within:
         """A context that raises TimeoutError in the current task after `seconds`, as `asyncio.timeout` does."""
-        return Deadline(self, seconds)
+        return Within(self, seconds)
 
-    def arm(self, due: float) -> None:
-        """Sees to it that somebody looks at `due`."""
+    def start(self, seconds: float) -> asyncio.Task[Any]:
+        """Cancels the current task after `seconds`. Whoever starts it stops it, with the task that this gives."""
+        loop = self.loop
+        task = asyncio.current_task(loop)
+        assert task is not None
+        due = loop.time() + seconds
+        self._running[task] = due
+        if due < self._next:
+            self._arm(due)
+        return task
+
+    def stop(self, task: asyncio.Task[Any]) -> bool:
+        """Whether the time was over, and nobody else wants the task to end: then its CancelledError goes no further."""
+        if task in self._running:
+            del self._running[task]
+            return False
+        return task.uncancel() == 0
+
+    def _arm(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self.due = due
+        self._next = due
         self._timer = self.loop.call_at(due, self._fire)
 
     def _fire(self) -> None:
         self._timer = None
-        self.due = float("inf")
+        self._next = inf
         now = self.loop.time()
-        for deadline in [deadline for deadline in self.running if deadline.at <= now]:
-            del self.running[deadline]
-            deadline.expire()
-        if self.running:
-            self.arm(min(deadline.at for deadline in self.running))
+        for task in [task for task, due in self._running.items() if due <= now]:
+            del self._running[task]
+            task.cancel()
+        if self._running:
+            self._arm(min(self._running.values()))
 
 
-class Deadline:
-    """One deadline of one task."""
+class Within:
+    """One deadline as a context."""
 
-    __slots__ = ("_all", "_cancelling", "_expired", "_seconds", "_task", "at")
+    __slots__ = ("_deadlines", "_seconds", "_task")
 
-    def __init__(self, everyone: Deadlines, seconds: float) -> None:
-        self._all = everyone
+    def __init__(self, deadlines: Deadlines, seconds: float) -> None:
+        self._deadlines = deadlines
         self._seconds = seconds
-        self._expired = False
-        self.at = 0.0
 
-    def expire(self) -> None:
-        """The time is over."""
-        self._expired = True
-        self._task.cancel()
-
-    def __enter__(self) -> Self:
-        everyone = self._all
-        loop = everyone.loop
-        task = asyncio.current_task(loop)
-        assert task is not None
-        self._task: asyncio.Task[Any] = task
-        self._cancelling = task.cancelling()
-        self.at = at = loop.time() + self._seconds
-        everyone.running[self] = None
-        if at < everyone.due:
-            everyone.arm(at)
-        return self
+    def __enter__(self) -> None:
+        self._task = self._deadlines.start(self._seconds)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._expired:
-            del self._all.running[self]
-        elif self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            # Nobody else wanted the task to end.
+        if self._deadlines.stop(self._task) and kind is asyncio.CancelledError:
             raise TimeoutError from error

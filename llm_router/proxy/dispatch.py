@@ -16,9 +16,9 @@ from llm_router.accounting.pricing import PriceTable
 from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import ApiError, ConfigError
 from llm_router.proxy.asking import Asker
-from llm_router.proxy.attempt import WonStream, WonWhole
+from llm_router.proxy.attempt import Won, WonStream, WonWhole
 from llm_router.proxy.config_file import ConfigFile
-from llm_router.proxy.contest import Contest, Win
+from llm_router.proxy.contest import Contest
 from llm_router.proxy.exchange import Caller, Downstream, Exchange
 from llm_router.proxy.live import Live, accounts_of, go_live
 from llm_router.proxy.parts import Memory, Parts
@@ -26,11 +26,11 @@ from llm_router.proxy.relay import End, IdleSweep
 from llm_router.proxy.state import CircuitFile
 from llm_router.proxy.tasks import Tasks
 from llm_router.proxy.upstream import UpstreamClient
-from llm_router.routing.breaker import Circuits
+from llm_router.routing.breaker import Circuits, Permit
 from llm_router.routing.classify import Brain
 from llm_router.routing.decision import Decision, decide
 from llm_router.routing.plan import Plan, needs_of
-from llm_router.routing.sticky import begins, key_of, stay_in_category, stay_on_model
+from llm_router.routing.sticky import Stay, begins, key_of, stay_in_category, stay_on_model
 from llm_router.wire.chat import ChatRequest
 
 SAVE_CIRCUITS_AFTER = 0.05
@@ -106,13 +106,17 @@ class Router:
             caller.request_id, exchange.started, client=caller.client, model=chat.model
         )
         self.in_flight += 1
-        win: Win | None = None
         try:
-            win = await self._win(exchange)
-            if isinstance(win.won, WonStream):
-                await self._carry(exchange, win, win.won, downstream)
+            live = self.live
+            decision = self._decide(exchange, live)
+            if self._asker.may_ask(decision, live) and chat.is_open and decision.mode != "sticky":
+                decision = await self._ask(exchange, decision, live)
+            won = await self._contest(exchange, decision, live).win()
+            exchange.won_by(won)
+            if isinstance(won, WonStream):
+                await self._carry(exchange, won, downstream)
             else:
-                self._send(exchange, win.won, downstream)
+                self._send(exchange, won, downstream)
         except ApiError as error:
             error.headers = {**exchange.headers(), **error.headers}
             exchange.fail(error)
@@ -122,42 +126,49 @@ class Router:
             raise
         finally:
             self.in_flight -= 1
-            self._close(exchange, win)
+            self._close(exchange)
             if self._idle is not None and not self.in_flight:
                 self._idle.set()
 
-    async def _win(self, exchange: Exchange) -> Win:
-        live = self.live
-        chat, caller = exchange.chat, exchange.caller
-        decision = decide(chat, live.snapshot, live.classify)
+    def _decide(self, exchange: Exchange, live: Live) -> Decision:
+        decision = decide(exchange.chat, live.snapshot, live.classify)
+        if exchange.chat.is_open:
+            decision = self._stay_in_category(exchange, decision, live)
         exchange.decision = decision
-        if chat.is_open:
-            decision = exchange.decision = self._stay_in_category(exchange, decision, live)
-            if decision.mode != "sticky" and self._asker.may_ask(decision, live):
-                decision, cost = await self._asker.refine(decision, live)
-                exchange.decision = decision
-                exchange.side_costs += [cost] if cost is not None else []
-        plan = self._stay_on_model(exchange, self._parts.plan(chat, decision, live, caller.max_price))
+        return decision
+
+    async def _ask(self, exchange: Exchange, decision: Decision, live: Live) -> Decision:
+        decision, cost = await self._asker.refine(decision, live)
+        exchange.decision = decision
+        if cost is not None:
+            exchange.charge(cost)
+        return decision
+
+    def _plan(self, exchange: Exchange, decision: Decision, live: Live) -> Plan:
+        plan = self._parts.plan(exchange.chat, decision, live, exchange.caller.max_price)
+        return plan if exchange.stay is None else self._stay_on_model(exchange, exchange.stay, plan)
+
+    def _contest(self, exchange: Exchange, decision: Decision, live: Live) -> Contest:
+        plan = self._plan(exchange, decision, live)
         category = live.snapshot.categories.get(decision.category)
         hedge = category.hedge if category is not None and not decision.explicit else None
-        win = await Contest(self._parts, live, exchange, plan, hedge).win()
-        exchange.won_by(win.candidate, win.committed_ms, self._parts.deadlines.loop.time(), win.empty)
-        return win
+        return Contest(self._parts, live, exchange, plan, hedge)
 
     def _send(self, exchange: Exchange, won: WonWhole, downstream: Downstream) -> None:
-        exchange.answer, exchange.answer_is_stream = (won.body,), won.as_stream
-        exchange.usage = won.usage
-        downstream.send_whole(won.body, exchange.told(), won.allowed, as_stream=won.as_stream)
+        body = won.body
+        exchange.answer, exchange.answer_bytes = (body,), len(body)
+        exchange.answer_is_stream, exchange.usage = won.as_stream, won.usage
+        downstream.send_whole(body, exchange.told(), won.allowed, as_stream=won.as_stream)
         exchange.outcome = "completed"
 
-    async def _carry(self, exchange: Exchange, win: Win, won: WonStream, downstream: Downstream) -> None:
+    async def _carry(self, exchange: Exchange, won: WonStream, downstream: Downstream) -> None:
         told = exchange.told()
         relay = won.relay
         exchange.tap, exchange.answer_is_stream = relay.tap, True
         exchange.chat.forget_body()
         try:
             client = downstream.start_stream(told, won.allowed)
-            if win.empty is not None:
+            if won.empty is not None:
                 relay.pass_on_empty(client)
             else:
                 self.sweep.watch(relay)
@@ -175,17 +186,19 @@ class Router:
 
     def _stay_in_category(self, exchange: Exchange, decision: Decision, live: Live) -> Decision:
         exchange.conversation = key_of(exchange.chat, exchange.caller.client, exchange.caller.session)
+        if begins(exchange.chat):
+            return decision
         stay = self.conversations.find(exchange.conversation, self.clock())
-        if stay is None or begins(exchange.chat):
+        if stay is None:
             return decision
         exchange.stay = stay
         if decision.mode == "models":
             return decision
         return stay_in_category(decision, stay, live.snapshot.categories)
 
-    def _stay_on_model(self, exchange: Exchange, plan: Plan) -> Plan:
-        stay, decision = exchange.stay, exchange.decision
-        if stay is None or decision is None or stay.category != decision.category:
+    def _stay_on_model(self, exchange: Exchange, stay: Stay, plan: Plan) -> Plan:
+        decision = exchange.decision
+        if decision is None or stay.category != decision.category:
             return plan
         stayed = stay_on_model(plan, stay, decision.chain, exchange.chat)
         if stayed is None:
@@ -193,38 +206,38 @@ class Router:
         exchange.decision = decision._replace(mode="sticky")
         return stayed
 
-    def _remember(self, exchange: Exchange, win: Win) -> None:
+    def _remember(self, exchange: Exchange, won: Won) -> None:
         key, decision = exchange.conversation, exchange.decision
         if key is None or decision is None:
             return
-        if exchange.outcome == "completed" and win.empty is None:
-            self.conversations.served(key, win.candidate.model, decision.category, self.clock())
+        if exchange.outcome == "completed" and won.empty is None:
+            self.conversations.served(key, won.candidate.model, decision.category, self.clock())
         elif exchange.outcome == "cut":
             self.conversations.left(key)
 
     # --- closing ---------------------------------------------------------------------------------------------------
 
-    def _close(self, exchange: Exchange, win: Win | None) -> None:
+    def _close(self, exchange: Exchange) -> None:
         """Circuit, then booking; never awaits, so the cancellation of a handler cannot come between."""
-        if win is not None:
-            if win.permit is not None:
-                self._settle_permit(exchange, win)
-            if win.slot is not None:
-                win.slot.release()
-            self._remember(exchange, win)
+        won = exchange.won
+        if won is not None:
+            if won.permit is not None:
+                self._settle_permit(exchange, won.permit)
+            if won.slot is not None:
+                won.slot.release()
+            self._remember(exchange, won)
         self.circuits_changed()
         self.bookkeeper.submit(exchange.booking(self._parts.deadlines.loop.time()))
         if exchange.tap is not None:
             exchange.tap.release()
 
-    def _settle_permit(self, exchange: Exchange, win: Win) -> None:
-        assert win.permit is not None
+    def _settle_permit(self, exchange: Exchange, permit: Permit) -> None:
         if exchange.outcome == "completed":
-            self.circuits.completed(win.permit)
+            self.circuits.completed(permit)
         elif exchange.outcome == "cut" and exchange.failure is not None:
-            self.circuits.failed(win.permit, exchange.failure, self.clock())
+            self.circuits.failed(permit, exchange.failure, self.clock())
         else:
-            self.circuits.released(win.permit)
+            self.circuits.released(permit)
 
     def circuits_changed(self) -> None:
         """Has the circuits saved before long, if anything happened to them that is worth it."""
@@ -247,12 +260,9 @@ class Router:
         """What would be done with `chat`, without calling anyone or leaving a trace. Raises ApiError as `answer`."""
         live = self.live
         exchange = Exchange(chat, caller, self.clock(), 0.0)
-        decision = decide(chat, live.snapshot, live.classify)
-        exchange.decision = decision
-        if chat.is_open:
-            exchange.decision = decision = self._stay_in_category(exchange, decision, live)
-        plan = self._stay_on_model(exchange, self._parts.plan(chat, decision, live, caller.max_price))
-        decision, needs = exchange.decision, needs_of(chat)
+        decision = self._decide(exchange, live)
+        plan, needs = self._plan(exchange, decision, live), needs_of(chat)
+        decision = exchange.decision or decision
         return {
             "category": decision.category,
             "confidence": round(decision.confidence, 4),

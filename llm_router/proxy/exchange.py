@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from llm_router.accounting.booking import Attempt, Booking, Outcome, SideCost
 from llm_router.errors import ApiError, Failure
+from llm_router.proxy.attempt import WonStream, WonWhole
 from llm_router.proxy.failover import Tried
 from llm_router.proxy.relay import ClientStream
 from llm_router.proxy.tap import Tap
@@ -45,55 +46,71 @@ class Caller(NamedTuple):
     max_price: float | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Exchange:
-    """Filled in as the request proceeds; becomes a `Booking` at the end. Times named `at` are the loop's clock."""
+    """Filled in as the request proceeds; becomes a `Booking` at the end. Times named `at` are the loop's clock.
+
+    What is known only later is no argument: each would cost as much as a call.
+    """
 
     chat: ChatRequest
     caller: Caller
     started: float  # Unix time
     started_at: float
-    ticket: int = -1
-    decision: Decision | None = None
-    conversation: bytes | None = None
-    stay: Stay | None = None  # where the conversation was served, if the request goes on with one
-    tried: list[Tried] = field(default_factory=list)
-    candidate: Candidate | None = None
-    tap: Tap | None = None
-    answer: tuple[bytes, ...] = ()
-    answer_is_stream: bool = False
-    usage: Usage | None = None
-    outcome: Outcome = "failed"
-    status: int = 200
-    failure: Failure | None = None
-    failure_code: str = ""
-    first_byte_ms: float | None = None
-    committed_ms: float | None = None
-    side_costs: list[SideCost] = field(default_factory=list)
+    ticket: int = field(init=False, default=-1)
+    decision: Decision | None = field(init=False, default=None)
+    conversation: bytes | None = field(init=False, default=None)
+    stay: Stay | None = field(init=False, default=None)  # where the conversation was served, if this goes on with one
+    tried: tuple[Tried, ...] = field(init=False, default=())
+    candidate: Candidate | None = field(init=False, default=None)
+    won: WonStream | WonWhole | None = field(init=False, default=None)
+    tap: Tap | None = field(init=False, default=None)
+    answer: tuple[bytes, ...] = field(init=False, default=())
+    answer_bytes: int = field(init=False, default=0)  # of `answer`
+    answer_is_stream: bool = field(init=False, default=False)
+    usage: Usage | None = field(init=False, default=None)
+    outcome: Outcome = field(init=False, default="failed")
+    status: int = field(init=False, default=200)
+    failure: Failure | None = field(init=False, default=None)
+    failure_code: str = field(init=False, default="")
+    first_byte_ms: float | None = field(init=False, default=None)
+    committed_ms: float | None = field(init=False, default=None)
+    side_costs: tuple[SideCost, ...] = field(init=False, default=())
+
+    def note(self, tried: Tried) -> None:
+        """One more candidate was tried, in vain."""
+        self.tried += (tried,)
+
+    def charge(self, cost: SideCost) -> None:
+        """Something has to be paid beside the answer."""
+        self.side_costs += (cost,)
 
     def told(self) -> Told:
         """What happened, in the order of `ROUTER_HEADERS`."""
-        decision, candidate = self.decision, self.candidate
-        if candidate is None and self.tried:
-            candidate = self.tried[-1].candidate
+        decision, candidate, tried = self.decision, self.candidate, self.tried
+        if candidate is None and tried:
+            candidate = tried[-1].candidate
         return (
-            decision.category if decision else NONE,
-            decision.mode if decision else NONE,
-            candidate.model if candidate else NONE,
-            candidate.provider.name if candidate else NONE,
-            str(len(self.tried) + (1 if self.committed_ms is not None else 0)),
+            decision.category if decision is not None else NONE,
+            decision.mode if decision is not None else NONE,
+            candidate.model if candidate is not None else NONE,
+            candidate.provider.name if candidate is not None else NONE,
+            str(len(tried) + (self.committed_ms is not None)),
         )
 
     def headers(self) -> dict[str, str]:
         """The same as headers, for an error."""
         return {"x-request-id": self.caller.request_id, **dict(zip(ROUTER_HEADERS, self.told(), strict=True))}
 
-    def won_by(self, candidate: Candidate, committed_ms: float, now_at: float, empty: Failure | None) -> None:
-        """The commit point, after `committed_ms` of the winning attempt; `empty` if the answer holds nothing."""
-        self.candidate = candidate
-        self.failure = empty
-        self.committed_ms = None if empty is not None else committed_ms
-        self.first_byte_ms = (now_at - self.started_at) * 1000
+    def won_by(self, won: WonStream | WonWhole) -> None:
+        """The commit point."""
+        self.won = won
+        self.candidate = won.candidate
+        self.first_byte_ms = (won.committed_at - self.started_at) * 1000
+        if won.empty is None:
+            self.committed_ms = won.committed_ms
+        else:
+            self.failure = won.empty
 
     def cancel(self) -> None:
         """The client left."""
@@ -112,30 +129,30 @@ class Exchange:
         failure, outcome = self.failure, self.outcome
         attempts = tuple([entry.booked() for entry in self.tried]) if self.tried else ()
         if candidate is not None and self.committed_ms is not None:
-            kind = failure.kind.value if failure and outcome == "cut" else "ok"
-            attempts += (Attempt(candidate.model, kind, 200, round(self.committed_ms)),)
+            kind = failure.kind.value if failure is not None and outcome == "cut" else "ok"
+            attempts += (tuple.__new__(Attempt, (candidate.model, kind, 200, round(self.committed_ms))),)
         # By position, in the order of the fields: names would cost more than all the rest.
         return Booking(
             caller.request_id,
             self.started,
-            decision.category if decision else "",
-            decision.mode if decision else "",
-            candidate.model if candidate else "",
-            candidate.provider.name if candidate else "",
+            decision.category if decision is not None else "",
+            decision.mode if decision is not None else "",
+            candidate.model if candidate is not None else "",
+            candidate.provider.name if candidate is not None else "",
             self.chat.stream,
             caller.client,
             attempts,
             outcome,
             self.status,
-            self.failure_code or (failure.kind.value if failure else ""),
+            self.failure_code or (failure.kind.value if failure is not None else ""),
             self.first_byte_ms,
             (now_at - self.started_at) * 1000,
             self.chat.raw,
             tap.kept_blocks() if tap is not None else self.answer,
-            tap.size if tap is not None else sum(map(len, self.answer)),
+            tap.size if tap is not None else self.answer_bytes,
             self.answer_is_stream,
             self.usage,
-            candidate.info if candidate else None,
-            tuple(self.side_costs),
+            candidate.info if candidate is not None else None,
+            self.side_costs,
             self.ticket,
         )

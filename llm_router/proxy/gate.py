@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.wire.sse import DONE, DONE_EVENT, EVENT_END, iter_events, lone_data, raw_events
+from llm_router.wire.sse import CR, DONE, DONE_EVENT, EVENT_END, LF, iter_events, lone_data, raw_events
 
 HELD_BYTES = 1024 * 1024
 # Of a delta or a message: any of these, when not empty, is something that the client wants to see.
@@ -154,6 +154,8 @@ def has_substance(choice: Mapping[str, Any]) -> bool:
     """Whether a choice of a chunk (or of a completion) carries meaning."""
     for field in ("delta", "message"):
         if field in choice and isinstance(part := choice[field], dict):
+            if part.get("content"):
+                return True  # as nearly always
             for name in part:
                 if name in _SUBSTANCE and part[name]:
                     return True
@@ -252,21 +254,23 @@ def judge_completion(body: Any) -> CompletionVerdict:
 
 
 _DONE_HEADS = (b"data: ", b"data:")
-_BRACE, _LINE_FEED = ord("{"), ord("\n")
+_BRACE = ord("{")
+_SHORT = 4096  # up to here a copy of a block costs less than two searches in it
 
 
 def is_plain(block: bytes) -> bool:
     """Whether a block is whole events that neither end an answer nor need a closer look: nearly all of them.
 
-    Costs searches alone. `find` is twice as quick as `in`, and a line whose data begin with a brace has no room for the
-    other two; a CR would end that line as well.
+    Costs searches alone: `partition` is quicker than `find`, that is twice as quick as `in`, and a single byte's number
+    is found ten times as quickly. A line whose data begin with a brace has no room for the other two ends.
     """
-    if block.find(b'"error"') >= 0:
+    if block.partition(b'"error"')[1]:
         return False
-    end = len(block) - 2
-    if block.find(b"\n") == end > 6 and block[6] == _BRACE and block[-1] == _LINE_FEED and block.find(b"\r") < 0:
-        return True
-    return block[end:] == b"\n\n" and block.find(b"[DONE]") < 0 and block.find(b"event:") < 0
+    if len(block) < _SHORT:
+        line = block.removesuffix(b"\n\n")
+        if LF not in line and CR not in line and len(block) > len(line) > 6 and line[6] == _BRACE:
+            return True
+    return block.endswith(b"\n\n") and block.find(b"[DONE]") < 0 and block.find(b"event:") < 0
 
 
 @dataclass(slots=True)
@@ -281,10 +285,13 @@ class Screened:
     error: ErrorSeen | None = None
 
 
+_DONE = Screened(DONE_EVENT, done=True)
+
+
 def screen(block: bytes) -> Screened:
     """Looks for `[DONE]` and error events in whole events that follow the commit point."""
     if block == DONE_EVENT:
-        return Screened(block, done=True)
+        return _DONE
     if b'"error"' not in block and b"event:" not in block and (done := _plain_done(block)):
         if done == len(block) - 2:  # its blank line is all that follows
             return Screened(block, done=True)

@@ -7,11 +7,13 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from llm_router.accounting.pricing import PriceTable
 from llm_router.config.timeouts import effective_timeouts
-from llm_router.config.values import Provider, Snapshot, Timeouts
+from llm_router.config.values import Provider, Snapshot
 from llm_router.routing.classify import Brain, Classification, Roster, classify_by_keywords
 from llm_router.routing.plan import Candidate
 from llm_router.routing.turns import Turns
@@ -19,7 +21,17 @@ from llm_router.wire.masking import Masker
 from llm_router.wire.providers.base import Adapter, Target
 from llm_router.wire.providers.registry import Adapters
 
-_TIMEOUTS_MOST = 1024
+_KNOWN_MOST = 1024
+
+
+class Way(NamedTuple):
+    """How a candidate is asked with one of its keys. Clocks are in seconds, infinite where there is no limit."""
+
+    adapter: Adapter
+    target: Target
+    connect: float
+    first_byte: float
+    idle: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +45,7 @@ class Live:
     mask: Masker
     brain: Brain
     roster: Roster
-    _timeouts: dict[tuple[object, ...], Timeouts] = field(default_factory=dict)
+    _ways: dict[tuple[str, str, str, bool, bool], Way] = field(default_factory=dict)
     _targets: dict[tuple[str, str], Target] = field(default_factory=dict)
 
     def classify(self, turns: Turns) -> Classification:
@@ -42,34 +54,43 @@ class Live:
             return classify_by_keywords(turns, self.roster)
         return self.brain.classify(turns, self.roster)
 
-    def target(self, candidate: Candidate, account: str) -> Target:
-        """Where an attempt at `candidate` with the key behind `account` goes."""
+    def way(self, candidate: Candidate, account: str, category: str, stream: bool, effort: bool) -> Way:
+        """How an attempt at `candidate` goes, with the key behind `account`, in `category` (or "explicit")."""
+        key = (candidate.model, account, category, stream, effort)
+        known = self._ways.get(key)
+        if known is None:
+            if len(self._ways) >= _KNOWN_MOST:  # explicit models come from clients
+                self._ways.clear()
+            known = self._ways[key] = self._find_way(candidate, account, category, stream, effort)
+        return known
+
+    def _find_way(self, candidate: Candidate, account: str, category: str, stream: bool, effort: bool) -> Way:
+        timeouts = effective_timeouts(
+            self.snapshot,
+            candidate.provider,
+            self.snapshot.categories.get(category),
+            candidate.upstream_model,
+            stream=stream,
+            reasoning=bool(candidate.info and candidate.info.reasoning),
+            effort=effort,
+        )
+        return Way(
+            self.adapters[candidate.provider.name],
+            self._target(candidate, account),
+            timeouts.connect or inf,
+            timeouts.first_byte or inf,
+            timeouts.idle or inf,
+        )
+
+    def _target(self, candidate: Candidate, account: str) -> Target:
         known = self._targets.get((candidate.model, account))
         if known is None:
             keys = candidate.provider.keys
             key = keys[candidate.accounts.index(account)].value if keys else None
-            if len(self._targets) >= _TIMEOUTS_MOST:
+            if len(self._targets) >= _KNOWN_MOST:
                 self._targets.clear()
             known = Target(candidate.provider, candidate.upstream_model, key, candidate.info)
             self._targets[candidate.model, account] = known
-        return known
-
-    def timeouts(self, candidate: Candidate, category: str, *, stream: bool, effort: bool) -> Timeouts:
-        """The clocks of an attempt at `candidate` in `category` (or "explicit")."""
-        key = (candidate.model, category, stream, effort)
-        known = self._timeouts.get(key)
-        if known is None:
-            if len(self._timeouts) >= _TIMEOUTS_MOST:  # explicit models come from clients
-                self._timeouts.clear()
-            known = self._timeouts[key] = effective_timeouts(
-                self.snapshot,
-                candidate.provider,
-                self.snapshot.categories.get(category),
-                candidate.upstream_model,
-                stream=stream,
-                reasoning=bool(candidate.info and candidate.info.reasoning),
-                effort=effort,
-            )
         return known
 
 

@@ -75,9 +75,8 @@ def _routed(chat: ChatRequest, snapshot: Snapshot, classify: Classify) -> Decisi
 def _by_words(turns: Turns, snapshot: Snapshot, classify: Classify) -> Decision:
     found = classify(turns)
     chain = snapshot.categories[found.category].models
-    return Decision(
-        found.category, found.mode, chain, False, False, found.confidence, found.scores, found.evidence, turns
-    )
+    decision = found.category, found.mode, chain, False, False, found.confidence, found.scores, found.evidence, turns
+    return tuple.__new__(Decision, decision)  # a third of what a call of the class costs
 
 
 def _by_structure(chat: ChatRequest, snapshot: Snapshot) -> Decision | None:

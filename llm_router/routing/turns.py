@@ -39,19 +39,19 @@ def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
         if type(message) is not dict:
             continue
         seen += 1
-        role = message.get("role")
-        words = message_text(message.get("content")) if role == "user" else ""
-        if words and seen <= _LOOKBACK and len(said) <= EARLIER:
-            said.append(words)
+        role, words = message.get("role"), ""
+        if role == "user":
+            content = message.get("content")
+            words = own_words(content) if type(content) is str else message_text(content)
+            if words and seen <= _LOOKBACK and len(said) <= EARLIER:
+                said.append(words)
         if looping is None:
             looping = _is_looping(role, message, words)
         elif seen >= _LOOKBACK or len(said) > EARLIER:
             break
-    if not said:
-        said = _raw(messages)
-    if not said:
-        return Turns("", (), looping is True)
-    return Turns(said[0], tuple(said[1:]) if len(said) > 1 else (), looping is True)
+    said = said or _raw(messages) or [""]
+    # By position and without a call of Python: one is made a request.
+    return tuple.__new__(Turns, (said[0], tuple(said[1:]), looping is True))
 
 
 def in_tool_loop(messages: Sequence[Mapping[str, Any]]) -> bool:

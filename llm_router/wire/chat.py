@@ -88,7 +88,12 @@ class ChatRequest:
         if self.named_at is None:
             return dump({**self.body, "model": model})
         start, end = self.named_at
-        return b"".join((self.raw[:start], orjson.dumps(model), _from(self.raw, end)))
+        return b"".join((self.raw[:start], _quoted(model), _from(self.raw, end)))
+
+
+@lru_cache(maxsize=1024)
+def _quoted(model: str) -> bytes:
+    return orjson.dumps(model)
 
 
 def dump(body: Mapping[str, Any]) -> bytes:

@@ -159,9 +159,19 @@ def test_whole_answers_are_judged_the_same_way(body: object, kind: FailureKind |
 
 @pytest.mark.parametrize("blank", [b"\r\r", b"\r\n\r\n", b"\n\n", b"\r\n\r", b"\n\r"])
 @pytest.mark.parametrize("second", [b"data: [DONE]", b"event: error\ndata: {}", b'data: {"error": {}}'])
-def test_no_line_end_hides_an_event_behind_another(blank: bytes, second: bytes) -> None:
+@pytest.mark.parametrize("text", [b"", b"x" * 5000], ids=["short", "long"])
+def test_no_line_end_hides_an_event_behind_another(blank: bytes, second: bytes, text: bytes) -> None:
     """Whatever ends its lines, an event that needs a closer look is not passed on as one line of text."""
-    assert not is_plain(b'data: {"choices": []}' + blank + second + b"\n\n")
+    assert not is_plain(b'data: {"choices": [], "x": "' + text + b'"}' + blank + second + b"\n\n")
+
+
+@pytest.mark.parametrize("text", [b"", b"x" * 5000], ids=["short", "long"])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n", b"\n\n"])
+def test_nearly_all_events_are_plain(text: bytes, end: bytes) -> None:
+    """One event or several, whole and of plain line feeds."""
+    event = b'data: {"choices": [], "x": "' + text + b'"}' + end
+    assert is_plain(event) is (end == b"\n\n")
+    assert is_plain(event + event) is (end == b"\n\n")
 
 
 _ODD = st.sampled_from([None, "", "text", "error", 0, [], ["x"], {}, {"message": "no"}])

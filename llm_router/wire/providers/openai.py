@@ -26,6 +26,7 @@ _REASONING_NAMES = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)")
 
 _OPENROUTER_FIELDS = frozenset(OPENROUTER_FIELDS)
 _KNOWN_MOST = 1024
+_CONTAINERS = (dict, list)
 
 Changes = dict[str, Any]  # field -> new value; REMOVED takes the field out
 REMOVED: Any = object()
@@ -110,13 +111,13 @@ class OpenAIShaped:
             parsed = orjson.loads(body)
         except orjson.JSONDecodeError:
             parsed = None
-        if not isinstance(parsed, dict | list):
+        if not isinstance(parsed, _CONTAINERS):
             raise AttemptFailed(
                 Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without JSON in it", 200)
             )
         # The stream that it becomes reports usage only to a client that asked; the books want it all the same.
         usage = read_completion(body).usage if chat.stream else None
-        return Completion(body, usage, parsed=parsed)
+        return Completion(body, usage, parsed)
 
     def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
         """Reads a non-200 answer."""
