@@ -51,14 +51,14 @@ class LedgerReader:
 
     def request(self, request_id: str, client: str | None = None) -> dict[str, Any] | None:
         """The newest record of a request id (of that client, if one is given), or None. Raises NoLedger."""
-        sql = "SELECT * FROM requests WHERE request_id = ?1 AND (?2 IS NULL OR client = ?2) ORDER BY id DESC LIMIT 1"
+        sql = "SELECT * FROM requests WHERE request_id = ? AND client = coalesce(?, client) ORDER BY id DESC LIMIT 1"
         for found in self._query(sql, (request_id, client)):
             return shown(dict(found))
         return None
 
     def has(self, request_id: str, started: float) -> bool:
         """Whether this very request is on record. Raises NoLedger."""
-        return bool(self._query("SELECT 1 FROM requests WHERE request_id = ?1 AND started = ?2", (request_id, started)))
+        return bool(self._query("SELECT 1 FROM requests WHERE request_id = ? AND started = ?", (request_id, started)))
 
     def usage(self, by: By = "model", since: float | None = None, client: str | None = None) -> list[dict[str, Any]]:
         """Sums by `by` over the requests that started at `since` (Unix time) or later, dearest first.

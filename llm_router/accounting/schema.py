@@ -141,11 +141,11 @@ ROLL_UP: Final = f"""
     SELECT hour, model, provider, category, client, {_counts("number")}, {", ".join(f"sum({n})" for n in SUM_NAMES[4:])}
     FROM (
         SELECT CAST(started / 3600 AS INTEGER) AS hour, kind, count(*) AS number, {_FIGURES}
-        FROM records WHERE id > ?1 AND id <= ?2 GROUP BY 1, 2
+        FROM records WHERE id > ? AND id <= ? GROUP BY 1, 2
     ) CROSS JOIN kinds ON kinds.id = kind
     GROUP BY 1, 2, 3, 4, 5
     ON CONFLICT (hour, model, provider, category, client) DO UPDATE SET
     {", ".join(f"{name} = {name} + excluded.{name}" for name in SUM_NAMES)}"""  # noqa: S608 - names are constants
 
 ADD_SPAN: Final = """
-    INSERT INTO spans SELECT ?1, ?2, min(started), max(started) FROM records WHERE id > ?1 AND id <= ?2"""
+    INSERT INTO spans SELECT :done, :last, min(started), max(started) FROM records WHERE id > :done AND id <= :last"""

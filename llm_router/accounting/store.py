@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,14 +40,20 @@ log = logging.getLogger(__name__)
 _MAX_KINDS: Final = 4_096
 
 
-def _insert_sql(table: str, columns: Sequence[str]) -> str:
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+# So many rows alike are written by one statement: that costs a sixth less.
+_ROWS: Final = 16
+
+
+def _insert_sql(table: str, columns: Sequence[str], rows: int = 1) -> str:
+    values = ", ".join([f"({', '.join('?' * len(columns))})"] * rows)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}"  # noqa: S608
 
 
 _KIND_SQL: Final = _insert_sql("kinds", Kind._fields)
-# By the number of values.
+# By the number of values, for one row and for many.
 _RECORD_SQL: Final = {
-    len(columns): _insert_sql("records", columns) for columns in (BARE_COLUMNS, PLAIN_COLUMNS, ALL_COLUMNS)
+    len(columns): (_insert_sql("records", columns), _insert_sql("records", columns, _ROWS))
+    for columns in (BARE_COLUMNS, PLAIN_COLUMNS, ALL_COLUMNS)
 }
 _KNOWN_SQL: Final = "SELECT 1 FROM records WHERE request_id = ? AND started = ?"
 
@@ -101,7 +107,7 @@ class Store:
                 last = min(newest, done + most)
                 if last > done:
                     connection.execute(ROLL_UP, (done, last))
-                    connection.execute(ADD_SPAN, (done, last))
+                    connection.execute(ADD_SPAN, {"done": done, "last": last})
                     connection.execute("UPDATE rolled_up SET last_id = ?", (last,))
                 return int(last - done)
         except sqlite3.DatabaseError as error:
@@ -178,12 +184,19 @@ class Store:
     def _insert(self, connection: sqlite3.Connection, records: Iterable[LedgerRecord]) -> None:
         rows = [self._row(connection, record) for record in records]
         for columns, run in groupby(rows, len):
-            connection.executemany(_RECORD_SQL[columns], run)
+            one, many = _RECORD_SQL[columns]
+            alike = list(run)
+            few = len(alike) % _ROWS
+            connection.executemany(one, alike[:few])
+            connection.executemany(
+                many,
+                [tuple(chain.from_iterable(alike[at : at + _ROWS])) for at in range(few, len(alike), _ROWS)],
+            )
 
     def _insert_once(self, connection: sqlite3.Connection, record: LedgerRecord) -> None:
         row = self._row(connection, record)
         if not connection.execute(_KNOWN_SQL, (record.request_id, record.started)).fetchone():
-            connection.execute(_RECORD_SQL[len(row)], row)
+            connection.execute(_RECORD_SQL[len(row)][0], row)
 
     def _insert_cleaned(self, connection: sqlite3.Connection, record: LedgerRecord) -> None:
         try:

@@ -203,9 +203,9 @@ class StateRows:
     def shares(self, kind: str) -> dict[str, tuple[int, int]]:
         """By name: what this worker has, and what the others have together."""
         found = self._connection.execute(
-            "SELECT name, sum(amount * (worker = ?1)), sum(amount * (worker != ?1)) FROM shares WHERE kind = ?2 "
+            "SELECT name, sum(amount * (worker = ?)), sum(amount * (worker != ?)) FROM shares WHERE kind = ? "
             "GROUP BY name",
-            (self.worker, kind),
+            (self.worker, self.worker, kind),
         )
         return {name: (own, others) for name, own, others in found}
 
