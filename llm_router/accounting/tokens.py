@@ -22,8 +22,8 @@ REPLY_PRIMING = 3
 IMAGE_TOKENS = 765
 IMAGE_LOW_TOKENS = 85
 
-# tiktoken needs up to 0.6 us for a character of a hostile text, more in longer pieces, and then builds its list of
-# tokens under the interpreter lock.
+# tiktoken needs up to 0.6 us for a character of a hostile text, more in longer pieces; before that blanks are marked
+# under the interpreter lock.
 _CHUNK = 16_384
 _REQUEST_BUDGET = 4 * 1024 * 1024
 _TEXT_BUDGET = 1024 * 1024
@@ -45,10 +45,10 @@ V = TypeVar("V")
 
 
 class Encoding(Protocol):
-    """The one method that is used of a `tiktoken.Encoding`."""
+    """What tells tokens apart."""
 
-    def encode_ordinary(self, text: str) -> list[int]:
-        """The tokens of `text`, special tokens' names read as plain text."""
+    def count(self, text: str) -> int:
+        """How many tokens `text` has, special tokens' names read as plain text."""
         ...
 
 
@@ -173,7 +173,7 @@ class Counter:
             return tokens, 0, True
         size = len(text)
         if size <= _CHUNK:
-            tokens = len(self._encoding.encode_ordinary(text))
+            tokens = self._encoding.count(text)
         elif size <= budget:
             tokens = self._encode_long(self._encoding, text)
         else:
@@ -191,7 +191,7 @@ class Counter:
         tokens = start = 0
         while start < len(text):
             end = _cut(text, start + _CHUNK)
-            tokens += len(encoding.encode_ordinary(text[start:end]))
+            tokens += encoding.count(text[start:end])
             start = end
         return tokens
 
@@ -202,7 +202,7 @@ class Counter:
         seen = tokens = 0
         for start in range(0, pieces * step, step):
             piece = text[start : start + min(step, _CHUNK)]
-            tokens += len(encoding.encode_ordinary(piece))
+            tokens += encoding.count(piece)
             seen += len(piece)
         self.encoded_chars += seen
         return round(tokens * len(text) / seen)

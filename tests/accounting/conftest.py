@@ -6,6 +6,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 import tiktoken
+from tiktoken_ext import openai_public
 
 from llm_router.accounting import ranks
 from llm_router.accounting.booking import Attempt, Booking
@@ -16,13 +17,41 @@ USAGE = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
 INFO = ModelInfo(prices=Prices(input=1.0, output=2.0))
 
 
+def tiktokens_definition(name: str) -> dict:
+    """How tiktoken itself defines an encoding: its function is run with loading switched off."""
+    hashes = []
+
+    def note(url, expected_hash=None):
+        hashes.append(expected_hash)
+        return {}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openai_public, "load_tiktoken_bpe", note)
+        made = getattr(openai_public, name)()
+    return {**made, "sha256": hashes[0]}
+
+
+def tiktokens_encoding(name: str) -> tiktoken.Encoding:
+    """The encoding as tiktoken itself would build it."""
+    made = tiktokens_definition(name)
+    theirs = ranks.parse_ranks(ranks.read_ranks(name, made["sha256"]))
+    return tiktoken.Encoding(
+        name, pat_str=made["pat_str"], mergeable_ranks=theirs, special_tokens=made["special_tokens"]
+    )
+
+
 @pytest.fixture(scope="session")
-def encoding() -> tiktoken.Encoding:
+def encoding() -> ranks.Tokenizer:
     return ranks.build("o200k_base")
 
 
 @pytest.fixture(scope="session")
-def find_encoding(encoding) -> Callable[[str], tiktoken.Encoding | None]:
+def tiktokens_own() -> tiktoken.Encoding:
+    return tiktokens_encoding("o200k_base")
+
+
+@pytest.fixture(scope="session")
+def find_encoding(encoding) -> Callable[[str], ranks.Tokenizer | None]:
     return {"o200k_base": encoding}.get
 
 
