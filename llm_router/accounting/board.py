@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, Protocol
 
 from llm_router.accounting.store import prepare_folder
 
@@ -26,6 +26,7 @@ _MAGIC: Final = b"llm-router board 1\n"
 _HEADER: Final = 64
 # In use or not, start, and four texts that are cut to their room.
 _SLOT: Final = struct.Struct("<?d130p34p66p210p")
+_pack: Final = _SLOT.pack_into
 _SLOT_BYTES: Final = 512
 _END: Final = _HEADER + SLOTS * _SLOT_BYTES
 _PATTERN: Final = "inflight-*.board"
@@ -112,14 +113,14 @@ class Board:
         else:
             return -1
         request_id, started, client, category, model = entry
+        view = self._view
         try:
-            texts = request_id.encode(), client.encode(), category.encode(), model.encode()
+            _pack(view, slot, False, started, request_id.encode(), client.encode(), category.encode(), model.encode())
         except UnicodeEncodeError:
             names = (request_id, client, category, model)
-            texts = cast(tuple[bytes, bytes, bytes, bytes], tuple(name.encode("utf-8", "replace") for name in names))
-        _SLOT.pack_into(self._view, slot, False, started, *texts)
+            _pack(view, slot, False, started, *(name.encode("utf-8", "replace") for name in names))
         # Last, so that a half-written entry never counts.
-        self._view[slot] = 1
+        view[slot] = 1
         return slot
 
     def clear(self, slots: Sequence[int]) -> None:
