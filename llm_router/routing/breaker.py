@@ -158,6 +158,10 @@ class Circuits:
         """A permit for one attempt, or None. `early` lets the probe of an open circuit go ahead of its time."""
         if accounts and not (self._models or self._providers or self._cooldowns or self._accounts):
             return Permit(model, accounts[0], False)
+        return self._admit(model, accounts, now, early)
+
+    def _admit(self, model: str, accounts: Sequence[str], now: float, early: bool) -> Permit | None:
+        """The same where something is known against somebody."""
         provider = split_model(model)[0]
         circuits = [c for c in (self._models.get(model), self._providers.get(provider)) if c is not None]
         probe = any(circuit.open_until for circuit in circuits)
@@ -181,8 +185,10 @@ class Circuits:
 
     def connected(self, permit: Permit) -> None:
         """An answer's head came in: whatever follows, the provider can be reached."""
-        if not self._providers:
-            return
+        if self._providers:
+            self._connected(permit)
+
+    def _connected(self, permit: Permit) -> None:
         circuit = self._providers.get(split_model(permit.model)[0])
         if circuit is not None and circuit.failures and not circuit.open_until:
             circuit.failures = 0
@@ -190,6 +196,10 @@ class Circuits:
 
     def committed(self, permit: Permit) -> None:
         """The answer carries meaning: a half-open circuit closes, its permit is free again, and so is the key."""
+        if permit.probe or permit.tries_key:
+            self._committed(permit)
+
+    def _committed(self, permit: Permit) -> None:
         if permit.tries_key:
             self._tried.discard(permit.account)
             self._accounts.pop(permit.account, None)
@@ -205,8 +215,10 @@ class Circuits:
 
     def completed(self, permit: Permit) -> None:
         """The answer ended whole: the row of failures starts anew."""
-        if not self._settle(permit) or not (self._models or self._providers):
-            return
+        if self._settle(permit) and (self._models or self._providers):
+            self._completed(permit)
+
+    def _completed(self, permit: Permit) -> None:
         for circuit in self._of(permit):
             if circuit.failures and not circuit.open_until:
                 circuit.failures = 0

@@ -15,13 +15,14 @@ from typing import Literal, NamedTuple
 from llm_router.config.values import BreakerSettings, split_model
 from llm_router.errors import Failure
 from llm_router.routing.breaker import Circuits, Permit
-from llm_router.routing.sticky import IDLE_SECONDS, Conversations
+from llm_router.routing.sticky import IDLE_SECONDS, Conversations, Stay
 
 Scope = Literal["model", "provider", "cooldown", "account"]
 Key = tuple[Scope, str]
 # What stays with its model needs no telling at each request, if it is told well before anybody forgets it.
 _TELL_AGAIN_AFTER = IDLE_SECONDS / 10
 _BETWEEN = "\0"
+_NOWHERE = Stay("", "", 0.0)
 
 
 class Row(NamedTuple):
@@ -129,11 +130,11 @@ class SharedCircuits(RowCircuits):
         self._unsaved: Counter[Key] = Counter()
 
     # --- what happens here ------------------------------------------------------------------------------------------
-    # What every request comes by names its base class: `super()` costs as much as the rest of it.
+    # Where nothing is known against anybody, requests come by none of these.
 
-    def admit(self, model: str, accounts: Sequence[str], now: float, *, early: bool = False) -> Permit | None:
+    def _admit(self, model: str, accounts: Sequence[str], now: float, early: bool) -> Permit | None:
         """As ever, but that a probe is this worker's only if the common rows say so."""
-        permit = Circuits.admit(self, model, accounts, now, early=early)
+        permit = super()._admit(model, accounts, now, early)
         if permit is None or not permit.probe:
             return permit
         keys: list[Key] = [("model", model), ("provider", split_model(model)[0])]
@@ -148,27 +149,21 @@ class SharedCircuits(RowCircuits):
         self.version += 1
         return granted
 
-    def connected(self, permit: Permit) -> None:
-        """As ever."""
-        if not self._providers:
-            return
+    def _connected(self, permit: Permit) -> None:
         before = self.version
-        super().connected(permit)
+        super()._connected(permit)
         if self.version != before:
             self._note(permit, lambda common: common.connected(permit))
 
-    def committed(self, permit: Permit) -> None:
-        """As ever."""
+    def _committed(self, permit: Permit) -> None:
         probe = permit.probe
-        if probe or permit.tries_key:
-            super().committed(permit)
+        super()._committed(permit)
         if probe:
             self._note(permit, lambda common: common.committed(_again(permit, probe)))
 
-    def completed(self, permit: Permit) -> None:
-        """As ever."""
+    def _completed(self, permit: Permit) -> None:
         before = self.version
-        Circuits.completed(self, permit)
+        super()._completed(permit)
         if self.version != before:
             self._note(permit, lambda common: common.completed(_again(permit, False)))
 
@@ -252,17 +247,16 @@ class SharedConversations(Conversations):
     def __init__(self, note: Callable[[StayRow], None]) -> None:
         super().__init__()
         self._note = note
+        # Whoever was served since then need not be told of again.
+        self._told = 0.0
 
     def served(self, key: bytes, model: str, category: str, now: float) -> None:
         """As ever; told unless the others know that much, give or take a part of the time that idling is allowed."""
-        known = self._stays.get(key)
+        if now - self._told > _TELL_AGAIN_AFTER:
+            self._told = now
+        known_model, known_category, used = self._stays.get(key, _NOWHERE)
         Conversations.served(self, key, model, category, now)
-        if (
-            known is None
-            or known.model != model
-            or known.category != category
-            or now // _TELL_AGAIN_AFTER != known.used // _TELL_AGAIN_AFTER
-        ):
+        if used < self._told or known_model != model or known_category != category:
             self._note(StayRow(key, model, category, now))
 
     def left(self, key: bytes) -> None:

@@ -90,6 +90,18 @@ def test_what_is_known_of_a_model_travels_once() -> None:
         assert unpacker.unpack(packed, new, blobs)[0].price_info == info
 
 
+def test_what_bookings_share_travels_once() -> None:
+    """A kind is described where it first comes up, and each booking still has all that is its own."""
+    packer, unpacker = Packer(), Unpacker()
+    ended = (Attempt("a/m1", "ok", 200, 5),)
+    sent = [Booking(f"r{n}", n, "code", model="a/m1", attempts=ended, answer=[b"z"], ticket=n) for n in range(3)]
+    sent.append(Booking("r3", 3, "code", model="a/m1", attempts=(), status=503, answer=[]))
+    for expected in (2, 0):
+        ((_, (packed, new), blobs),) = carried(packer.pack(sent), 1 << 20)
+        assert len(new) == expected
+        assert unpacker.unpack(packed, new, blobs) == [*sent]
+
+
 @pytest.mark.parametrize("step", [1, 3, 7, 1000, 1 << 20])
 def test_frames_may_come_in_any_pieces(step: int) -> None:
     """Several frames, with and without blobs, split anywhere."""
