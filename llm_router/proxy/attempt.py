@@ -11,7 +11,7 @@ from dataclasses import replace
 import orjson
 
 from llm_router.errors import AttemptFailed, Failure, FailureKind
-from llm_router.proxy.gate import COMMIT, judge_completion
+from llm_router.proxy.gate import COMMIT, Verdict, judge_completion
 from llm_router.proxy.live import Live, Way
 from llm_router.proxy.parts import Parts, Slot
 from llm_router.proxy.relay import Relay
@@ -28,7 +28,7 @@ from llm_router.proxy.upstream import (
 from llm_router.routing.breaker import Permit
 from llm_router.routing.plan import Candidate
 from llm_router.wire.chat import ChatRequest
-from llm_router.wire.providers.base import Adapter, StreamTranslator
+from llm_router.wire.providers.base import Adapter
 from llm_router.wire.providers.errors import request_trouble
 from llm_router.wire.restream import as_stream
 from llm_router.wire.usage import Usage
@@ -58,9 +58,8 @@ class Won:
 class WonStream(Won):
     """A stream whose first meaning has come; `relay` carries on."""
 
-    def __init__(self, relay: Relay, translator: StreamTranslator | None, allowed: Mapping[str, str]) -> None:
+    def __init__(self, relay: Relay, allowed: Mapping[str, str]) -> None:
         self.relay = relay
-        self.translator = translator
         self.allowed = allowed
 
 
@@ -103,7 +102,8 @@ async def attempt(
             raise AttemptFailed(await _refusal(response, way.adapter, live.mask, seconds))
         won: WonStream | WonWhole
         if chat.stream and not _is_whole(response):
-            won = await _stream(response, chat, way, parts, live.mask)
+            relay = _relay(response, chat, way, parts, live.mask)
+            won = _stream(relay, await relay.verdict(), live.mask)
         else:
             _refuse_page(response)
             won = _whole(response, await response.read(WHOLE_BODY_BYTES), chat, way, live.mask)
@@ -130,12 +130,11 @@ async def _refusal(response: UpstreamResponse, adapter: Adapter, mask: Mask, sec
     return _masked(adapter.failure(response.status, response.headers, body, time.time()), mask)
 
 
-async def _stream(response: UpstreamResponse, chat: ChatRequest, way: Way, parts: Parts, mask: Mask) -> WonStream:
+def _relay(response: UpstreamResponse, chat: ChatRequest, way: Way, parts: Parts, mask: Mask) -> Relay:
     choices = chat.body.get("n")
-    translator = way.adapter.translator(chat, way.target)
     relay = Relay(
         response,
-        translator,
+        way.adapter.translator(chat, way.target),
         Tap(parts.taps),
         choices=choices if isinstance(choices, int) and choices > 0 else 1,
         idle=way.idle,
@@ -143,8 +142,11 @@ async def _stream(response: UpstreamResponse, chat: ChatRequest, way: Way, parts
         loop=parts.deadlines.loop,
     )
     response.attach(relay)
-    verdict = await relay.verdict()
-    won = WonStream(relay, translator, _allowed(response, mask))
+    return relay
+
+
+def _stream(relay: Relay, verdict: Verdict, mask: Mask) -> WonStream:
+    won = WonStream(relay, _allowed(relay.response, mask))
     if verdict is COMMIT:
         return won
     failure = _understood(relay.failure or relay.gate.failure(), mask)

@@ -252,7 +252,7 @@ class Contest:
         if isinstance(win, WonStream):
             win.relay.abandon()
             answer = win.relay.gate.held
-            usage = win.translator.usage if win.translator is not None else None
+            usage = win.relay.usage
         else:
             answer, usage = (win.body,), win.usage
         stream, candidate = isinstance(win, WonStream), win.candidate

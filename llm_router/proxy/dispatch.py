@@ -180,7 +180,7 @@ class Router:
         finally:
             self.sweep.forget(relay)
             relay.abandon()
-            exchange.usage = won.translator.usage if won.translator is not None else None
+            exchange.usage = relay.usage
 
     # --- conversations ---------------------------------------------------------------------------------------------
 

@@ -292,7 +292,7 @@ def screen(block: bytes) -> Screened:
     """Looks for `[DONE]` and error events in whole events that follow the commit point."""
     if block == DONE_EVENT:
         return _DONE
-    if b'"error"' not in block and b"event:" not in block and (done := _plain_done(block)):
+    if not (block.partition(b'"error"')[1] or block.partition(b"event:")[1]) and (done := _plain_done(block)):
         if done == len(block) - 2:  # its blank line is all that follows
             return Screened(block, done=True)
         end = EVENT_END.search(block, done)

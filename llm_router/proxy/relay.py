@@ -21,6 +21,7 @@ from llm_router.proxy.tap import Tap
 from llm_router.proxy.upstream import ConnectionLost, UpstreamError, UpstreamResponse
 from llm_router.wire.providers.base import StreamTranslator
 from llm_router.wire.sse import DONE, DONE_EVENT, EventSplitter, EventTooLarge, SseEvent, data_event, iter_events
+from llm_router.wire.usage import Usage
 
 SWEEP_EVERY = 0.25
 
@@ -94,6 +95,11 @@ class Relay:
     def __repr__(self) -> str:
         return f"<Relay verdict={self._verdict} end={self.end} {self.tap!r}>"
 
+    @property
+    def usage(self) -> Usage | None:
+        """What the provider reported, where its stream had to be translated; else the bytes tell."""
+        return self._translator.usage if self._translator is not None else None
+
     # --- what the upstream connection calls ------------------------------------------------------------------------
 
     def body_received(self, data: bytes) -> None:
@@ -115,11 +121,14 @@ class Relay:
         except EventTooLarge as error:
             self._fail(Failure(FailureKind.RESPONSE_TOO_LARGE, str(error)))
             return
-        if block:
-            if self._client is not None:
-                self._pass(block)
-            else:
-                self._hold(block)
+        if not block:
+            return
+        if self._client is None:
+            self._hold(block)
+        elif block is data and write is not None:
+            self._screen(block)  # it is not plain, as was seen above
+        else:
+            self._pass(block)
 
     def body_ended(self, error: UpstreamError | None) -> None:
         """The message is over, or broke off."""
@@ -160,7 +169,7 @@ class Relay:
     async def verdict(self) -> Verdict:
         """COMMIT or REJECT, as soon as it is known."""
         while self._verdict is None:
-            await self._sleep()
+            await self._next_wake()
         return self._verdict
 
     def _hold(self, block: bytes) -> None:
@@ -221,7 +230,7 @@ class Relay:
                 self._resumed = self._loop.time()
                 self.response.resume()
             else:
-                await self._sleep()
+                await self._next_wake()
         return self.end
 
     def _pass(self, block: bytes) -> None:
@@ -306,12 +315,9 @@ class Relay:
             message = f"the provider sent nothing for {self.idle:g} seconds"
             self._cut_off(Failure(FailureKind.IDLE_TIMEOUT, message))
 
-    async def _sleep(self) -> None:
-        self._wake = self._loop.create_future()
-        try:
-            await self._wake
-        finally:
-            self._wake = None
+    def _next_wake(self) -> asyncio.Future[None]:
+        wake = self._wake = self._loop.create_future()
+        return wake
 
     def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
