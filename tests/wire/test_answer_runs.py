@@ -48,6 +48,7 @@ def odd(rng: random.Random) -> bytes:
             b"data: " + orjson.dumps({"choices": [{"index": 1, "delta": {"content": "other"}}]}) + b"\n\n",
             b": a comment\n\n",
             b"data: {broken\n\n",
+            event({"content": "no end"}).replace(b"no end", rng.choice([b"no end\\", b'no "end', b"\\\\\\"])),
             event({}, "stop"),
         ]
     )
