@@ -11,6 +11,7 @@ from llm_router.server import connections
 from tests.server.conftest import Small, StartSmall
 from tests.server.raw import CHUNKED, HEAD
 from tests.support.client import request_bytes
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, gzip", "unknown"])
@@ -79,12 +80,12 @@ async def test_big_bodies_share_a_budget(start: StartSmall, monkeypatch: pytest.
     holding = [await small.open() for _ in range(2)]
     for connection in holding:
         await connection.send(HEAD + b"Content-Length: %d\r\n\r\n" % (3 << 20) + b"x" * (2 << 20))
-    await asyncio.sleep(0.2)
+    await until(lambda: small.runner.server.held_bytes >= 2 << 20)
     refused = await small.ask("POST", "/", b"x" * (3 << 20))
     assert (refused.status, refused.header("retry-after")) == (503, "1")
     for connection in holding:
         connection.close()
-    await asyncio.sleep(0.1)
+    await until(lambda: small.runner.server.held_bytes == 0)
     assert (await small.ask("POST", "/", b"x" * (3 << 20))).status == 200
     assert small.runner.server.held_bytes == 0
 
