@@ -7,9 +7,12 @@ range of ids began, so that those of some hours are found without an index.
 
 from __future__ import annotations
 
-from typing import Final
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
+from typing import Any, Final
 
-from llm_router.accounting.booking import LedgerRecord
+from llm_router.accounting.booking import Kind, LedgerRecord
 
 _FIELDS: Final = LedgerRecord._fields
 # Where in a record the provider's report begins, then what few have, then what stands elsewhere.
@@ -135,6 +138,10 @@ _FIGURES: Final = """
 # One row of sums out of any set of requests; `hours` holds such rows by hour and key.
 SUMS_OF_REQUESTS: Final = f"{_counts('1')}, {_FIGURES}"
 
+_ADD_TO_HOURS: Final = f"""
+    ON CONFLICT (hour, model, provider, category, client) DO UPDATE SET
+    {", ".join(f"{name} = {name} + excluded.{name}" for name in SUM_NAMES)}"""
+
 # First by kind, which compares no texts; then kinds that differ only in what the sums do not keep apart are added up.
 ROLL_UP: Final = f"""
     INSERT INTO hours
@@ -144,8 +151,84 @@ ROLL_UP: Final = f"""
         FROM records WHERE id > ? AND id <= ? GROUP BY 1, 2
     ) CROSS JOIN kinds ON kinds.id = kind
     GROUP BY 1, 2, 3, 4, 5
-    ON CONFLICT (hour, model, provider, category, client) DO UPDATE SET
-    {", ".join(f"{name} = {name} + excluded.{name}" for name in SUM_NAMES)}"""  # noqa: S608 - names are constants
+    {_ADD_TO_HOURS}"""  # noqa: S608 - names are constants
 
 ADD_SPAN: Final = """
     INSERT INTO spans SELECT :done, :last, min(started), max(started) FROM records WHERE id > :done AND id <= :last"""
+
+# The same for records that are still at hand, which takes a third of the time: adds a row of `hourly_sums`.
+ADD_SUMS: Final = f"INSERT INTO hours VALUES ({', '.join('?' * (5 + len(SUM_NAMES)))}) {_ADD_TO_HOURS}"  # noqa: S608
+
+_STARTED, _COST = _FIELDS.index("started"), _FIELDS.index("cost_usd")
+_kind: Final = itemgetter(_FIELDS.index("kind"))
+_summed: Final = itemgetter(
+    *map(
+        _FIELDS.index,
+        (
+            "input_tokens",
+            "output_tokens",
+            "counted_input",
+            "counted_output",
+            "reported_fresh_input",
+            "reported_cache_read",
+            "reported_cache_write",
+            "reported_output",
+            "cost_usd",
+            "total_ms",
+        ),
+    )
+)
+
+
+def hourly_sums(records: Iterable[LedgerRecord]) -> Iterator[tuple[Any, ...]]:
+    """Rows for `hours`: what ROLL_UP would read from the ledger. A key may come more than once."""
+    kinds: defaultdict[Kind, list[LedgerRecord]] = defaultdict(list)
+    for record in records:
+        kinds[_kind(record)].append(record)
+    for kind, alike in kinds.items():
+        key = kind.model, kind.provider, kind.category, kind.client
+        for hour, columns in _hours(alike):
+            yield hour, *key, *_sums(kind.outcome, columns)
+
+
+def _hours(records: Sequence[LedgerRecord]) -> Iterator[tuple[int, Sequence[Sequence[Any]]]]:
+    """The columns of records by the hour in which they started, mostly one."""
+    columns = tuple(zip(*records, strict=True))
+    hour, last = (int(moment // 3600) for moment in (min(columns[_STARTED]), max(columns[_STARTED])))
+    if hour == last:
+        yield hour, columns
+        return
+    hours: defaultdict[int, list[LedgerRecord]] = defaultdict(list)
+    for record in records:
+        hours[int(record.started // 3600)].append(record)
+    for hour, same in hours.items():
+        yield hour, tuple(zip(*same, strict=True))
+
+
+def _sums(outcome: str, columns: Sequence[Sequence[Any]]) -> tuple[float, ...]:
+    number, costs = len(columns[0]), columns[_COST]
+    inputs, outputs, counted_in, counted_out, fresh, read, write, output, cost, total_ms = map(_sum, _summed(columns))
+    return (
+        number,
+        number * (outcome == "completed"),
+        number * (outcome in ("failed", "cut", "interrupted")),
+        number * (outcome == "cancelled"),
+        inputs,
+        outputs,
+        counted_in,
+        counted_out,
+        fresh + read + write,
+        output,
+        read,
+        cost,
+        costs.count(None),
+        total_ms,
+    )
+
+
+def _sum(column: Sequence[float | None]) -> float:
+    """The sum of what is known, which mostly is all."""
+    try:
+        return sum(column)  # type: ignore[arg-type]
+    except TypeError:
+        return sum(filter(None, column))

@@ -19,6 +19,7 @@ from typing import Any, Final
 from llm_router.accounting.booking import Kind, LedgerRecord, as_json
 from llm_router.accounting.schema import (
     ADD_SPAN,
+    ADD_SUMS,
     ALL_COLUMNS,
     BARE_COLUMNS,
     MIGRATIONS,
@@ -27,6 +28,7 @@ from llm_router.accounting.schema import (
     PLAIN_COLUMNS,
     RARE,
     ROLL_UP,
+    hourly_sums,
 )
 
 LEDGER_NAME: Final = "ledger.sqlite3"
@@ -40,6 +42,8 @@ log = logging.getLogger(__name__)
 _MAX_KINDS: Final = 4_096
 
 
+# The hourly sums are behind by more only where they cannot be written.
+_MAX_FRESH: Final = 4_096
 # So many rows alike are written by one statement: that costs a sixth less.
 _ROWS: Final = 16
 
@@ -73,6 +77,9 @@ class Store:
         self._connection: sqlite3.Connection | None = None
         # Ids of kinds in the open file. One that was not found is added again: nobody counts them.
         self._kinds: dict[Kind, int] = {}
+        # Records that follow one another in the file, and the id before theirs: they can be summed without reading.
+        self._fresh: list[LedgerRecord] = []
+        self._fresh_after = 0
         self._unusable: set[Path] = set()
         self.path = folder / LEDGER_NAME
 
@@ -100,13 +107,17 @@ class Store:
         connection = self._connection
         if connection is None:
             return 0
+        fresh, self._fresh = self._fresh, []
         try:
             with _transaction(connection):
                 (done,) = connection.execute("SELECT last_id FROM rolled_up").fetchone()
                 (newest,) = connection.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()
                 last = min(newest, done + most)
                 if last > done:
-                    connection.execute(ROLL_UP, (done, last))
+                    if (done, last) == (self._fresh_after, self._fresh_after + len(fresh)):
+                        connection.executemany(ADD_SUMS, hourly_sums(fresh))
+                    else:
+                        connection.execute(ROLL_UP, (done, last))
                     connection.execute(ADD_SPAN, {"done": done, "last": last})
                     connection.execute("UPDATE rolled_up SET last_id = ?", (last,))
                 return int(last - done)
@@ -140,7 +151,7 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
-            self._kinds.clear()
+            self._forget()
 
     def _open(self) -> sqlite3.Connection:
         prepare_folder(self._folder)
@@ -164,6 +175,7 @@ class Store:
         try:
             with self._writing(connection):
                 self._insert(connection, records)
+                self._keep_fresh(connection, records)
                 for record in once:
                     self._insert_once(connection, record)
         except _BAD_VALUES:
@@ -173,13 +185,26 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """A transaction; if it fails, the kinds that it added are gone again."""
+        """A transaction; if it fails, what it added is gone again."""
         try:
             with _transaction(connection):
                 yield
         except BaseException:
-            self._kinds.clear()
+            self._forget()
             raise
+
+    def _forget(self) -> None:
+        self._kinds.clear()
+        self._fresh = []
+
+    def _keep_fresh(self, connection: sqlite3.Connection, records: Sequence[LedgerRecord]) -> None:
+        """Notes what was just written; what others wrote in between parts it from what was noted before."""
+        (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()
+        before = last - len(records)
+        if before != self._fresh_after + len(self._fresh) or len(self._fresh) > _MAX_FRESH:
+            self._fresh = []
+            self._fresh_after = before
+        self._fresh += records
 
     def _insert(self, connection: sqlite3.Connection, records: Iterable[LedgerRecord]) -> None:
         rows = [self._row(connection, record) for record in records]

@@ -119,6 +119,49 @@ def test_a_new_ledger_says_what_an_old_one_said(tmp_path):
     assert all_told(tmp_path / "new") == all_told(tmp_path / "old")
 
 
+def test_sums_of_records_at_hand_are_those_that_would_be_read(tmp_path, monkeypatch):
+    """What was just written is summed without being read again; a writer that has forgotten it reads the same."""
+    found = []
+    for name in ("at hand", "read"):
+        folder = tmp_path / name
+        ledger = Store(folder)
+        ledger.write(various())
+        if name == "read":
+            ledger.close()
+            ledger.write(())
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "ADD_SUMS" if name == "read" else "ROLL_UP", "it is not needed")
+            assert ledger.roll_up(1_000) == len(various())
+        ledger.close()
+        with closing(sqlite3.connect(folder / LEDGER_NAME)) as connection:
+            connection.row_factory = sqlite3.Row
+            found.append(rounded([dict(row) for row in connection.execute("SELECT * FROM hours")]))
+    assert found[0] == found[1]
+    assert sum(row["requests"] for row in found[0]) == len(various())
+
+
+def test_what_others_wrote_in_between_is_summed_once(tmp_path):
+    """Two writers of one ledger, each with records of its own at hand: every request is in the sums, none twice."""
+    one, other = Store(tmp_path), Store(tmp_path)
+    written = 0
+
+    def write(ledger: Store, number: int) -> None:
+        nonlocal written
+        ledger.write([settled(f"r-{written + n}") for n in range(number)])
+        written += number
+
+    for sizes in ((3, 4, 5), (6, 6, 0), (0, 7, 7), (1, 0, 0)):
+        for ledger, number in zip((one, other, one), sizes, strict=True):
+            write(ledger, number)
+            if number == 6:
+                other.roll_up(100)
+        one.roll_up(100)
+        with closing(sqlite3.connect(tmp_path / LEDGER_NAME)) as connection:
+            assert connection.execute("SELECT sum(requests) FROM hours").fetchone() == (written,)
+    one.close()
+    other.close()
+
+
 _attempts = st.builds(
     Attempt,
     st.sampled_from(["openai/m", "x/other", 'x/"quoted"', "x/é\\"]),
