@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from llm_router.proxy.upstream.errors import ConnectionLost, UpstreamError
-from llm_router.proxy.upstream.http1 import ResponseReader, idle_seconds
+from llm_router.proxy.upstream.http1 import IDLE_SECONDS, ResponseReader, idle_seconds
 from llm_router.proxy.upstream.request import Origin, head_end
 from llm_router.proxy.upstream.response import UpstreamResponse, ignore
 
@@ -186,7 +186,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         if waiter.done():
             self.abort()  # given up a moment ago
             return
-        self._response = UpstreamResponse(self.status, self.headers, self, self._loop, reused=self._answers > 0)
+        self._response = UpstreamResponse(self.status, self.headers, self, self._loop, self._answers > 0)
         waiter.set_result(self._response)
 
     def _message_over(self) -> None:
@@ -196,7 +196,8 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         if self.reusable and self._is_quiet():
             if not self._reading:
                 self.resume()
-            self.idle_until = self._loop.time() + idle_seconds(self.headers)
+            said = self.headers.get("keep-alive")
+            self.idle_until = self._loop.time() + (IDLE_SECONDS if said is None else idle_seconds(said))
             self._keeper.connection_idle(self)
         else:
             self.abort()
@@ -207,8 +208,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
 
     def _is_quiet(self) -> bool:
         """An answer may come before the request was sent whole; then the rest of it is still on its way."""
-        transport = self._transport
-        return transport is not None and not transport.is_closing() and transport.get_write_buffer_size() == 0
+        return self._transport is not None and self._transport.get_write_buffer_size() == 0
 
     def _forget(self) -> None:
         self._asked = False

@@ -28,7 +28,21 @@ _KEEP_ALIVE = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.IGNORECAS
 _MAX_NAMES = 512
 _MAX_NAME_BYTES = 64
 
-# Header names as they came, and as we call them: providers send the same ones again and again.
+# What servers tell browsers, caches and one another. Nobody here reads it, and of a provider's two dozen headers it is
+# the larger half.
+UNREAD = frozenset(
+    (
+        *("date", "server", "via", "x-powered-by", "x-served-by", "x-envoy-upstream-service-time", "x-request-time"),
+        *("cache-control", "age", "expires", "pragma", "etag", "last-modified", "vary", "x-cache", "x-accel-buffering"),
+        *("set-cookie", "p3p", "alt-svc", "nel", "report-to", "reporting-endpoints", "server-timing"),
+        *("strict-transport-security", "x-content-type-options", "x-frame-options", "x-xss-protection"),
+        *("content-security-policy", "referrer-policy", "permissions-policy", "cross-origin-opener-policy"),
+        *("access-control-allow-origin", "access-control-allow-credentials", "access-control-allow-methods"),
+        *("access-control-allow-headers", "access-control-expose-headers", "access-control-max-age"),
+        *("cf-ray", "cf-cache-status", "x-vercel-id", "x-vercel-cache", "x-cloud-trace-context"),
+    )
+)
+# Header names as they came, and as we call them ("" for what is not read): providers send the same again and again.
 _names: dict[bytes, str] = {}
 # What a reader is left with after its end. Its own parser holds the reader in turn, and the collector should not have
 # to find out.
@@ -38,10 +52,10 @@ _NO_PARSER = httptools.HttpResponseParser(object())
 class ResponseReader:
     """Reads the answers of one connection one after another, skipping the interim ones before each.
 
-    `status` and `headers` (lower-case names, values of a repeated name joined with `, `) are there once the head is
-    complete; until then `status` is 0. `done` is set at the end of the message, and then `error` says if that end was a
-    bad one and `reusable` whether the connection may carry another request, whose answer `again` makes ready for.
-    Nothing may be fed after `done`, nor after `retire`.
+    `status` and `headers` (lower-case names, values of a repeated name joined with `, `, nothing of what is UNREAD) are
+    there once the head is complete; until then `status` is 0. `done` is set at the end of the message, and then `error`
+    says if that end was a bad one and `reusable` whether the connection may carry another request, whose answer `again`
+    makes ready for. Nothing may be fed after `done`, nor after `retire`.
     """
 
     __slots__ = (
@@ -147,10 +161,13 @@ class ResponseReader:
         self._room -= len(name) + len(value) + HEADER_COST
         if self._room < 0:
             raise self._refuse("head or trailer is too large")
-        known = _names.get(name) or _learned(name)
-        text = value.decode("latin-1").strip(" \t")
-        fields = self._fields
-        fields[known] = f"{fields[known]}, {text}" if known in fields else text
+        known = _names.get(name)
+        if known is None:
+            known = _learned(name)
+        if known:
+            text = value.decode("latin-1").strip(" \t")
+            fields = self._fields
+            fields[known] = f"{fields[known]}, {text}" if known in fields else text
 
     def on_headers_complete(self) -> None:
         headers, self._fields = self._fields, {}
@@ -220,16 +237,16 @@ class ResponseReader:
         self.reusable = False
 
 
-def idle_seconds(headers: Mapping[str, str]) -> float:
-    """For how long a connection is kept after this answer: ours, or less where the server says so."""
-    if "keep-alive" not in headers:
-        return IDLE_SECONDS
-    match = _KEEP_ALIVE.search(headers["keep-alive"])
+def idle_seconds(keep_alive: str) -> float:
+    """For how long a connection is kept after an answer with this Keep-Alive: ours, or less where it says so."""
+    match = _KEEP_ALIVE.search(keep_alive)
     return min(IDLE_SECONDS, max(0.0, int(match[1]) - KEEP_ALIVE_MARGIN)) if match else IDLE_SECONDS
 
 
 def _learned(name: bytes) -> str:
     lowered = name.decode("latin-1").lower()
+    if lowered in UNREAD:
+        lowered = ""
     if len(name) <= _MAX_NAME_BYTES:
         if len(_names) >= _MAX_NAMES:
             _names.clear()

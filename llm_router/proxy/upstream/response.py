@@ -87,7 +87,6 @@ class UpstreamResponse:
         headers: Mapping[str, str],
         carrier: Carrier,
         loop: asyncio.AbstractEventLoop,
-        *,
         reused: bool = False,
     ) -> None:
         self.status = status

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_router.proxy.attempt import _ALLOWED_HEADERS
 from llm_router.proxy.upstream.errors import ConnectionLost, ProtocolError
 from llm_router.proxy.upstream.http1 import (
     IDLE_SECONDS,
     MAX_INTERIM_HEADS,
     MAX_OVERHEAD_BYTES,
+    UNREAD,
     ResponseReader,
     idle_seconds,
 )
@@ -196,8 +198,21 @@ def test_bytes_behind_the_end_forbid_reuse(name: str, rest: bytes) -> None:
 def test_headers_are_lower_case_and_joined() -> None:
     """Names come in lower case, repeated ones joined, blanks around values gone, empty values kept."""
     reader = ResponseReader()
-    reader.feed(b"HTTP/1.1 200 OK\r\nRetry-After:  7 \t\r\nVary: a\r\nVARY: b\r\nEmpty:\r\nX-N: \xe9\r\n\r\n")
-    assert reader.headers == {"retry-after": "7", "vary": "a, b", "empty": "", "x-n": "é"}
+    reader.feed(b"HTTP/1.1 200 OK\r\nRetry-After:  7 \t\r\nX-A: a\r\nx-a: b\r\nEmpty:\r\nX-N: \xe9\r\n\r\n")
+    assert reader.headers == {"retry-after": "7", "x-a": "a, b", "empty": "", "x-n": "é"}
+
+
+def test_headers_for_browsers_and_caches_are_left_out() -> None:
+    """What nobody here reads is not kept, however it is spelled; what the router goes by is never among it."""
+    reader = ResponseReader()
+    reader.feed(
+        b"HTTP/1.1 200 OK\r\nDate: now\r\nSET-COOKIE: a\r\nset-cookie: b\r\nX-A: a\r\nContent-Length: 0\r\n\r\n"
+    )
+    assert reader.headers == {"x-a": "a", "content-length": "0"}
+    framing = {"content-length", "transfer-encoding", "content-encoding", "content-type", "connection", "keep-alive"}
+    assert UNREAD.isdisjoint(framing | {"retry-after", "retry-after-ms", "x-should-retry"})
+    assert UNREAD.isdisjoint(_ALLOWED_HEADERS)
+    assert all(name == name.lower() for name in UNREAD)
 
 
 def test_interim_headers_are_not_the_answers() -> None:
@@ -344,4 +359,4 @@ def test_retired_reader_is_freed_at_once() -> None:
 )
 def test_keep_alive_header(value: str, seconds: float) -> None:
     """What a server says about its patience shortens ours, less a margin for the way, and never prolongs it."""
-    assert idle_seconds({"keep-alive": value} if value else {}) == seconds
+    assert idle_seconds(value) == seconds
