@@ -18,6 +18,7 @@ from llm_router.proxy.shared_rows import StateRows
 from llm_router.proxy.shared_state import SharedState
 from llm_router.routing.breaker import Permit
 from llm_router.routing.shared import Change, RowCircuits, SharedCircuits, SharedConversations, StayRow
+from tests.support.waiting import until
 
 SETTINGS = BreakerSettings(failure_threshold=3, recovery_timeout_sec=10)
 BROKEN = Failure(FailureKind.SERVER_ERROR, "broken", 500)
@@ -326,7 +327,7 @@ async def test_hedges_keep_within_the_share_of_all(tmp_path: Path) -> None:
     for _ in range(100):
         for state in both:
             state.hedges.count("code")
-    await asyncio.sleep(0.6)
+    await until(lambda: all(state.hedges._elsewhere == {"code": 100} for state in both))
     taken = [both[turn % 2].hedges.take("code", 0.05) for turn in range(30)]
     assert sum(taken) == 10
     assert all(taken[:10])
