@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import logging
 import socket
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -30,11 +30,14 @@ from llm_router.accounting.settle import CountMode
 
 log = logging.getLogger(__name__)
 
+# Workers have waited for more already; this is for those of another one.
+_LINGER = 0.005
 # A dead process lets go of its board a moment after its connection has ended.
 _INHERIT_AFTER = (0.1, 0.5, 3.0)
 LAST_WORDS: Final = 10.0
-# More than any worker lives to hand out.
-TICKETS: Final = 1 << 48
+# Enough for more tickets than any worker lives to hand out.
+TICKET_BITS: Final = 48
+_TICKET: Final = (1 << TICKET_BITS) - 1
 
 
 class Confirmations:
@@ -68,10 +71,10 @@ class Confirmations:
         # First, so that what is cleared from here on is told of, now or in a turn of its own.
         self._will_tell = False
         cleared = self._cleared
-        tickets: dict[int, list[int]] = {}
+        tickets: defaultdict[int, list[int]] = defaultdict(list)
         for _ in range(len(cleared)):
-            number, ticket = divmod(cleared.popleft(), TICKETS)
-            tickets.setdefault(number, []).append(ticket)
+            slot = cleared.popleft()
+            tickets[slot >> TICKET_BITS].append(slot & _TICKET)
         for number, done in tickets.items():
             worker = self._workers.get(number)
             if worker is not None:
@@ -141,6 +144,7 @@ class Keeper:
             sinks=[self.metrics.observe, *sinks],
             count=count,
             when_quiet=encodings.build_wanted,
+            linger=_LINGER,
             board=Confirmations(self._loop, self.workers),
         )
         self.metrics.watched = self
@@ -227,10 +231,8 @@ class Keeper:
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
-    def _adopt(self, worker: Worker, bookings: list[Booking]) -> None:
-        adopt, first = self.bookkeeper.adopt, worker.number * TICKETS
-        for booking in bookings:
-            adopt(booking, first + booking.ticket)
+    def _adopt(self, worker: Worker, bookings: Sequence[Booking]) -> None:
+        self.bookkeeper.adopt(bookings, worker.number << TICKET_BITS)
 
     async def _adopt_if_new(self, worker: Worker, bookings: list[Booking]) -> None:
         for booking in bookings:

@@ -115,11 +115,16 @@ class Bookkeeper:
         self._open[ticket] = (request_id, client, slot)
         return ticket
 
-    def adopt(self, booking: Booking, slot: int) -> None:
-        """Hands over a request that another process entered and closed; `slot` is its place on the given board."""
-        self._entered = booking.ticket = self._entered + 1
-        self._open[booking.ticket] = (booking.request_id, booking.client, slot)
-        self.submit(booking)
+    def adopt(self, bookings: Sequence[Booking], first_slot: int) -> None:
+        """Hands over requests that another process entered and closed, by the tickets that they have there.
+
+        On the given board the slot of each is `first_slot` and that ticket.
+        """
+        for booking in bookings:
+            self._entered = ticket = self._entered + 1
+            self._open[ticket] = (booking.request_id, booking.client, first_slot + booking.ticket)
+            booking.ticket = ticket
+            self.submit(booking)
 
     def inherit(self) -> None:
         """Books what processes that have died left on their boards, once all that they handed over is in the ledger."""

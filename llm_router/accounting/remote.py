@@ -59,12 +59,12 @@ class RemoteBooks(asyncio.BufferedProtocol):
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[tuple[bytes, str]]] = {}
         self._told = 0
+        self._teller: asyncio.TimerHandle | None = None
         self._count = count
         self._closing = False
         self._all_confirmed = threading.Event()
         self._work: asyncio.Task[object] | None = None
         self._connect()
-        self._tell()
 
     def __repr__(self) -> str:
         return f"<RemoteBooks in_flight={self.in_flight} unconfirmed={len(self._unconfirmed)}>"
@@ -77,6 +77,8 @@ class RemoteBooks(asyncio.BufferedProtocol):
         board = self._board
         slot = -1 if board is None else board.enter((request_id, started, client, category, model))
         self._open[ticket] = (request_id, client, slot)
+        if self._teller is None:
+            self._teller = self._loop.call_later(_TELL_EVERY, self._tell)
         return ticket
 
     def submit(self, booking: Booking) -> None:
@@ -180,6 +182,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
         self._received = FrameBuffer()
         self._send(frame("hello", os.getpid()))
         self._send(frame("count", self._count))
+        self._say_how_many()
         fresh = {booking.ticket for booking in self._fresh}
         again = [booking for ticket, (booking, _) in self._unconfirmed.items() if ticket not in fresh]
         self._hand_over(again, again=True)
@@ -244,8 +247,9 @@ class RemoteBooks(asyncio.BufferedProtocol):
             self._send_bookings(part, again)
 
     def _send_bookings(self, bookings: list[Booking], again: bool) -> None:
+        self._told = self.in_flight
         try:
-            self._send(self._packer.pack(bookings, self.in_flight, again))
+            self._send(self._packer.pack(bookings, self._told, again))
         except ValueError:
             log.exception("%d requests cannot be handed over; they stay on the board", len(bookings))
 
@@ -254,11 +258,13 @@ class RemoteBooks(asyncio.BufferedProtocol):
             self._transport.writelines(parts)
 
     def _tell(self) -> None:
-        """Streams last: how many run is told now and then, also while none closes."""
+        """Streams last: how many run is told some time after one began, also while none closes."""
+        self._teller = None
         if self._told != self.in_flight:
-            self._told = self.in_flight
-            self._send(self._packer.pack((), self.in_flight, False))
-        self._teller = self._loop.call_later(_TELL_EVERY, self._tell)
+            self._say_how_many()
+
+    def _say_how_many(self) -> None:
+        self._send_bookings([], False)
 
     def _begin_to_close(self) -> None:
         self._closing = True
@@ -267,7 +273,8 @@ class RemoteBooks(asyncio.BufferedProtocol):
             self._all_confirmed.set()
 
     def _end(self) -> None:
-        self._teller.cancel()
+        if self._teller is not None:
+            self._teller.cancel()
         if self._work is not None:
             self._work.cancel()
         if self._transport is not None:
