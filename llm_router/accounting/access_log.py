@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
@@ -51,14 +51,23 @@ class AccessLog:
 
     def __call__(self, batch: Sequence[LedgerRecord]) -> None:
         """Writes the lines of settled requests."""
-        self._write("".join(map(json_line if self.form == "json" else text_line, batch)))
+        self._write("".join(map(json_line, batch)) if self.form == "json" else text_lines(batch))
 
 
-def text_line(record: LedgerRecord) -> str:
+def text_lines(records: Iterable[LedgerRecord]) -> str:
     """`time request key=value ...`, the keys always in the same order; a dash stands for what is unknown."""
+    kinds: dict[Kind, tuple[str, str]] = {}
+    return "".join([_text_line(record, kinds) for record in records])
+
+
+def _text_line(record: LedgerRecord, kinds: dict[Kind, tuple[str, str]]) -> str:
+    """`kinds` keeps what lines have in common."""
     request_id, started, first_byte_ms, total_ms, input_tokens, output_tokens, cost, attempts, kind = _written(record)
     second, fraction = _ended(started, total_ms)
-    what, source = _what(kind)
+    known = kinds.get(kind)
+    if known is None:
+        known = kinds[kind] = (_what(kind), kind.cost_source or "-")
+    what, source = known
     return (
         f"{second}{fraction}Z request id={_safe_id(request_id)} {what} attempts={_attempts(attempts)} "
         f"first_byte_ms={'-' if first_byte_ms is None else round(first_byte_ms)} "
@@ -68,12 +77,8 @@ def text_line(record: LedgerRecord) -> str:
     )
 
 
-@lru_cache(maxsize=512)
-def _what(kind: Kind) -> tuple[str, str]:
-    return (
-        f"category={_safe(kind.category)} model={_safe(kind.model)} outcome={kind.outcome} status={kind.status}",
-        kind.cost_source or "-",
-    )
+def _what(kind: Kind) -> str:
+    return f"category={_safe(kind.category)} model={_safe(kind.model)} outcome={kind.outcome} status={kind.status}"
 
 
 def json_line(record: LedgerRecord) -> str:
@@ -107,8 +112,8 @@ def json_line(record: LedgerRecord) -> str:
 
 def _ended(started: float, total_ms: float | None) -> tuple[str, str]:
     """When the request was over, in UTC, as the other lines of the log write it: the second and its fraction."""
-    milliseconds = int(started * 1000 + (total_ms or 0.0))
-    return _second(milliseconds // 1000), _FRACTIONS[milliseconds % 1000]
+    second, milliseconds = divmod(int(started * 1000 + (total_ms or 0.0)), 1000)
+    return _second(second), _FRACTIONS[milliseconds]
 
 
 @lru_cache(maxsize=4)

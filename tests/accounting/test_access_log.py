@@ -5,7 +5,7 @@ import re
 import orjson
 import pytest
 
-from llm_router.accounting.access_log import AccessLog, json_line, text_line
+from llm_router.accounting.access_log import AccessLog, json_line, text_lines
 from llm_router.accounting.booking import Attempt
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.settle import Settler
@@ -14,6 +14,10 @@ from tests.accounting.conftest import booking
 
 def settled(request_id="r-1", **fields):
     return Settler(lambda name: None, DriftBook()).settle(booking(request_id, **fields))
+
+
+def text_line(record):
+    return text_lines([record])
 
 
 def test_a_line_of_text():
