@@ -31,6 +31,8 @@ _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+')
 _SHORTEST_RUN = 4
 # So much of an event's end (`}]}` and a blank line) is searched for: rare bytes, so that the search can leap.
 _END_BYTES = 5
+# OpenAI's random characters in each event.
+_PADDING = re.compile(rb'"obfuscation":"([^"\\]*)"')
 _COMMENTS = re.compile(rb"(?:\A|(?<=\n\n))(?::[^\r\n]*\n+)+")
 
 
@@ -300,14 +302,18 @@ def _find_run(piece: bytes) -> _Run | None:
         return None
     start, first, behind, end = found
     before, after = piece[start:first], piece[behind:end]
+    to_padding = b""
+    if (padding := _PADDING.search(after)) is not None:
+        to_padding, after = after[: padding.start(1)], after[padding.end(1) :]
     texts = _cut_events(piece[start:], before, after)
     between = (after + before).join(texts)
     behind = first + len(between)
     if len(texts) < _SHORTEST_RUN or not (piece.startswith(between, first) and piece.startswith(after, behind)):
         return None
     try:
+        texts = _strip_padding(texts, to_padding)
         return _Run(start, behind + len(after), _load_strings(texts), event)
-    except orjson.JSONDecodeError:
+    except ValueError:
         return None
 
 
@@ -317,15 +323,26 @@ def _cut_events(events: bytes, before: bytes, after: bytes) -> list[bytes]:
     after = after[:-_END_BYTES]
     while parts and not (parts[-1].startswith(before) and parts[-1].endswith(after)):
         parts.pop()
-    return list(map(itemgetter(slice(len(before), -len(after))), parts))
+    return list(map(itemgetter(slice(len(before), -len(after) or None)), parts))
 
 
-def _load_strings(strings: list[bytes]) -> str:
-    """What these JSON strings without their quotes say one after the other. Raises `orjson.JSONDecodeError`."""
+def _strip_padding(texts: list[bytes], to_padding: bytes) -> list[bytes]:
+    """The texts without what OpenAI adds to hide their lengths, and what leads to it. Raises ValueError."""
+    if not to_padding:
+        return texts
+    stripped, found, paddings = zip(*(text.partition(to_padding) for text in texts), strict=True)
+    if not all(found):
+        raise ValueError("not padded")
+    _load_strings(paddings)
+    return list(stripped)
+
+
+def _load_strings(strings: Sequence[bytes]) -> str:
+    """What these JSON strings without their quotes say one after the other. Raises ValueError."""
     joined = b"".join(strings)
     # A backslash at the end of one would have taken the quote after it along.
     if b"\\" in joined and b"\\\n" in b"\n".join(strings) and not all(map(_STRING.fullmatch, strings)):
-        raise orjson.JSONDecodeError("not a string", "", 0)
+        raise ValueError("not a string")
     text: str = orjson.loads(b'"' + joined + b'"')
     return text
 

@@ -27,6 +27,8 @@ TEXTS = [
     "x" * 50,
 ]
 
+PADDINGS = ["", "aB3", "x" * 12, '"', "\\", "\n"]
+
 
 def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
     """One event of a stream."""
@@ -54,18 +56,43 @@ def odd(rng: random.Random) -> bytes:
     )
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(200))
 def test_runs_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever stands between the like events, text, usage, finish and model are those of the plain reading."""
     rng = random.Random(seed)
     events = []
     for _ in range(rng.randrange(1, 6)):
         events += [odd(rng) for _ in range(rng.randrange(3))]
-        events += [event({"content": rng.choice(TEXTS)}) for _ in range(rng.randrange(12))]
+        padded = rng.random() < 0.5
+        for _ in range(rng.randrange(12)):
+            padding = {"obfuscation": rng.choice(PADDINGS)} if padded else {}
+            events.append(event({"content": rng.choice(TEXTS)}, **padding))
     events += [event({}, "stop"), b"data: [DONE]\n\n"]
     quick = read_stream(events)
     monkeypatch.setattr(answer, "_find_run", lambda piece: None)
     assert quick == read_stream(events)
+
+
+@pytest.mark.parametrize("more", [{}, {"usage": None}, {"obfuscation": ""}, {"obfuscation": "a", "usage": None}])
+def test_what_providers_send_is_read_as_a_run(more: dict[str, Any]) -> None:
+    """Events like those of a usual stream, with OpenAI's padding and without, are not parsed each."""
+    words = [f"word {number}\n" for number in range(20)]
+    events = [event({"role": "assistant", "content": ""}, **more)]
+    for number, word in enumerate(words):
+        padding = {"obfuscation": "Zz9"[: number % 4]} if "obfuscation" in more else {}
+        events.append(event({"content": word}, **{**more, **padding}))
+    run = answer._find_run(b"".join([*events, event({}, "stop", **more), b"data: [DONE]\n\n"]))
+    assert run is not None
+    assert run.text == "".join(words)
+    assert run.end - run.start == sum(map(len, events[1:]))
+
+
+@pytest.mark.parametrize("padding", [b'a","usage":{"completion_tokens":7},"b":"', b"a\n\n: b", b"\\"])
+def test_what_is_not_padding_alone_is_parsed(padding: bytes) -> None:
+    """Where more than padding stands in its place in some event, nothing of that event is lost."""
+    events = [event({"content": "word"}, obfuscation="PAD") for _ in range(9)]
+    events[4] = events[4].replace(b"PAD", padding)
+    assert answer._find_run(b"".join(events)) is None
 
 
 def test_a_surrogate_pair_in_two_events_is_one_character() -> None:
