@@ -75,7 +75,10 @@ _TAILS = (
     "\n# Reminder: Instructions for Tool Use",
     "\n\n(The user has not provided any additional context",
 )
-_ANY_TAIL = re.compile("|".join(map(re.escape, _TAILS)))
+# A first look for any of them: few lines go on with one of these characters. It may take what is none of them for one.
+_ANY_TAIL = re.compile(
+    f"\n[{re.escape(''.join([tail[1] for tail in _TAILS]))}](?:{'|'.join([re.escape(tail[2:]) for tail in _TAILS])})"
+)
 _BLOCKS = (
     ("<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>", "<<<END_OPENCLAW_INTERNAL_CONTEXT>>>"),
     ("[Chat messages since your last reply", "[Current message - respond to this]"),
