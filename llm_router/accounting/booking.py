@@ -94,9 +94,13 @@ def lighten(booking: Booking) -> int:
     return sum(map(len, booking.answer))
 
 
-class Kind(NamedTuple):
-    """What a settled request shares with many others. `cost_source` names the evidence that the bill rests on, None
-    where nothing had to be paid or the price is unknown; `counted_by` is "tiktoken" or "estimate"."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """What a settled request shares with many others: one object for all of them, so that it is quickly looked up.
+
+    `cost_source` names the evidence that the bill rests on, None where nothing had to be paid or the price is
+    unknown; `counted_by` is "tiktoken" or "estimate".
+    """
 
     category: str
     mode: str
@@ -146,9 +150,9 @@ class LedgerRecord(NamedTuple):
 
     def flat(self) -> dict[str, Any]:
         """All fields by name, those of the kind among them."""
-        fields = self._asdict()
-        del fields["kind"]
-        return fields | self.kind._asdict()
+        found = self._asdict()
+        kind = found.pop("kind")
+        return found | {name: getattr(kind, name) for name in Kind.__slots__}
 
 
 def as_json(value: object) -> str:

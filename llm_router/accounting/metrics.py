@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
@@ -35,9 +35,7 @@ _AT_ONCE: Final = 128
 
 _kind: Final = itemgetter(LedgerRecord._fields.index("kind"))
 # What requests have in common that are added up together, and what there is to add up.
-_labels: Final = itemgetter(
-    *map(Kind._fields.index, ("category", "model", "provider", "outcome", "counted_by", "cost_source"))
-)
+_labels: Final = attrgetter("category", "model", "provider", "outcome", "counted_by", "cost_source")
 _columns: Final = itemgetter(
     *map(
         LedgerRecord._fields.index,

@@ -22,6 +22,9 @@ _SAMPLE_EVERY = 16
 _STREAM_BYTES_A_TOKEN = 150
 _BYTES_A_TOKEN = 4
 
+# Clients may name any model, and models call themselves anything: past so many kinds all are made anew.
+_MAX_KINDS = 4_096
+
 CountMode = Literal["always", "when_missing"]
 FindEncoding = Callable[[str], Encoding | None]
 
@@ -30,6 +33,9 @@ def no_encoding(name: str) -> Encoding | None:
     """Where there are no ranks at all."""
     return None
 
+
+# The kinds that were met, by their parts.
+_Kinds = dict[tuple[Any, ...], Kind]
 
 # Plain tuples, since one is made for each answer. Our count: how it was made, tokens of the prompt and of the answer.
 Counted = tuple[str | None, int | None, int | None]
@@ -46,6 +52,7 @@ class Settler:
     def __init__(self, find_encoding: FindEncoding, drift: DriftBook) -> None:
         self._find_encoding = find_encoding
         self._counters: dict[str, Counter] = {}
+        self._kinds: _Kinds = {}
         self._since_sample = 0
         self.drift = drift
         self.mode: CountMode = "always"
@@ -61,13 +68,13 @@ class Settler:
         answer = _read(booking, thorough)
         evidence = self._evidence(booking, answer, estimate, thorough)
         if not booking.side_costs:
-            return _record(booking, answer, evidence)
+            return _record(booking, answer, evidence, self._kinds)
         sides = [(side, self._side(side, estimate, thorough)) for side in booking.side_costs]
-        return _record(booking, answer, evidence, sides)
+        return _record(booking, answer, evidence, self._kinds, sides)
 
     def bare(self, booking: Booking) -> LedgerRecord:
         """The record of a booking that could not be read: what happened, without tokens and cost."""
-        return _record(booking, Answer(), _UNKNOWN)
+        return _record(booking, Answer(), _UNKNOWN, self._kinds)
 
     def _evidence(self, booking: Booking, answer: Answer, estimate: bool, thorough: bool) -> Evidence:
         if not booking.model:
@@ -173,7 +180,7 @@ def interrupted_record(request_id: str, started: float, client: str, category: s
         outcome="interrupted",
         status=0,
     )
-    return _record(booking, Answer(), _UNKNOWN)._replace(total_ms=None)
+    return _record(booking, Answer(), _UNKNOWN, {})._replace(total_ms=None)
 
 
 def _read(paid: Booking | SideCost, thorough: bool) -> Answer:
@@ -246,7 +253,7 @@ def _billed(counted: Counted, usage: Usage, billed: Usage, info: ModelInfo | Non
 
 
 def _record(
-    booking: Booking, answer: Answer, evidence: Evidence, sides: Sequence[tuple[SideCost, Evidence]] = ()
+    booking: Booking, answer: Answer, evidence: Evidence, kinds: _Kinds, sides: Sequence[tuple[SideCost, Evidence]] = ()
 ) -> LedgerRecord:
     counted_by, counted_in, counted_out, usage, input_tokens, output_tokens, price, source = evidence
     side_price = side_json = None
@@ -256,7 +263,7 @@ def _record(
     attempts = booking.attempts
     finish = answer.finish_reasons
     first_byte_ms = booking.first_byte_ms
-    kind = (
+    parts = (
         booking.category,
         booking.mode,
         booking.model,
@@ -288,10 +295,17 @@ def _record(
         side_price,
         side_json,
         attempts,
-        # Past the check of its length, which is constant here, as that of the record.
-        tuple.__new__(Kind, kind),
+        kinds.get(parts) or _new_kind(kinds, parts),
     )
+    # Past the check of its length, which is constant here.
     return tuple.__new__(LedgerRecord, record)
+
+
+def _new_kind(kinds: _Kinds, parts: tuple[Any, ...]) -> Kind:
+    if len(kinds) >= _MAX_KINDS:
+        kinds.clear()
+    kind = kinds[parts] = Kind(*parts)
+    return kind
 
 
 def _microseconds(ms: float) -> float:

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,13 +54,15 @@ def _insert_sql(table: str, columns: Sequence[str], rows: int = 1) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values}"  # noqa: S608
 
 
-_KIND_SQL: Final = _insert_sql("kinds", Kind._fields)
+_KIND_SQL: Final = _insert_sql("kinds", Kind.__slots__)
 # By the number of values, for one row and for many.
 _RECORD_SQL: Final = {
     len(columns): (_insert_sql("records", columns), _insert_sql("records", columns, _ROWS))
     for columns in (BARE_COLUMNS, PLAIN_COLUMNS, ALL_COLUMNS)
 }
 _KNOWN_SQL: Final = "SELECT 1 FROM records WHERE request_id = ? AND started = ?"
+
+_parts: Final = attrgetter(*Kind.__slots__)
 
 Drift = tuple[str, int, float, float, float, float]
 Row = tuple[Any, ...]
@@ -246,7 +249,7 @@ class Store:
         return (number, None, *values[OWN_AND_REPORT], *values[RARE], told)
 
     def _add_kind(self, connection: sqlite3.Connection, kind: Kind) -> int:
-        number = connection.execute(_KIND_SQL, kind).lastrowid
+        number = connection.execute(_KIND_SQL, _parts(kind)).lastrowid
         assert number is not None
         if len(self._kinds) >= _MAX_KINDS:
             self._kinds.clear()
@@ -332,10 +335,10 @@ _LARGEST: Final = 2**63 - 1
 
 
 def _cleaned(record: LedgerRecord) -> LedgerRecord:
-    return LedgerRecord._make(map(_clean, record))._replace(kind=Kind._make(map(_clean, record.kind)))
+    return LedgerRecord._make(map(_clean, record))._replace(kind=Kind(*map(_clean, _parts(record.kind))))
 
 
-def _clean(value: object) -> object:
+def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, int):

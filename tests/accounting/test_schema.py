@@ -30,8 +30,11 @@ OK = Attempt("openai/m", "ok", 200, 7)
 REFUSED = Attempt("x/other", "rate_limited", 429, 3)
 
 
+SETTLER = Settler(lambda name: None, DriftBook())
+
+
 def settled(request_id: str, **fields) -> LedgerRecord:
-    return Settler(lambda name: None, DriftBook()).settle(booking(request_id, **fields))
+    return SETTLER.settle(booking(request_id, **fields))
 
 
 def various() -> list[LedgerRecord]:
