@@ -56,25 +56,26 @@ class AccessLog:
 
 def text_lines(records: Iterable[LedgerRecord]) -> str:
     """`time request key=value ...`, the keys always in the same order; a dash stands for what is unknown."""
+    lines = []
     kinds: dict[Kind, tuple[str, str]] = {}
-    return "".join([_text_line(record, kinds) for record in records])
-
-
-def _text_line(record: LedgerRecord, kinds: dict[Kind, tuple[str, str]]) -> str:
-    """`kinds` keeps what lines have in common."""
-    request_id, started, first_byte_ms, total_ms, input_tokens, output_tokens, cost, attempts, kind = _written(record)
-    second, fraction = _ended(started, total_ms)
-    known = kinds.get(kind)
-    if known is None:
-        known = kinds[kind] = (_what(kind), kind.cost_source or "-")
-    what, source = known
-    return (
-        f"{second}{fraction}Z request id={_safe_id(request_id)} {what} attempts={_attempts(attempts)} "
-        f"first_byte_ms={'-' if first_byte_ms is None else round(first_byte_ms)} "
-        f"ms={'-' if total_ms is None else round(total_ms)} "
-        f"in={'-' if input_tokens is None else input_tokens} out={'-' if output_tokens is None else output_tokens} "
-        f"cost_usd={'-' if cost is None else _dollars(cost)} cost_source={source}\n"
-    )
+    # The second in which the line before ended, as a line begins, and the milliseconds up to it.
+    second, passed = "", -1000
+    for request_id, started, first_byte_ms, total_ms, inputs, outputs, cost, attempts, kind in map(_written, records):
+        ended = _ended(started, total_ms)
+        if not 0 <= ended - passed < 1000:
+            second, passed = _second(ended // 1000), ended // 1000 * 1000
+        known = kinds.get(kind)
+        if known is None:
+            known = kinds[kind] = (_what(kind), kind.cost_source or "-")
+        what, source = known
+        lines.append(
+            f"{second}{_FRACTIONS[ended - passed]}Z request id={_safe_id(request_id)} {what} "
+            f"attempts={_attempts(attempts)} first_byte_ms={'-' if first_byte_ms is None else round(first_byte_ms)} "
+            f"ms={'-' if total_ms is None else round(total_ms)} "
+            f"in={'-' if inputs is None else inputs} out={'-' if outputs is None else outputs} "
+            f"cost_usd={'-' if cost is None else _dollars(cost)} cost_source={source}\n"
+        )
+    return "".join(lines)
 
 
 def _what(kind: Kind) -> str:
@@ -84,9 +85,9 @@ def _what(kind: Kind) -> str:
 def json_line(record: LedgerRecord) -> str:
     """The same as one JSON object."""
     kind = record.kind
-    second, fraction = _ended(record.started, record.total_ms)
+    second, milliseconds = divmod(_ended(record.started, record.total_ms), 1000)
     line = {
-        "time": f"{second}{fraction}+00:00",
+        "time": f"{_second(second)}{_FRACTIONS[milliseconds]}+00:00",
         "event": "request",
         "request_id": record.request_id,
         "category": kind.category,
@@ -110,15 +111,14 @@ def json_line(record: LedgerRecord) -> str:
     return f"{text if text.isascii() and text else json.dumps(line)}\n"
 
 
-def _ended(started: float, total_ms: float | None) -> tuple[str, str]:
-    """When the request was over, in UTC, as the other lines of the log write it: the second and its fraction."""
-    second, milliseconds = divmod(int(started * 1000 + (total_ms or 0.0)), 1000)
-    return _second(second), _FRACTIONS[milliseconds]
+def _ended(started: float, total_ms: float | None) -> int:
+    """When the request was over, in milliseconds."""
+    return int(started * 1000 + (total_ms or 0.0))
 
 
 @lru_cache(maxsize=4)
 def _second(seconds: int) -> str:
-    """A whole second as text; many requests end in each."""
+    """A whole second in UTC, as the other lines of the log write it; many requests end in each."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:-6]
 
 

@@ -131,3 +131,20 @@ def test_a_line_ends_when_its_request_did():
     assert text_line(settled(started=1000.0)).startswith("1970-01-01T00:16:40.007Z ")
     assert text_line(settled(started=1000.9, total_ms=155.0)).startswith("1970-01-01T00:16:41.055Z ")
     assert text_line(settled(started=1000.999, total_ms=1.0)).startswith("1970-01-01T00:16:41.000Z ")
+    assert text_line(settled(started=0.0)).startswith("1970-01-01T00:00:00.007Z ")
+
+
+def test_the_lines_of_a_batch_have_their_own_times():
+    """Lines of one second, of the next and of one before stand together, each with the moment of its own end."""
+    starts = (1000.0, 1000.25, 1000.9925, 1000.993, 1002.0, 1000.5, 0.0)
+    lines = text_lines([settled(started=start) for start in starts]).splitlines()
+    assert [line[17:24] for line in lines] == [
+        "40.007Z",
+        "40.257Z",
+        "40.999Z",
+        "41.000Z",
+        "42.007Z",
+        "40.507Z",
+        "00.007Z",
+    ]
+    assert lines == [text_line(settled(started=start)).rstrip() for start in starts]
