@@ -200,7 +200,7 @@ class Sink:
 
     async def end(self) -> UpstreamError | None:
         """Waits for the end and gives its error."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.over.wait()
         return self.ends[0]
 
@@ -229,6 +229,12 @@ async def at_once(condition: Callable[[], object]) -> None:
             return
         await asyncio.sleep(0.002)
     raise AssertionError("it did not happen at once")
+
+
+async def a_few_turns() -> None:
+    """Lets what was sent arrive. The loop looks at its sockets in each turn, however late that is."""
+    for _ in range(5):
+        await asyncio.sleep(0.002)
 
 
 @contextlib.contextmanager

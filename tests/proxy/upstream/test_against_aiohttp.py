@@ -113,7 +113,7 @@ REFUSED = "refused"
 async def ours(server: Server) -> Outcome:
     client = UpstreamClient()
     try:
-        response = await client.send(server.call(), connect_timeout=2)
+        response = await client.send(server.call(), connect_timeout=30)
         return response.status, await response.read(10**7)
     except UpstreamError:
         return REFUSED

@@ -16,7 +16,7 @@ from tests.proxy.upstream.peers import STREAM_HEAD, WHOLE, Peer, Serve, chunk, e
 async def test_there_and_back(serve: Serve, client: UpstreamClient) -> None:
     """A call arrives as it was meant, its answer too."""
     server = await serve(echo)
-    response = await client.send(server.call(b'{"a":1}', {"Authorization": "Bearer k"}), connect_timeout=2)
+    response = await client.send(server.call(b'{"a":1}', {"Authorization": "Bearer k"}), connect_timeout=30)
     assert (response.status, response.headers["content-length"], response.reused) == (200, "7", False)
     assert await response.read(100) == b'{"a":1}'
     (request,) = server.requests
@@ -28,7 +28,7 @@ async def test_there_and_back(serve: Serve, client: UpstreamClient) -> None:
 async def test_ipv6(serve: Serve, client: UpstreamClient) -> None:
     """An upstream may have an IPv6 address."""
     server = await serve(echo, host="::1")
-    response = await client.send(server.call(b"six"), connect_timeout=2)
+    response = await client.send(server.call(b"six"), connect_timeout=30)
     assert await response.read(100) == b"six"
     assert server.requests[0].headers["host"] == f"[::1]:{server.port}"
 
@@ -37,14 +37,14 @@ async def test_large_bodies_both_ways(serve: Serve, client: UpstreamClient) -> N
     """32 MB go out and come back."""
     server = await serve(echo)
     body = bytes(range(256)) * (1 << 17)
-    response = await client.send(server.call(body), connect_timeout=2)
+    response = await client.send(server.call(body), connect_timeout=30)
     assert await response.read(len(body)) == body
 
 
 async def test_socket_options(serve: Serve, client: UpstreamClient) -> None:
     """Small writes leave at once, and a peer that vanished is noticed some day."""
     server = await serve(echo)
-    await (await client.send(server.call(), connect_timeout=2)).read(100)
+    await (await client.send(server.call(), connect_timeout=30)).read(100)
     connection = client._pool.take(client._routes.find("POST", server.url()).endpoint.origin, 0.0)
     assert connection is not None
     assert connection._transport is not None
@@ -65,9 +65,9 @@ async def test_redirects_are_answers(serve: Serve, client: UpstreamClient) -> No
         await peer.send(WHOLE)
 
     server = await serve(script)
-    response = await client.send(server.call(), connect_timeout=2)
+    response = await client.send(server.call(), connect_timeout=30)
     assert (response.status, await response.read(9)) == (307, b"")
-    await (await client.send(server.call(), connect_timeout=2)).read(9)
+    await (await client.send(server.call(), connect_timeout=30)).read(9)
     assert len(server.requests) == 2
     assert "cookie" not in server.requests[1].headers
 
@@ -77,7 +77,7 @@ async def test_refused_connection(client: UpstreamClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ConnectFailed) as caught:
-        await client.send(UpstreamCall(f"http://127.0.0.1:{port}/", {}, b""), connect_timeout=2)
+        await client.send(UpstreamCall(f"http://127.0.0.1:{port}/", {}, b""), connect_timeout=30)
     assert "refused" in str(caught.value)
     assert "127" not in str(caught.value)
     assert str(port) not in str(caught.value)
@@ -87,7 +87,7 @@ async def test_refused_connection(client: UpstreamClient) -> None:
 async def test_unknown_name(client: UpstreamClient) -> None:
     """A name that does not exist is a failed connection."""
     with pytest.raises(ConnectFailed) as caught:
-        await client.send(UpstreamCall("http://nowhere.invalid/", {}, b""), connect_timeout=5)
+        await client.send(UpstreamCall("http://nowhere.invalid/", {}, b""), connect_timeout=30)
     assert "nowhere" not in str(caught.value)
 
 
@@ -95,9 +95,9 @@ async def test_invalid_calls_connect_to_nobody(serve: Serve, client: UpstreamCli
     """A call that cannot be put on the wire is refused before there is a connection."""
     server = await serve(echo)
     with pytest.raises(InvalidCall):
-        await client.send(server.call(headers={"X": "a\r\nb"}), connect_timeout=2)
+        await client.send(server.call(headers={"X": "a\r\nb"}), connect_timeout=30)
     with pytest.raises(InvalidCall):
-        await client.send(UpstreamCall(server.url("/a b"), {}, b""), connect_timeout=2)
+        await client.send(UpstreamCall(server.url("/a b"), {}, b""), connect_timeout=30)
     assert server.peers == []
 
 
@@ -111,5 +111,5 @@ async def test_read_too_large(serve: Serve, client: UpstreamClient) -> None:
 
     server = await serve(script)
     with pytest.raises(ResponseTooLarge):
-        await (await client.send(server.call(), connect_timeout=2)).read(999)
+        await (await client.send(server.call(), connect_timeout=30)).read(999)
     assert client.open == 0

@@ -58,7 +58,7 @@ async def test_an_address_that_refuses_is_passed_over(
     """Where a name has an IPv4 and an IPv6 address and one refuses, the other is taken."""
     server = await serve(whole, host=alive)
     hosts(*((address, server.port) for address in order))
-    response = await client.send(server.call(host="both.test"), connect_timeout=2)
+    response = await client.send(server.call(host="both.test"), connect_timeout=30)
     assert await response.read(9) == b"hello"
 
 
@@ -69,8 +69,8 @@ async def test_a_silent_address_is_overtaken(serve: Serve, client: UpstreamClien
     with silent_port("::1") as port:
         hosts(("::1", port), ("127.0.0.1", server.port))
         start = time.monotonic()
-        response = await client.send(server.call(host="both.test"), connect_timeout=5)
-        assert time.monotonic() - start < 4
+        response = await client.send(server.call(host="both.test"), connect_timeout=30)
+        assert time.monotonic() - start < 20
         assert await response.read(9) == b"hello"
     await client.close()
     await until(lambda: sockets_of_this_process() <= before)
@@ -82,7 +82,7 @@ async def test_all_addresses_refuse(client: UpstreamClient, hosts: Hosts) -> Non
         port = listener.getsockname()[1]
     hosts(("127.0.0.1", port), ("::1", port), ("127.0.0.2", port))
     with pytest.raises(ConnectFailed) as caught:
-        await client.send(UpstreamCall("http://none.test/", {}, b""), connect_timeout=2)
+        await client.send(UpstreamCall("http://none.test/", {}, b""), connect_timeout=30)
     assert not any(word in str(caught.value) for word in ("127", "::1", str(port), "none.test"))
 
 
@@ -121,8 +121,8 @@ async def test_timeout_in_tls(serve: Serve, client: UpstreamClient) -> None:
     server = await serve(never)
     await client._dialer._trust.context()  # loading it may take a busy machine as long as the timeout
     with pytest.raises(ConnectTimeout):
-        await client.send(UpstreamCall(f"https://127.0.0.1:{server.port}/", {}, b""), connect_timeout=0.2)
-    await until(lambda: server.peers[0].closed_at, 0.1)
+        await client.send(UpstreamCall(f"https://127.0.0.1:{server.port}/", {}, b""), connect_timeout=0.5)
+    await at_once(lambda: server.peers and server.peers[0].closed_at)
     assert client.open == 0
 
 
@@ -131,11 +131,11 @@ async def test_timeout_does_not_cover_the_answer(serve: Serve, client: UpstreamC
 
     async def script(peer: Peer) -> None:
         await peer.request()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.1)
         await peer.send(WHOLE)
 
     server = await serve(script)
-    response = await client.send(server.call(), connect_timeout=0.1)
+    response = await client.send(server.call(), connect_timeout=1)
     assert await response.read(9) == b"hello"
 
 
@@ -150,7 +150,8 @@ async def test_cancel_in_tcp(client: UpstreamClient) -> None:
     """Leaving while connecting leaves no socket behind."""
     with silent_port() as port:
         before = sockets_of_this_process()
-        call = asyncio.ensure_future(client.send(UpstreamCall(f"http://127.0.0.1:{port}/", {}, b""), connect_timeout=5))
+        url = f"http://127.0.0.1:{port}/"
+        call = asyncio.ensure_future(client.send(UpstreamCall(url, {}, b""), connect_timeout=30))
         await asyncio.sleep(0.05)
         assert sockets_of_this_process() > before
         await cancelled(call)
@@ -164,7 +165,7 @@ async def test_cancel_while_waiting(serve: Serve, client: UpstreamClient, scheme
     """Leaving in the TLS handshake or while waiting for the head closes the connection within 100 ms."""
     server = await serve(never)
     url = f"{scheme}://127.0.0.1:{server.port}/"
-    call = asyncio.ensure_future(client.send(UpstreamCall(url, {}, b""), connect_timeout=5))
+    call = asyncio.ensure_future(client.send(UpstreamCall(url, {}, b""), connect_timeout=30))
     await until(lambda: server.peers)
     await asyncio.sleep(0.05)
     await cancelled(call)
@@ -182,11 +183,11 @@ async def test_cancel_on_a_kept_connection(serve: Serve, client: UpstreamClient)
         await peer.gone()
 
     server = await serve(script)
-    await (await client.send(server.call(), connect_timeout=2)).read(9)
-    call = asyncio.ensure_future(client.send(server.call(), connect_timeout=2))
+    await (await client.send(server.call(), connect_timeout=30)).read(9)
+    call = asyncio.ensure_future(client.send(server.call(), connect_timeout=30))
     await until(lambda: len(server.requests) == 2)
     await cancelled(call)
-    await until(lambda: server.peers[0].closed_at, 0.1)
+    await at_once(lambda: server.peers[0].closed_at)
     assert (len(server.requests), len(server.peers)) == (2, 1)
 
 
@@ -199,11 +200,11 @@ async def test_cancel_in_the_body(serve: Serve, client: UpstreamClient) -> None:
         await peer.gone()
 
     server = await serve(script)
-    response = await client.send(server.call(), connect_timeout=2)
+    response = await client.send(server.call(), connect_timeout=30)
     call = asyncio.ensure_future(response.read(100))
     await asyncio.sleep(0.02)
     await cancelled(call)
-    await until(lambda: server.peers[0].closed_at, 0.1)
+    await at_once(lambda: server.peers[0].closed_at)
 
 
 async def test_cancel_just_as_the_head_arrives(serve: Serve, client: UpstreamClient) -> None:
@@ -216,7 +217,7 @@ async def test_cancel_just_as_the_head_arrives(serve: Serve, client: UpstreamCli
 
     server = await serve(script)
     for _ in range(20):
-        call = asyncio.ensure_future(client.send(server.call(), connect_timeout=2))
+        call = asyncio.ensure_future(client.send(server.call(), connect_timeout=30))
         connection = None
         while connection is None or connection._response is None:
             await asyncio.sleep(0)
@@ -244,7 +245,7 @@ async def test_a_late_cancel_spares_who_has_the_connection_now(serve: Serve, cli
 
     server = await serve(script)
     sink = Sink()
-    first = asyncio.ensure_future(client.send(server.call(b"1"), connect_timeout=2))
+    first = asyncio.ensure_future(client.send(server.call(b"1"), connect_timeout=30))
     await until(lambda: server.requests)
 
     class Taker:
@@ -297,7 +298,7 @@ async def test_cancel_at_every_step(
     for steps in range(400):
         client = UpstreamClient(ssl_context=tls, environ=environ)
         url = f"{scheme}://upstream.test:{server.port}/"
-        call = asyncio.ensure_future(client.send(UpstreamCall(url, {}, b""), connect_timeout=5))
+        call = asyncio.ensure_future(client.send(UpstreamCall(url, {}, b""), connect_timeout=30))
         for _ in range(steps):
             await asyncio.sleep(0)
         if call.done():

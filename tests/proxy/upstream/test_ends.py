@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 
 import pytest
 
 from llm_router.proxy.upstream import ConnectionLost, ProtocolError, UpstreamClient
-from tests.proxy.upstream.peers import LAST_CHUNK, STREAM_HEAD, Peer, Serve, Sink, chunk
+from tests.proxy.upstream.peers import LAST_CHUNK, STREAM_HEAD, Peer, Serve, Sink, a_few_turns, chunk
 
 
 async def stream_of(serve: Serve, client: UpstreamClient, *writes: bytes, end: str = "close") -> tuple[Sink, object]:
@@ -18,7 +17,7 @@ async def stream_of(serve: Serve, client: UpstreamClient, *writes: bytes, end: s
         await peer.request()
         for data in writes:
             await peer.send(data)
-            await asyncio.sleep(0.01)
+            await a_few_turns()
         if end == "gone":
             await peer.gone()
         else:
@@ -26,7 +25,7 @@ async def stream_of(serve: Serve, client: UpstreamClient, *writes: bytes, end: s
 
     server = await serve(script)
     sink = Sink()
-    (await client.send(server.call(), connect_timeout=2)).attach(sink)
+    (await client.send(server.call(), connect_timeout=30)).attach(sink)
     return sink, await sink.end()
 
 

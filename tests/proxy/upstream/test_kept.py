@@ -15,7 +15,7 @@ async def test_connection_is_reused(serve: Serve, client: UpstreamClient) -> Non
     """After a whole answer the next call takes the same connection."""
     server = await serve(echo)
     for number in range(5):
-        response = await client.send(server.call(b"x"), connect_timeout=2)
+        response = await client.send(server.call(b"x"), connect_timeout=30)
         assert await response.read(10) == b"x"
         assert response.reused is (number > 0)
         assert client.idle == 1
@@ -33,8 +33,8 @@ async def test_no_limit_on_connections(serve: Serve, client: UpstreamClient) -> 
         await peer.gone()
 
     server = await serve(script)
-    calls = [asyncio.ensure_future(client.send(server.call(b"%d" % n), connect_timeout=5)) for n in range(300)]
-    await until(lambda: len(server.requests) == 300, 10)
+    calls = [asyncio.ensure_future(client.send(server.call(b"%d" % n), connect_timeout=30)) for n in range(300)]
+    await until(lambda: len(server.requests) == 300)
     assert (client.open, client.idle) == (300, 0)
     gate.set()
     assert [await collect(await call) for call in calls] == [b"%d" % n for n in range(300)]
@@ -62,7 +62,7 @@ async def test_connection_is_not_reused(serve: Serve, client: UpstreamClient, an
 
     server = await serve(script)
     for number in range(3):
-        response = await client.send(server.call(), connect_timeout=2)
+        response = await client.send(server.call(), connect_timeout=30)
         assert await response.read(100) == b"hello"
         assert not response.reused
         assert len(server.peers) == number + 1
@@ -70,37 +70,41 @@ async def test_connection_is_not_reused(serve: Serve, client: UpstreamClient, an
 
 async def test_bytes_on_an_idle_connection_close_it(serve: Serve, client: UpstreamClient) -> None:
     """An answer that nobody asked for is never given to the next call."""
+    idle = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(WHOLE)
-        await asyncio.sleep(0.02)
+        await idle.wait()
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
         await peer.gone()
 
     server = await serve(script)
-    assert await (await client.send(server.call(), connect_timeout=2)).read(9) == b"hello"
+    assert await (await client.send(server.call(), connect_timeout=30)).read(9) == b"hello"
     assert client.idle == 1
+    idle.set()
     await until(lambda: client.idle == 0)
     assert client.open == 0
     await until(lambda: server.peers[0].closed_at)
-    assert await (await client.send(server.call(), connect_timeout=2)).read(9) == b"hello"
+    assert await (await client.send(server.call(), connect_timeout=30)).read(9) == b"hello"
     assert len(server.peers) == 2
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 async def test_server_closes_an_idle_connection(serve: Serve, client: UpstreamClient, how: str) -> None:
     """An idle connection that the server closes leaves the pool at once."""
+    idle = asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(WHOLE)
-        await asyncio.sleep(0.02)
+        await idle.wait()
         getattr(peer, how)()
 
     server = await serve(script)
-    await (await client.send(server.call(), connect_timeout=2)).read(9)
+    await (await client.send(server.call(), connect_timeout=30)).read(9)
     assert client.idle == 1
+    idle.set()
     await until(lambda: client.idle == 0)
     assert client.open == 0
 
@@ -119,8 +123,8 @@ async def test_stale_connection_is_replaced_once(serve: Serve, client: UpstreamC
             await peer.send(WHOLE)
 
     server = await serve(script)
-    await (await client.send(server.call(b"first"), connect_timeout=2)).read(9)
-    response = await client.send(server.call(b"second"), connect_timeout=2)
+    await (await client.send(server.call(b"first"), connect_timeout=30)).read(9)
+    response = await client.send(server.call(b"second"), connect_timeout=30)
     assert (response.reused, await response.read(9)) == (False, b"hello")
     assert [request.body for request in server.requests] == [b"first", b"second", b"second"]
 
@@ -135,9 +139,9 @@ async def test_fresh_replacement_is_not_replaced_again(serve: Serve, client: Ups
             await peer.request()
 
     server = await serve(script)
-    await (await client.send(server.call(), connect_timeout=2)).read(9)
+    await (await client.send(server.call(), connect_timeout=30)).read(9)
     with pytest.raises(ConnectionLost) as caught:
-        await client.send(server.call(), connect_timeout=2)
+        await client.send(server.call(), connect_timeout=30)
     assert not caught.value.started
     assert len(server.requests) == 3
 
@@ -150,7 +154,7 @@ async def test_fresh_connection_is_never_replaced(serve: Serve, client: Upstream
 
     server = await serve(script)
     with pytest.raises(ConnectionLost):
-        await client.send(server.call(), connect_timeout=2)
+        await client.send(server.call(), connect_timeout=30)
     assert len(server.requests) == 1
 
 
@@ -164,9 +168,9 @@ async def test_stale_after_the_first_byte_is_not_replaced(serve: Serve, client: 
         await peer.send(b"HTTP/1.1 20")
 
     server = await serve(script)
-    await (await client.send(server.call(), connect_timeout=2)).read(9)
+    await (await client.send(server.call(), connect_timeout=30)).read(9)
     with pytest.raises(ConnectionLost) as caught:
-        await client.send(server.call(), connect_timeout=2)
+        await client.send(server.call(), connect_timeout=30)
     assert caught.value.started
     assert len(server.requests) == 2
 
@@ -184,14 +188,14 @@ async def test_many_stale_connections(serve: Serve, client: UpstreamClient) -> N
 
     server = await serve(script)
     for _ in range(2):
-        calls = [client.send(server.call(), connect_timeout=2) for _ in range(20)]
+        calls = [client.send(server.call(), connect_timeout=30) for _ in range(20)]
         assert [await one.read(9) for one in await asyncio.gather(*calls)] == [b"hello"] * 20
 
 
 async def test_sweep_evicts(serve: Serve, client: UpstreamClient) -> None:
     """Idle connections go when the sweep comes, and the server sees it."""
     server = await serve(echo)
-    await (await client.send(server.call(), connect_timeout=2)).read(9)
+    await (await client.send(server.call(), connect_timeout=30)).read(9)
     now = asyncio.get_running_loop().time()
     client.sweep(now + 1)
     assert client.idle == 1
@@ -208,7 +212,7 @@ async def test_answer_before_the_request_is_sent_whole(serve: Serve, client: Ups
         await asyncio.sleep(5)
 
     server = await serve(script)
-    response = await client.send(server.call(bytes(64 << 20)), connect_timeout=2)
+    response = await client.send(server.call(bytes(64 << 20)), connect_timeout=30)
     assert (response.status, await response.read(9)) == (413, b"no")
     assert (client.idle, client.open) == (0, 0)
 
@@ -219,7 +223,7 @@ async def test_answers_leave_no_garbage(serve: Serve, client: UpstreamClient) ->
     call = server.call(b"x")
 
     async def exchange(how: str) -> None:
-        response = await client.send(call, connect_timeout=2)
+        response = await client.send(call, connect_timeout=30)
         if how == "read":
             await response.read(10)
         elif how == "sink":

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from llm_router.proxy.upstream import ConnectFailed, UpstreamClient
+from llm_router.proxy.upstream import ConnectFailed, UpstreamClient, UpstreamResponse
 from tests.proxy.upstream.peers import LAST_CHUNK, STREAM_HEAD, WHOLE, Peer, Serve, Sink, at_once, chunk, echo, until
 
 
@@ -15,24 +15,30 @@ from tests.proxy.upstream.peers import LAST_CHUNK, STREAM_HEAD, WHOLE, Peer, Ser
 @pytest.mark.parametrize("together", [True, False])
 async def test_release_keeps_the_connection(serve: Serve, client: UpstreamClient, where: str, together: bool) -> None:
     """After [DONE] the connection is kept if the message ends with it or shortly after; the sink hears no more."""
+    released = asyncio.Event()
+
+    def release(response: UpstreamResponse) -> None:
+        response.release()
+        released.set()
 
     async def script(peer: Peer) -> None:
         while True:
             await peer.request()
             await peer.send(STREAM_HEAD + chunk(b"[DONE]") + (LAST_CHUNK if together else b""))
             if not together:
-                await asyncio.sleep(0.05)
+                await released.wait()
                 await peer.send(chunk(b"rest") + LAST_CHUNK)
 
     server = await serve(script)
     for number in range(3):
-        response = await client.send(server.call(), connect_timeout=2)
+        released.clear()
+        response = await client.send(server.call(), connect_timeout=30)
         assert response.reused is (number > 0)
-        sink = Sink((lambda data: response.release()) if where == "inside" else None)  # noqa: B023
+        sink = Sink((lambda data: release(response)) if where == "inside" else None)  # noqa: B023
         response.attach(sink)
         if where == "outside":
             await until(lambda: sink.data)  # noqa: B023
-            response.release()
+            release(response)
         await until(lambda: client.idle == 1)
         assert sink.data == b"[DONE]"
         assert len(sink.ends) == (where == "outside" and together)
@@ -51,12 +57,12 @@ async def test_release_waits_neither_long_nor_for_much(serve: Serve, client: Ups
         await peer.gone()
 
     server = await serve(script)
-    response = await client.send(server.call(), connect_timeout=2)
+    response = await client.send(server.call(), connect_timeout=30)
     sink = Sink(lambda data: response.release())
+    start = time.monotonic()
     response.attach(sink)
     await until(lambda: sink.data)
     if how == "silent":
-        start = time.monotonic()
         await until(lambda: server.peers[0].closed_at)
         assert time.monotonic() - start > 0.8
     else:
@@ -79,7 +85,7 @@ async def test_close_is_seen_at_once(serve: Serve, client: UpstreamClient) -> No
             await asyncio.sleep(0.005)
 
     server = await serve(script)
-    response = await client.send(server.call(), connect_timeout=2)
+    response = await client.send(server.call(), connect_timeout=30)
     sink = Sink()
     response.attach(sink)
     await until(lambda: len(sink.pieces) > 3)
@@ -100,9 +106,9 @@ async def test_close_after_the_end_spares_the_connection(serve: Serve, client: U
             await peer.send(WHOLE)
 
     server = await serve(script)
-    first = await client.send(server.call(), connect_timeout=2)
+    first = await client.send(server.call(), connect_timeout=30)
     await first.read(9)
-    second = asyncio.ensure_future(client.send(server.call(), connect_timeout=2))
+    second = asyncio.ensure_future(client.send(server.call(), connect_timeout=30))
     await asyncio.sleep(0.01)
     first.close()
     first.release()
@@ -114,10 +120,10 @@ async def test_close_after_the_end_spares_the_connection(serve: Serve, client: U
 async def test_pause_of_a_kept_body_does_not_pause_the_connection(serve: Serve, client: UpstreamClient) -> None:
     """A sink that has not taken all of a complete answer does not stop the next answer on the same connection."""
     server = await serve(echo)
-    first = await client.send(server.call(b"one"), connect_timeout=2)
+    first = await client.send(server.call(b"one"), connect_timeout=30)
     await until(lambda: client.idle == 1)
     first.pause()
-    second = await client.send(server.call(b"two"), connect_timeout=2)
+    second = await client.send(server.call(b"two"), connect_timeout=30)
     assert second.reused
     assert await second.read(9) == b"two"
     first.resume()
@@ -138,7 +144,7 @@ async def test_last_read_moves_with_body_bytes_only(serve: Serve, client: Upstre
         await peer.gone()
 
     server = await serve(script)
-    response = await client.send(server.call(), connect_timeout=2)
+    response = await client.send(server.call(), connect_timeout=30)
     sink = Sink()
     response.attach(sink)
     await until(lambda: sink.data == b"a")
@@ -162,8 +168,8 @@ async def test_close_of_the_client_ends_everything(serve: Serve) -> None:
 
     server = await serve(script)
     client = UpstreamClient()
-    busy = await client.send(server.call(b""), connect_timeout=2)
-    await (await client.send(server.call(b"x"), connect_timeout=2)).read(9)
+    busy = await client.send(server.call(b""), connect_timeout=30)
+    await (await client.send(server.call(b"x"), connect_timeout=30)).read(9)
     assert repr(client) == "<UpstreamClient open open=2 idle=1>"
     sink = Sink()
     busy.attach(sink)
@@ -171,4 +177,4 @@ async def test_close_of_the_client_ends_everything(serve: Serve) -> None:
     await until(lambda: all(peer.closed_at for peer in server.peers))
     assert repr(client) == "<UpstreamClient closed open=0 idle=0>"
     with pytest.raises(ConnectFailed):
-        await client.send(server.call(), connect_timeout=2)
+        await client.send(server.call(), connect_timeout=30)

@@ -55,7 +55,7 @@ async def test_reading_stops_and_goes_on(
 ) -> None:
     """Paused, or without a sink, the upstream is blocked, a bounded part is in memory; later every byte arrives."""
     server = await serve(firehose, tls=server_tls if kind == "tls" else None)
-    response = await trusting.send(server.call(), connect_timeout=5)
+    response = await trusting.send(server.call(), connect_timeout=30)
     sink = Sink()
     if attached:
         response.attach(sink)
@@ -80,7 +80,7 @@ async def test_reading_stops_and_goes_on(
 async def test_pausing_at_every_read(serve: Serve, client: UpstreamClient) -> None:
     """pause in each call and resume in the next turn of the loop: slow, but whole and in order."""
     server = await serve(firehose)
-    response = await client.send(server.call(), connect_timeout=5)
+    response = await client.send(server.call(), connect_timeout=30)
     loop = asyncio.get_running_loop()
 
     def stop(data: bytes) -> None:
@@ -107,10 +107,10 @@ async def test_many_paused_streams_do_not_stop_others(serve: Serve, client: Upst
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
 
     server = await serve(script)
-    blocked = [await client.send(server.call(b"big"), connect_timeout=5) for _ in range(4)]
+    blocked = [await client.send(server.call(b"big"), connect_timeout=30) for _ in range(4)]
     await stalled(server)
     for _ in range(10):
-        response = await client.send(server.call(b"small"), connect_timeout=5)
+        response = await client.send(server.call(b"small"), connect_timeout=30)
         assert await response.read(9) == b"hello"
     for response in blocked:
         response.close()
@@ -128,7 +128,7 @@ async def test_bomb_is_held_by_a_pause(serve: Serve, client: UpstreamClient, tra
         await peer.gone()
 
     server = await serve(script)
-    response = await client.send(server.call(), connect_timeout=5)
+    response = await client.send(server.call(), connect_timeout=30)
     counter = _Counter(response, stop_at=2 << 20)
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]

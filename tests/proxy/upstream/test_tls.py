@@ -7,7 +7,6 @@ import shutil
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +22,18 @@ from llm_router.proxy.upstream import (
 )
 from llm_router.wire.providers.base import UpstreamCall
 from tests.proxy.upstream.certs import Authority
-from tests.proxy.upstream.peers import LAST_CHUNK, STREAM_HEAD, WHOLE, Peer, Serve, Sink, chunk, until
+from tests.proxy.upstream.peers import (
+    LAST_CHUNK,
+    STREAM_HEAD,
+    WHOLE,
+    Peer,
+    Serve,
+    Sink,
+    a_few_turns,
+    at_once,
+    chunk,
+    until,
+)
 
 
 async def whole(peer: Peer) -> None:
@@ -38,7 +48,7 @@ async def test_trusted_server(serve: Serve, trusting: UpstreamClient, server_tls
     server = await serve(whole, tls=server_tls, host="127.0.0.1" if host == "localhost" else host)
     for number in range(3):
         response = await trusting.send(
-            server.call(host="localhost" if host == "localhost" else None), connect_timeout=5
+            server.call(host="localhost" if host == "localhost" else None), connect_timeout=30
         )
         assert await response.read(9) == b"hello"
         assert response.reused is (number > 0)
@@ -49,7 +59,7 @@ async def test_wrong_name(serve: Serve, trusting: UpstreamClient, authority: Aut
     """A good certificate of another host is refused, and no request is sent."""
     server = await serve(whole, tls=authority.server_context("other", "DNS:other.test"))
     with pytest.raises(TlsFailed) as caught:
-        await trusting.send(server.call(headers={"Authorization": "Bearer k"}), connect_timeout=5)
+        await trusting.send(server.call(headers={"Authorization": "Bearer k"}), connect_timeout=30)
     assert str(caught.value).endswith("certificate is for another host")
     assert server.requests == []
     assert trusting.open == 0
@@ -59,7 +69,7 @@ async def test_unknown_authority(serve: Serve, client: UpstreamClient, server_tl
     """A certificate that the system does not trust is refused with a reason."""
     server = await serve(whole, tls=server_tls)
     with pytest.raises(TlsFailed) as caught:
-        await client.send(server.call(), connect_timeout=5)
+        await client.send(server.call(), connect_timeout=30)
     assert "certificate" in str(caught.value)
     assert isinstance(caught.value, ConnectFailed)
     assert server.requests == []
@@ -74,7 +84,7 @@ async def test_plain_server_behind_https(serve: Serve, client: UpstreamClient) -
 
     server = await serve(script)
     with pytest.raises(TlsFailed):
-        await client.send(UpstreamCall(f"https://127.0.0.1:{server.port}/", {}, b""), connect_timeout=5)
+        await client.send(UpstreamCall(f"https://127.0.0.1:{server.port}/", {}, b""), connect_timeout=30)
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -87,7 +97,7 @@ async def test_server_leaves_in_the_handshake(serve: Serve, client: UpstreamClie
 
     server = await serve(script)
     with pytest.raises(TlsFailed):
-        await client.send(UpstreamCall(f"https://127.0.0.1:{server.port}/", {}, b""), connect_timeout=5)
+        await client.send(UpstreamCall(f"https://127.0.0.1:{server.port}/", {}, b""), connect_timeout=30)
     assert client.open == 0
 
 
@@ -102,7 +112,7 @@ async def test_http11_is_negotiated(serve: Serve, trusting: UpstreamClient, auth
         await whole(peer)
 
     server = await serve(script, tls=tls)
-    await (await trusting.send(server.call(), connect_timeout=5)).read(9)
+    await (await trusting.send(server.call(), connect_timeout=30)).read(9)
     assert chosen == ["http/1.1"]
 
 
@@ -115,7 +125,7 @@ async def test_stream_and_cut(serve: Serve, trusting: UpstreamClient, server_tls
             kind = (await peer.request()).body
             await peer.send(STREAM_HEAD)
             for word in (b"one", b"two"):
-                await asyncio.sleep(0.02)
+                await a_few_turns()
                 await peer.send(chunk(word))
             if kind == b"whole":
                 await peer.send(LAST_CHUNK)
@@ -124,7 +134,7 @@ async def test_stream_and_cut(serve: Serve, trusting: UpstreamClient, server_tls
     server = await serve(script, tls=server_tls)
     for kind in (b"whole", b"close", b"reset"):
         sink = Sink()
-        (await trusting.send(server.call(kind), connect_timeout=5)).attach(sink)
+        (await trusting.send(server.call(kind), connect_timeout=30)).attach(sink)
         error = await sink.end()
         assert sink.pieces == [b"one", b"two"]
         assert (error is None) is (kind == b"whole")
@@ -143,7 +153,7 @@ async def test_stale_connection_is_replaced(serve: Serve, trusting: UpstreamClie
 
     server = await serve(script, tls=server_tls)
     for _ in range(2):
-        response = await trusting.send(server.call(), connect_timeout=5)
+        response = await trusting.send(server.call(), connect_timeout=30)
         assert await response.read(9) == b"hello"
     assert len(server.peers) == 2
 
@@ -157,16 +167,16 @@ async def test_close_is_seen_at_once(serve: Serve, trusting: UpstreamClient, ser
         await peer.gone()
 
     server = await serve(script, tls=server_tls)
-    response = await trusting.send(server.call(), connect_timeout=5)
+    response = await trusting.send(server.call(), connect_timeout=30)
     response.close()
-    await until(lambda: server.peers[0].closed_at, 0.1)
+    await at_once(lambda: server.peers[0].closed_at)
 
 
 async def test_context_can_be_handed_in(serve: Serve, authority: Authority, server_tls: ssl.SSLContext) -> None:
     """A context made elsewhere is used as it is."""
     server = await serve(whole, tls=server_tls)
     client = UpstreamClient(ssl_context=ssl.create_default_context(cafile=authority.certificate))
-    response = await client.send(server.call(), connect_timeout=5)
+    response = await client.send(server.call(), connect_timeout=30)
     assert await response.read(9) == b"hello"
     await client.close()
 
@@ -196,7 +206,7 @@ async def test_cert_dir(serve: Serve, server_tls: ssl.SSLContext, hashed: Path) 
     """SSL_CERT_DIR is a folder of hashed certificates."""
     server = await serve(whole, tls=server_tls)
     client = UpstreamClient(environ={"SSL_CERT_DIR": str(hashed)})
-    assert await (await client.send(server.call(), connect_timeout=5)).read(9) == b"hello"
+    assert await (await client.send(server.call(), connect_timeout=30)).read(9) == b"hello"
     await client.close()
 
 
@@ -216,7 +226,7 @@ async def test_trust_that_cannot_be_read_fails_the_connection(serve: Serve, tmp_
     client = UpstreamClient(environ={"SSL_CERT_FILE": str(tmp_path / "missing.pem")})
     for _ in range(2):
         with pytest.raises(TlsFailed, match="SSL_CERT_FILE"):
-            await client.send(UpstreamCall(f"https://127.0.0.1:{server.port}/", {}, b""), connect_timeout=5)
+            await client.send(UpstreamCall(f"https://127.0.0.1:{server.port}/", {}, b""), connect_timeout=30)
     assert (client.open, server.peers) == (0, [])
     await client.close()
 
@@ -226,17 +236,20 @@ async def test_trust_is_loaded_once(
 ) -> None:
     """A burst of first calls loads the trust store once, off the loop; one that leaves does not stop the others."""
     threads: list[int] = []
+    left = threading.Event()
 
     def load(environ: Mapping[str, str]) -> ssl.SSLContext:
         threads.append(threading.get_ident())
-        time.sleep(0.1)
+        left.wait(30)
         return create_tls_context(environ)
 
     monkeypatch.setattr("llm_router.proxy.upstream.tls.create_tls_context", load)
     server = await serve(whole, tls=server_tls)
-    first, *others = [asyncio.ensure_future(trusting.send(server.call(), connect_timeout=5)) for _ in range(10)]
-    await asyncio.sleep(0.02)
+    first, *others = [asyncio.ensure_future(trusting.send(server.call(), connect_timeout=30)) for _ in range(10)]
+    await until(lambda: threads)
     first.cancel()
+    await a_few_turns()
+    left.set()
     for call in others:
         assert await (await call).read(9) == b"hello"
     assert first.cancelled()

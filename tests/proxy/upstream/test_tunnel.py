@@ -52,7 +52,7 @@ async def test_https_goes_through_a_tunnel(serve: Serve, tls: tuple[ssl.SSLConte
     proxy = ConnectProxy(server, b"HTTP/1.1 100 Continue\r\n\r\n" + ESTABLISHED)
     async with behind(await serve(proxy.script), tls[0], "us%40r:p%3Aw@") as client:
         for _ in range(2):
-            assert await (await client.send(CALL, connect_timeout=5)).read(9) == b"hello"
+            assert await (await client.send(CALL, connect_timeout=30)).read(9) == b"hello"
     assert proxy.heads == [
         b"CONNECT upstream.test:443 HTTP/1.1\r\nHost: upstream.test:443\r\n"
         b"Proxy-Authorization: Basic dXNAcjpwOnc=\r\n\r\n"
@@ -76,7 +76,7 @@ async def test_proxies_say_yes_in_many_ways(
     """Any 2xx opens the tunnel, whatever headers come with it."""
     proxy = ConnectProxy(await serve(whole, tls=tls[1]), answer)
     async with behind(await serve(proxy.script), tls[0]) as client:
-        assert await (await client.send(CALL, connect_timeout=5)).read(9) == b"hello"
+        assert await (await client.send(CALL, connect_timeout=30)).read(9) == b"hello"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ async def test_proxy_says_no(
 
     async with behind(await serve(script), tls[0]) as client:
         with pytest.raises(ConnectFailed, match=words) as caught:
-            await client.send(CALL, connect_timeout=5)
+            await client.send(CALL, connect_timeout=30)
         assert "upstream.test" not in str(caught.value)
         assert client.open == 0
 
@@ -117,7 +117,7 @@ async def test_certificate_is_checked_through_the_tunnel(
     proxy = ConnectProxy(server)
     async with behind(await serve(proxy.script), tls[0]) as client:
         with pytest.raises(TlsFailed):
-            await client.send(UpstreamCall("https://other.test/v1", {}, b""), connect_timeout=5)
+            await client.send(UpstreamCall("https://other.test/v1", {}, b""), connect_timeout=30)
     assert server.requests == []
 
 
@@ -133,7 +133,7 @@ async def test_leaving_while_the_proxy_thinks(
 
     server = await serve(script)
     async with behind(server, tls[0]) as client:
-        call = asyncio.ensure_future(client.send(CALL, connect_timeout=0.2 if leave == "timeout" else 5))
+        call = asyncio.ensure_future(client.send(CALL, connect_timeout=0.5 if leave == "timeout" else 5))
         await until(lambda: server.peers)
         await asyncio.sleep(0.05)
         if leave == "cancel":
@@ -149,7 +149,7 @@ async def test_http_is_forwarded_in_the_absolute_form(serve: Serve) -> None:
     async with behind(server, None, "u:p@") as client:
         for _ in range(2):
             call = UpstreamCall("http://upstream.test:8080/v1?a=b", {}, b"{}")
-            assert await (await client.send(call, connect_timeout=5)).read(9) == b"hello"
+            assert await (await client.send(call, connect_timeout=30)).read(9) == b"hello"
     assert [request.line for request in server.requests] == ["POST http://upstream.test:8080/v1?a=b HTTP/1.1"] * 2
     assert server.requests[0].headers["host"] == "upstream.test:8080"
     assert server.requests[0].headers["proxy-authorization"] == "basic dtpw"
@@ -161,7 +161,7 @@ async def test_loopback_goes_direct(serve: Serve) -> None:
     proxy, server = await serve(whole), await serve(whole)
     async with behind(proxy) as client:
         for host in ("127.0.0.1", "localhost"):
-            assert await (await client.send(server.call(host=host), connect_timeout=5)).read(9) == b"hello"
+            assert await (await client.send(server.call(host=host), connect_timeout=30)).read(9) == b"hello"
     assert proxy.peers == []
 
 
