@@ -31,8 +31,8 @@ _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+')
 _SHORTEST_RUN = 4
 # So much of an event's end (`}]}` and a blank line) is searched for: rare bytes, so that the search can leap.
 _END_BYTES = 5
-# OpenAI's random characters in each event.
-_PADDING = re.compile(rb'"obfuscation":"([^"\\]*)"')
+# What OpenAI and Mistral add to each event, so that its length says nothing about its text.
+_PADDING = re.compile(rb'"(?:obfuscation|p)":"([^"\\]*)"')
 _COMMENTS = re.compile(rb"(?:\A|(?<=\n\n))(?::[^\r\n]*\n+)+")
 
 
@@ -327,7 +327,7 @@ def _cut_events(events: bytes, before: bytes, after: bytes) -> list[bytes]:
 
 
 def _strip_padding(texts: list[bytes], to_padding: bytes) -> list[bytes]:
-    """The texts without what OpenAI adds to hide their lengths, and what leads to it. Raises ValueError."""
+    """The texts without their padding and what leads to it. Raises ValueError."""
     if not to_padding:
         return texts
     stripped, found, paddings = zip(*(text.partition(to_padding) for text in texts), strict=True)
