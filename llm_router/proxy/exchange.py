@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from llm_router.accounting.booking import Attempt, Booking, Outcome, SideCost
 from llm_router.errors import ApiError, Failure
@@ -37,8 +37,12 @@ class Downstream(Protocol):
         ...
 
 
-class Caller(NamedTuple):
-    """What dispatch needs to know of the one who asks: ids, and limits set by header. One is made a request."""
+@dataclass(slots=True, eq=False)
+class Caller:
+    """What dispatch needs to know of the one who asks: ids, and limits set by header.
+
+    Nobody changes it; not frozen, since one is made a request.
+    """
 
     request_id: str
     client: str = ""

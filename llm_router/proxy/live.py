@@ -8,7 +8,6 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from llm_router.accounting.pricing import PriceTable
@@ -24,7 +23,8 @@ from llm_router.wire.providers.registry import Adapters
 _KNOWN_MOST = 1024
 
 
-class Way(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Way:
     """How a candidate is asked with one of its keys. Clocks are in seconds, infinite where there is no limit."""
 
     adapter: Adapter

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.config.values import Provider, split_model
@@ -46,7 +46,8 @@ def _no_cost(info: ModelInfo | None, tokens: int, output: int) -> float | None:
     return None
 
 
-class Candidate(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Candidate:
     """A model that may be tried. `model` is the full id, `upstream_model` the provider's own."""
 
     model: str

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -32,7 +33,8 @@ Changes = dict[str, Any]  # field -> new value; REMOVED takes the field out
 REMOVED: Any = object()
 
 
-class _Known(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Known:
     """What calls to one target have in common. The target is kept, so that its id stays its own.
 
     `adapted` are the fields of a request that would have to be changed.
