@@ -369,12 +369,18 @@ class Line:
         loop = asyncio.get_running_loop()
 
         def look() -> None:
-            with contextlib.suppress(BlockingIOError):
-                if self._line.recv(64):
-                    when_hurried()
-                else:
-                    loop.remove_reader(self._line)
-                    when_orphaned()
+            try:
+                said = self._line.recv(64)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                # So it ends if the supervisor had not heard all of ours.
+                said = b""
+            if said:
+                when_hurried()
+            else:
+                loop.remove_reader(self._line)
+                when_orphaned()
 
         loop.add_reader(self._line, look)
         self._say_so()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +11,15 @@ from typing import Any
 PATIENCE = 20.0  # seconds
 
 
-async def until(condition: Callable[[], Any], patience: float = PATIENCE) -> None:
-    """Waits until `condition` is true; fails where it is not in time."""
+async def until(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """Waits until `condition` (also one to be awaited) gives something true, and gives that; fails where it is late."""
     deadline = time.monotonic() + patience
-    while not condition():
+    while True:
+        found = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
         assert time.monotonic() < deadline, "it did not happen"
         await asyncio.sleep(0.01)
 
