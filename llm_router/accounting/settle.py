@@ -37,13 +37,11 @@ def no_encoding(name: str) -> Encoding | None:
 # The kinds that were met, by their parts.
 _Kinds = dict[tuple[Any, ...], Kind]
 
-# Plain tuples, since one is made for each answer. Our count: how it was made, tokens of the prompt and of the answer.
-Counted = tuple[str | None, int | None, int | None]
-# What is known about one answer: our count, the report, the tokens in and out that the bill rests on, cost and source.
+# What is known about one answer: how it was counted, our counts of the prompt and of the answer, the report, the tokens
+# in and out that the bill rests on, the cost and its source. A plain tuple, since one is made for each answer.
 Evidence = tuple[str | None, int | None, int | None, Usage | None, int | None, int | None, float | None, str | None]
-_UNCOUNTED: Counted = (None, None, None)
-_NOTHING: Evidence = (*_UNCOUNTED, None, None, None, 0.0, None)
-_UNKNOWN: Evidence = (*_UNCOUNTED, None, None, None, None, None)
+_NOTHING: Evidence = (None, None, None, None, None, None, 0.0, None)
+_UNKNOWN: Evidence = (None, None, None, None, None, None, None, None)
 
 
 class Settler:
@@ -85,7 +83,7 @@ class Settler:
                 # No provider charges for a refusal.
                 return _NOTHING
         if answer.usage is not None and not thorough:
-            return _billed(_UNCOUNTED, answer.usage, answer.usage, booking.price_info)
+            return _as_reported(answer.usage, booking.price_info)
         prompt, output = self._count(booking, answer, estimate)
         if booking.answer_bytes > (kept := _size(booking.answer)):
             output = Count(_scale(output.tokens, booking, kept), False)
@@ -94,7 +92,7 @@ class Settler:
     def _side(self, side: SideCost, estimate: bool, thorough: bool) -> Evidence:
         answer = _read(side, thorough)
         if answer.usage is not None and not thorough:
-            return _billed(_UNCOUNTED, answer.usage, answer.usage, side.price_info)
+            return _as_reported(answer.usage, side.price_info)
         prompt, output = self._count(side, answer, estimate)
         return self._weigh(side, answer, prompt, output, True)
 
@@ -109,31 +107,33 @@ class Settler:
 
     def _weigh(self, paid: Booking | SideCost, answer: Answer, prompt: Count, output: Count, whole: bool) -> Evidence:
         """What is billed, by the counts and the report if there is one; that of a `whole` answer tells their drift."""
-        usage, model = answer.usage, paid.model
+        usage, info = answer.usage, paid.price_info
         counted_in, genuine_in = prompt
         counted_out, genuine_out = output
         genuine = genuine_in and genuine_out
-        counted = ("tiktoken" if genuine else "estimate", counted_in, counted_out)
+        counted_by = "tiktoken" if genuine else "estimate"
         if usage is None:
-            return self._from_count(counted, model, paid.price_info)
-        fresh, read, write, reported_out, _, _, _ = usage
-        reported_in = fresh + read + write
+            tokens_in, tokens_out, price, source = self._from_count(paid.model, counted_in, counted_out, info)
+            return counted_by, counted_in, counted_out, None, tokens_in, tokens_out, price, source
+        fresh, read, write, tokens_out, _, _, _ = billed = usage
+        tokens_in = fresh + read + write
         if whole and genuine:
-            self.drift.learn(model, counted_in, reported_in, counted_out, reported_out)
-        billed = usage
-        if not reported_in or counted_out > reported_out:
+            self.drift.learn(paid.model, counted_in, tokens_in, counted_out, tokens_out)
+        if not tokens_in or counted_out > tokens_out:
             billed = _completed(usage, counted_in, counted_out, whole=whole)
-        return _billed(counted, usage, billed, paid.price_info)
+            tokens_in, tokens_out = billed.input, billed.output
+        price, source = _price(usage, billed, info)
+        return counted_by, counted_in, counted_out, usage, tokens_in, tokens_out, price, source
 
-    def _from_count(self, counted: Counted, model: str, info: ModelInfo | None) -> Evidence:
-        _, tokens_in, tokens_out = counted
-        assert tokens_in is not None
-        assert tokens_out is not None
-        calibrated = self.drift.calibrate(model, tokens_in, tokens_out)
-        fresh, out = calibrated or (tokens_in, tokens_out)
-        price = cost(info, Usage(fresh_input=fresh, output=out))
+    def _from_count(
+        self, model: str, counted_in: int, counted_out: int, info: ModelInfo | None
+    ) -> tuple[int, int, float | None, str | None]:
+        """Without a report: our count as the provider would probably have put it, its price, the evidence's name."""
+        calibrated = self.drift.calibrate(model, counted_in, counted_out)
+        tokens_in, tokens_out = calibrated or (counted_in, counted_out)
+        price = cost(info, Usage(fresh_input=tokens_in, output=tokens_out))
         source = "tiktoken" if calibrated is None else "tiktoken_calibrated"
-        return *counted, None, fresh, out, price, None if price is None else source
+        return tokens_in, tokens_out, price, None if price is None else source
 
     def _is_sample(self) -> bool:
         self._since_sample += 1
@@ -241,21 +241,25 @@ def _completed(usage: Usage, counted_in: int, counted_out: int, *, whole: bool) 
     return usage
 
 
-def _billed(counted: Counted, usage: Usage, billed: Usage, info: ModelInfo | None) -> Evidence:
-    """The bill of an answer whose usage was reported; `billed` is that usage or what was made of it."""
-    fresh, read, write, output, _, _, _ = billed
+def _price(usage: Usage, billed: Usage, info: ModelInfo | None) -> tuple[float | None, str | None]:
+    """What a reported answer cost, and by which evidence; `billed` is the report or what was made of it."""
     price = usage.provider_cost
-    source: str | None = "provider_cost"
-    if price is None:
-        price = cost(info, billed)
-        source = None if price is None else "provider_usage" if billed is usage else "tiktoken"
-    return *counted, usage, fresh + read + write, output, price, source
+    if price is not None:
+        return price, "provider_cost"
+    price = cost(info, billed)
+    return price, None if price is None else "provider_usage" if billed is usage else "tiktoken"
+
+
+def _as_reported(usage: Usage, info: ModelInfo | None) -> Evidence:
+    """What was reported and not counted."""
+    return None, None, None, usage, usage.input, usage.output, *_price(usage, usage, info)
 
 
 def _record(
     booking: Booking, answer: Answer, evidence: Evidence, kinds: _Kinds, sides: Sequence[tuple[SideCost, Evidence]] = ()
 ) -> LedgerRecord:
     counted_by, counted_in, counted_out, usage, input_tokens, output_tokens, price, source = evidence
+    fresh, read, write, output, reasoning, write_1h, _ = _NO_REPORT if usage is None else usage
     side_price = side_json = None
     if sides:
         side_price, side_json = _sum_sides(sides)
@@ -291,7 +295,12 @@ def _record(
         counted_in,
         counted_out,
         price,
-        *(_NO_REPORT if usage is None else usage[:_REPORTED]),
+        fresh,
+        read,
+        write,
+        output,
+        reasoning,
+        write_1h,
         side_price,
         side_json,
         attempts,
@@ -310,12 +319,10 @@ def _new_kind(kinds: _Kinds, parts: tuple[Any, ...]) -> Kind:
 
 def _microseconds(ms: float) -> float:
     """Milliseconds with three decimals; `round` would take ten times as long to get the last bit right."""
-    return int(ms * 1000 + 0.5) / 1000
+    return (ms * 1000 + 0.5) // 1 / 1000
 
 
-# All that a usage says but the cost.
-_REPORTED = Usage._fields.index("provider_cost")
-_NO_REPORT = (None,) * _REPORTED
+_NO_REPORT = (None,) * len(Usage._fields)
 
 
 def _sum_sides(sides: Sequence[tuple[SideCost, Evidence]]) -> tuple[float | None, str]:
