@@ -38,6 +38,16 @@ def installed(tmp_path: Path) -> Path:
     return path
 
 
+def test_what_trying_again_does_not_heal_is_not_tried_again(unit: dict[str, list[str]]) -> None:
+    """A mistake of the command line and one of the settings, by the statuses that the command gives them."""
+    statuses = set(unit["RestartPreventExitStatus"][0].split())
+    given = set()
+    for arguments in (["--port", "abc"], ["--config", "/nowhere/there.json"]):
+        command = [sys.executable, "-m", "llm_router", "serve", *arguments]
+        given.add(str(subprocess.run(command, capture_output=True, timeout=50, cwd=UNIT.parent).returncode))
+    assert given == statuses == {"2", "78"}
+
+
 @needs_systemd
 def test_systemd_finds_nothing_to_say(installed: Path) -> None:
     """`systemd-analyze verify` is silent; unknown keys and bad values are only warnings to it, so any word counts."""
