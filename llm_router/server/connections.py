@@ -19,7 +19,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from llm_router.errors import ApiError
 from llm_router.server.answers import CLOSE, error_answer, raw_answer, shutting_down
-from llm_router.server.heads import Asked, KnownHead, learn
+from llm_router.server.heads import Asked, KnownHead, ends_there, learn
 from llm_router.server.limits import (
     BIG_BODY_BYTES,
     FAREWELL_S,
@@ -104,6 +104,7 @@ class Connection(web.RequestHandler):
         "_lost",
         "_missing",
         "_parsed_head",
+        "_parser_empty",
         "_recognized",
         "_refused_at",
         "_short",
@@ -121,6 +122,7 @@ class Connection(web.RequestHandler):
         self._head_bytes = self._held = self._lingered = 0
         self._refused_at = self._idle_since = 0.0
         self._short = self._started = False
+        self._parser_empty = True  # it surely holds no part of a head
         self._body: StreamReader = EMPTY_PAYLOAD  # the one that is still coming, if any is
         self._missing = 0  # bytes of a body that is not parsed
         self._lessons = _LESSONS
@@ -218,7 +220,7 @@ class Connection(web.RequestHandler):
         """Takes a request that begins as the last one did, without parsing it; only where none is under way."""
         waiter, server = self._waiter, self._manager
         busy = waiter.done() if waiter is not None else self._started
-        if busy or self._head_bytes or not self._body.is_eof() or (length := known.length_in(data)) is None:
+        if busy or not self._parser_empty or not self._body.is_eof() or (length := known.length_in(data)) is None:
             return False
         missing = known.size + length - len(data)
         if missing < 0 or server is None or server.direct is None:
@@ -269,30 +271,43 @@ class Connection(web.RequestHandler):
         if known is not None and self._recognize(known, data):
             return
         self._last_data = self._loop.time()
-        alone = not self._head_bytes and self.idle
+        waiting, fed = len(self._messages), self._body.total_bytes
+        alone = self._parser_empty and self.idle
         super().data_received(data)
-        messages = self._messages
-        if messages:
-            self._head_since = self._idle_since = 0.0
-            self._head_bytes = self._lingered = 0
-            message, body = messages[-1]
-            if type(message) is RawRequestMessage:
-                self._body = body
-                if alone and len(messages) == 1:
-                    self._parsed_head = data[: len(data) - body.total_bytes]
-            elif not self._body.is_eof():
-                # the framing broke inside a body: whoever reads it must hear of it, which aiohttp does not do
-                self._body.set_exception(web.RequestPayloadError("the body's framing is broken"))
-            if not self._started:
-                self._begin()
-        elif self.idle:  # still waiting for a request: its head is incomplete
-            if not self._head_since:
-                self._head_since = self._last_data
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.refuse(431, f"The head of a request may have {MAX_HEAD_BYTES} bytes", "headers_too_large")
-        elif not self._request_in_progress and not self._body.is_eof():
-            self._drop(data)
+        if len(self._messages) > waiting:
+            self._parser_empty = len(self._messages) == waiting + 1
+            self._note_message(data, alone)
+        elif self.idle:
+            self._parser_empty = False
+            self._note_part_of_head(len(data))
+        else:
+            self._parser_empty = self._body.total_bytes == fed + len(data)
+            if not (self._request_in_progress or self._messages or self._body.is_eof()):
+                self._drop(data)
+
+    def _note_message(self, data: bytes, alone: bool) -> None:
+        """What counts of the last message that `data` completed; `alone` if it began the message that is next."""
+        self._head_since = self._idle_since = 0.0
+        self._head_bytes = self._lingered = 0
+        message, body = self._messages[-1]
+        if type(message) is RawRequestMessage:
+            self._body = body
+            head = data[: len(data) - body.total_bytes]
+            self._parser_empty = self._parser_empty and ends_there(head)
+            if alone and self._parser_empty:
+                self._parsed_head = head
+        elif not self._body.is_eof():
+            # the framing broke inside a body: whoever reads it must hear of it, which aiohttp does not do
+            self._body.set_exception(web.RequestPayloadError("the body's framing is broken"))
+        if not self._started:
+            self._begin()
+
+    def _note_part_of_head(self, size: int) -> None:
+        if not self._head_since:
+            self._head_since = self._last_data
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.refuse(431, f"The head of a request may have {MAX_HEAD_BYTES} bytes", "headers_too_large")
 
     def _drop(self, data: bytes) -> None:
         """Bytes that come after the answer: read, so that the client gets to reading it, but not for ever."""

@@ -53,6 +53,11 @@ class KnownHead:
         return int(digits) if digits.isdigit() else None
 
 
+def ends_there(head: bytes) -> bool:
+    """Whether the first blank line of `head` is its end."""
+    return 0 <= head.find(_END) == len(head) - len(_END)
+
+
 def learn(head: bytes, length: int, asked: Asked) -> KnownHead | None:
     """Keeps a head that was parsed, `length` being that of its body; None where its bytes leave a doubt."""
     found = head.lower().find(_NAME)
@@ -60,6 +65,6 @@ def learn(head: bytes, length: int, asked: Asked) -> KnownHead | None:
     digits = b"%d" % length
     if found < 0 or not head.startswith(digits + b"\r\n", start) or len(head) > _MOST_BYTES:
         return None
-    if head.find(_END) != len(head) - len(_END):
+    if not ends_there(head):
         return None  # blank lines before it, or more than a head
     return KnownHead(head[:start], digits, head[start + len(digits) :], asked)

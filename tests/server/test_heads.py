@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
@@ -147,29 +148,32 @@ class Sink(asyncio.Transport):
         pass
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([1, 9, 10, 50, 99, 100, 2000]), st.booleans()), min_size=1, max_size=12),
-    st.randoms(use_true_random=False),
-)
-def test_however_requests_are_cut(requests: list[tuple[int, bool]], chance: random.Random) -> None:
+def test_however_requests_are_cut() -> None:
     """Requests with two heads, sent in pieces of any size at any moments: every body arrives once, whole, in order."""
+    for seed in range(300):
+        send_in_pieces(random.Random(seed))
+
+
+def send_in_pieces(chance: random.Random) -> None:
+    """Some requests, cut mostly where something begins or ends."""
+    requests = [(chance.choice((10, 50, 90, 99, 2000)), chance.choice((0, 0, 0, 1))) for _ in range(8)]
     bodies = [bytes([97 + number]) * size for number, (size, _) in enumerate(requests)]
-    others = (AFTER, AFTER.replace(b"*", b"+"))
-    stream = b"".join(
-        BEFORE + b"%d" % len(body) + others[other] + body for body, (_, other) in zip(bodies, requests, strict=True)
-    )
+    ends = (AFTER, AFTER.replace(b"*", b"+"))
+    heads = [BEFORE + b"%d" % size + ends[other] for size, other in requests]
+    parts = [part for pair in zip(heads, bodies, strict=True) for part in pair]
+    stream = b"".join(parts)
+    marks = [place + near for place in accumulate(map(len, parts)) for near in (0, 0, 0, -1, 1, 9)]
+    cuts = sorted({*chance.sample(marks, chance.randint(0, len(marks) // 2)), len(stream)})
 
     async def send() -> list[bytes]:
         readers = Readers()
         connections = Connections(None, readers)
         connection = ServerConnection(connections, loop=asyncio.get_running_loop())
         connection.connection_made(Sink())
-        rest = stream
-        while rest:
-            size = chance.choice([1, 5, 60, 110, 500, 5000])
-            connection.data_received(rest[:size])
-            rest = rest[size:]
-            for _ in range(chance.choice([0, 0, 1, 2, 5])):
+        for start, end in pairwise([0, *cuts]):
+            if stream[start:end]:
+                connection.data_received(stream[start:end])
+            for _ in range(chance.choice([0, 1, 5, 5, 5])):
                 await asyncio.sleep(0)
         await until(lambda: len(readers.bodies) == len(bodies) and connection.idle)
         connection.connection_lost(None)
@@ -306,6 +310,26 @@ async def test_a_head_alone_is_learned(served: Served, recognized: list[bool]) -
         await send_in_two(served, connection, data, data.index(b"\r\n\r\n") + 4)
         assert (await connection.answer()).status == 200
     assert recognized == [False, True, True]
+    connection.close()
+
+
+@pytest.mark.parametrize("behind", [False, True])
+async def test_a_known_head_inside_another(
+    served: Served, upstream: Upstream, recognized: list[bool], behind: bool
+) -> None:
+    """What looks like a known request is none where the head of another one has begun, behind a request or alone."""
+    connection = await Connection.open(served.port)
+    await connection.send(ask("hello"))
+    assert (await connection.answer()).status == 200
+    begun = b"GET /health HTTP/1.1\r\nX: "
+    if behind:
+        await connection.send(ask("again") + begun)
+        assert (await connection.answer()).status == 200
+        await connection.send(ask("hidden"))
+    else:
+        await send_in_two(served, connection, begun + ask("hidden"), len(begun))
+    assert (await connection.answer()).json()["status"] == "healthy"
+    assert "hidden" not in prompts(upstream)
     connection.close()
 
 
