@@ -13,9 +13,9 @@ from tests.support.client import Connection, chat_body, request_bytes
 from tests.support.fixtures import Launch, Stage
 from tests.support.router import chains
 from tests.support.upstream import Exchange
+from tests.support.waiting import PATIENCE
 
 Own = Callable[..., Awaitable[Stage]]
-PATIENCE = 20.0
 PATH = "/v1/chat/completions"
 
 

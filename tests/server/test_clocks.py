@@ -14,8 +14,7 @@ from tests.server.conftest import StartRouter, StartSmall
 from tests.server.raw import HEAD
 from tests.support.client import Connection as ClientConnection
 from tests.support.client import request_bytes
-
-PATIENCE = 20.0  # seconds for what has to happen some time, on however busy a machine
+from tests.support.waiting import PATIENCE
 
 
 async def test_silent_connections_are_closed(start: StartSmall) -> None:

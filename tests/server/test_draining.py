@@ -10,8 +10,8 @@ import pytest
 from llm_router.server import connections
 from tests.server.conftest import Served, StartRouter
 from tests.support.client import Connection, chat_body, request_bytes
+from tests.support.waiting import PATIENCE
 
-PATIENCE = 20.0
 PATH = "/v1/chat/completions"
 CHAT = chat_body("a/m1", False, "x" * 4000)
 WAYS: dict[str, tuple[str, Mapping[str, str | None]]] = {
