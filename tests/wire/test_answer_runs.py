@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import orjson
@@ -93,6 +94,15 @@ def test_what_is_not_padding_alone_is_parsed(padding: bytes) -> None:
     events = [event({"content": "word"}, obfuscation="PAD") for _ in range(9)]
     events[4] = events[4].replace(b"PAD", padding)
     assert answer._find_run(b"".join(events)) is None
+
+
+def test_a_line_that_is_no_event_is_searched_once() -> None:
+    """A long line with the word for a text a hundred thousand times takes no time to speak of; what follows is read."""
+    began = time.process_time()
+    for _ in range(5):
+        line = b'data:{"a":[' + b'{"content":"x"},' * 120_000 + b"1]}\n\n"
+        assert read_stream([line, *(event({"content": "word"}) for _ in range(9))]).text == "word" * 9
+    assert time.process_time() - began < 4.0
 
 
 def test_a_surrogate_pair_in_two_events_is_one_character() -> None:
