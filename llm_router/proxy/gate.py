@@ -270,7 +270,7 @@ def is_plain(block: bytes) -> bool:
         line = block.removesuffix(b"\n\n")
         if LF not in line and CR not in line and len(block) > len(line) > 6 and line[6] == _BRACE:
             return True
-    return block.endswith(b"\n\n") and block.find(b"[DONE]") < 0 and block.find(b"event:") < 0
+    return block.endswith(b"\n\n") and not (block.partition(b"[DONE]")[1] or block.partition(b"event:")[1])
 
 
 @dataclass(slots=True)
