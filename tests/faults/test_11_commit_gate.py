@@ -22,11 +22,12 @@ def _script(script: Script) -> Callable[[Upstream], Awaitable[None]]:
 
 async def test_nothing_is_sent_before_the_commit(stage: Stage) -> None:
     """Not even the status line leaves before the first event that carries meaning."""
+    listened = asyncio.Event()
 
     async def script(exchange: Exchange) -> None:
         await exchange.head()
         await exchange.body(b": one\n\n" + role())
-        await asyncio.sleep(0.5)
+        await listened.wait()
         await exchange.body(text("now"))
         await exchange.body(finish() + b"data: [DONE]\n\n")
         await exchange.finish()
@@ -36,6 +37,7 @@ async def test_nothing_is_sent_before_the_commit(stage: Stage) -> None:
     await stage.a.wait_for(1)
     with pytest.raises(TimeoutError):
         await connection.receive(0.4)
+    listened.set()
     got = await connection.answer()
     connection.close()
     assert got.body == b": one\n\n" + role() + text("now") + finish() + b"data: [DONE]\n\n"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import sse
 from tests.support.chunks import DONE, answer, chunk, completion, event, finish, role, text, tool_call, usage
-from tests.support.client import Answer, Connection, chat_body, request_bytes
+from tests.support.client import Connection, Ears, chat_body, request_bytes
 from tests.support.fixtures import Stage
 from tests.support.upstream import Exchange, healthy, reply, stream
 from tests.support.waiting import PATIENCE, until
@@ -156,44 +156,38 @@ async def test_every_event_leaves_at_once(stage: Stage) -> None:
     """No timer, no gathering: the provider says no further word before the client has got the last one."""
     spent: list[float] = []
     words = [f"{number} " for number in range(50)]
-    got, came = b"", asyncio.Event()
-
-    def look(answer: Answer) -> bool:
-        nonlocal got
-        got = answer.body
-        came.set()
-        return False
+    ears = Ears()
 
     async def script(exchange: Exchange) -> None:
         await exchange.head()
         for word in map(text, words):
             began = time.monotonic()
             await exchange.body(word)
-            while word not in got:
-                came.clear()
-                await came.wait()
+            await ears.heard(word)
             spent.append(time.monotonic() - began)
         await exchange.body(finish() + DONE)
         await exchange.finish()
 
     stage.a.script = script
-    assert (await stage.chat("router/ab", until=look)).text == "".join(words)
+    assert (await stage.chat("router/ab", until=ears)).text == "".join(words)
     assert min(spent) < 0.03, spent
 
 
 async def test_only_whole_events_leave(stage: Stage) -> None:
     """A read that ends inside an event goes out up to its last blank line; the rest follows with its end."""
     first, second = text("one"), text("two")
+    ears = Ears()
 
     async def script(exchange: Exchange) -> None:
         await exchange.head()
         await exchange.body(first + second[:10])
-        await asyncio.sleep(0.3)
+        await ears.heard(first)
+        await asyncio.sleep(0.1)  # for what must not come
         await exchange.body(second[10:] + finish() + DONE)
         await exchange.finish()
 
     stage.a.script = script
-    got = await stage.chat("router/ab")
+    got = await stage.chat("router/ab", until=ears)
     seen = b""
     for _, piece in got.pieces:
         seen += piece

@@ -43,12 +43,14 @@ async def test_connections_are_reused(stage: Stage) -> None:
 @pytest.mark.parametrize("late", [False, True])
 async def test_unasked_bytes_answer_nobody(stage: Stage, extra: bytes, late: bool) -> None:
     """Bytes behind an answer, at once or on the idle connection, are never the answer to the next request."""
+    answered, sent = asyncio.Event(), asyncio.Event()
 
     async def script(exchange: Exchange) -> None:
         if late:
             await exchange.send(HEAD + BODY)
-            await asyncio.sleep(0.1)
+            await answered.wait()
             await exchange.send(extra)
+            sent.set()
         else:
             await exchange.send(HEAD + BODY + extra)
 
@@ -56,7 +58,12 @@ async def test_unasked_bytes_answer_nobody(stage: Stage, extra: bytes, late: boo
     for _ in range(4):
         got = await stage.chat("router/ab", False)
         assert (got.status, got.text) == (200, "from a")
-        await asyncio.sleep(0.2 if late else 0)
+        if late:
+            answered.set()
+            await sent.wait()
+            await stage.turns()
+            answered.clear()
+            sent.clear()
     assert stage.b.count == 0
 
 

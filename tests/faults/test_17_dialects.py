@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.client import Connection
+from tests.support.client import Connection, Ears
 from tests.support.fixtures import Stage
-from tests.support.upstream import Script, hang, raw, reply, stream
+from tests.support.upstream import Exchange, Script, hang, raw, reply, stream
 
 Own = Callable[..., Awaitable[Stage]]
 WORDS = ("Hello ", "from ", "afar")
@@ -62,10 +62,10 @@ class Dialect:
     overloaded: tuple[int, dict[str, Any]]
     content_type: str = "text/event-stream"
 
-    def talk(self, *pieces: bytes, end: Any = "finish", gap: float = 0.0, **more: Any) -> Script:
+    def talk(self, *pieces: bytes, end: Any = "finish", **more: Any) -> Script:
         """A stream of the opening, the words and `pieces`."""
         events = [*self.opening, *self.words, *pieces]
-        return stream(events, content_type=self.content_type, end=end, gap=gap, **more)
+        return stream(events, content_type=self.content_type, end=end, **more)
 
 
 _MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": []}
@@ -164,11 +164,20 @@ async def test_whole_answers(far: Stage, dialect: Dialect) -> None:
 
 async def test_words_come_as_they_are_made(far: Stage, dialect: Dialect) -> None:
     """Translation does not gather: each word is at the client before the next one is sent."""
-    far.a.script = dialect.talk(*dialect.end, gap=0.15)
-    got = await far.chat("router/ab")
-    moments = [at for at, piece in got.pieces if any(word.strip().encode() in piece for word in WORDS)]
-    assert len(moments) == 3
-    assert moments[2] - moments[0] > 0.2
+    ears = Ears()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.head(content_type=dialect.content_type)
+        await exchange.body(b"".join(dialect.opening))
+        for event, word in zip(dialect.words, WORDS, strict=True):
+            await exchange.body(event)
+            await ears.heard(word.encode())
+        await exchange.body(b"".join(dialect.end))
+        await exchange.finish()
+
+    far.a.script = script
+    got = await far.chat("router/ab", until=ears)
+    assert (got.text, got.done) == ("".join(WORDS), True)
 
 
 @pytest.mark.parametrize("how", ["fin", "reset", "finish", "hang", "error"])

@@ -95,6 +95,26 @@ class Answer:
         return one
 
 
+class Ears:
+    """Tells a scripted upstream what the client has got: `await chat(until=ears)`, `await ears.heard(word)`."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self._more = asyncio.Event()
+
+    def __call__(self, answer: Answer) -> bool:
+        """Takes note of an answer that grows; never enough."""
+        self.body = answer.body
+        self._more.set()
+        return False
+
+    async def heard(self, words: bytes) -> None:
+        """Waits until the client has got `words`."""
+        while words not in self.body:
+            self._more.clear()
+            await self._more.wait()
+
+
 class Connection:
     """A client's end of one connection."""
 
