@@ -74,11 +74,13 @@ _fresh_ids: list[str] = []
 def _fresh_id() -> str:
     """An id that nobody can guess; randomness is fetched for many at a time, a system call each would cost more.
 
-    It begins with the time, so that the ledger's index of ids grows at its end and not everywhere at once.
+    It begins with the time, and of those made together the lowest goes first: the ledger's index of ids grows at its
+    end and not everywhere at once.
     """
     if not _fresh_ids:
-        since = f"req_{int(time.time()):08x}"
-        _fresh_ids.extend([since + part for part in secrets.token_bytes(8 * 256).hex(" ", -8).split()])
+        since = f"req_{int(time.time() * 256):010x}"
+        parts = secrets.token_bytes(8 * 256).hex(" ", -8).split()
+        _fresh_ids.extend([since + part for part in sorted(parts, reverse=True)])
     return _fresh_ids.pop()
 
 
