@@ -54,7 +54,8 @@ class UpstreamClient:
         is tried twice. Raises InvalidCall, ConnectFailed, ConnectTimeout, ConnectionLost or ProtocolError. Being
         cancelled closes the connection.
         """
-        self._refuse_if_closed()
+        if self._closed:
+            raise ConnectFailed("the client is closed")
         route = self._routes.find(call.method, call.url)
         head = route.head(call.headers)
         if self._loop is None:
@@ -98,15 +99,12 @@ class UpstreamClient:
         self._pool.add(connection)
         try:
             await self._dialer.dial(connection, route.proxy, loop=loop, seconds=seconds)
-            self._refuse_if_closed()
+            if self._closed:
+                raise ConnectFailed("the client is closed")
         except BaseException:
             connection.abort()
             raise
         return connection
-
-    def _refuse_if_closed(self) -> None:
-        if self._closed:
-            raise ConnectFailed("the client is closed")
 
 
 def _give_up(connection: Connection, waiter: asyncio.Future[UpstreamResponse]) -> None:

@@ -158,16 +158,17 @@ class ResponseReader:
         self._fields.clear()  # the trailer of the answer before
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._room -= len(name) + len(value) + HEADER_COST
-        if self._room < 0:
-            raise self._refuse("head or trailer is too large")
         known = _names.get(name)
         if known is None:
             known = _learned(name)
-        if known:
-            text = value.decode("latin-1").strip(" \t")
-            fields = self._fields
-            fields[known] = f"{fields[known]}, {text}" if known in fields else text
+        if not known:
+            return
+        self._room -= len(name) + len(value) + HEADER_COST
+        if self._room < 0:
+            raise self._refuse("head or trailer is too large")
+        text = value.decode("latin-1").strip(" \t")
+        fields = self._fields
+        fields[known] = f"{fields[known]}, {text}" if known in fields else text
 
     def on_headers_complete(self) -> None:
         headers, self._fields = self._fields, {}

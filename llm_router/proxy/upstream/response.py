@@ -136,7 +136,7 @@ class UpstreamResponse:
         """
         if self._over and self._error is None and self._inflater is None and self._backlog_size <= limit:
             body = b"".join(self._backlog)  # it came together with the head, as most do
-            self._let_go()
+            self._backlog.clear()
             return body
         collector = _Collector(self, limit, self._loop.create_future())
         self.attach(collector)
