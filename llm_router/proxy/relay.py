@@ -23,7 +23,9 @@ from llm_router.wire.providers.base import StreamTranslator
 from llm_router.wire.sse import DONE, DONE_EVENT, EventSplitter, EventTooLarge, SseEvent, data_event, iter_events
 from llm_router.wire.usage import Usage
 
-SWEEP_EVERY = 0.25
+SWEEP_EVERY = 0.25  # seconds
+# A stream need not be looked at at every sweep: silence is noticed later by up to two such parts of the idle time.
+_LATE = 1 / 100
 
 
 class ClientStream(Protocol):
@@ -78,6 +80,7 @@ class Relay:
         self.end: End | None = None
         self.tap = tap
         self.idle = idle
+        self.look_at = 0.0  # the loop's clock; when the sweep looks at it again
         self.whole = False  # the upstream ended the message cleanly
         self._translator = translator
         self._splitter = EventSplitter()
@@ -373,8 +376,13 @@ class IdleSweep:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        for relay in tuple(self._relays):
-            if now - relay.response.last_read > relay.idle:  # few are worth a call
-                relay.check_idle(now)
+        self.look(loop.time())
         self._timer = loop.call_later(SWEEP_EVERY, self._sweep) if self._relays else None
+
+    def look(self, now: float) -> None:
+        """Ends what has been silent for too long; `now` is the loop's clock."""
+        for relay in tuple(self._relays):
+            if now >= relay.look_at:  # few are worth a look, and fewer a call
+                relay.look_at = now + relay.idle * _LATE
+                if now - relay.response.last_read > relay.idle:
+                    relay.check_idle(now)

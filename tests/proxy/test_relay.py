@@ -269,6 +269,29 @@ async def test_the_sweep_watches_and_forgets() -> None:
     assert len(sweep) == 0
 
 
+async def test_the_sweep_notices_silence_in_time() -> None:
+    """A stream that is read is left alone; one that falls silent is cut soon after its idle time, at most 2 % late."""
+    sweep = IdleSweep()
+    relay, response = make()
+    relay.body_received(TEXT)
+    relay.open(Client())
+    sweep.watch(relay)
+    ticks = iter(range(10**6))
+    for tick in ticks:
+        response.last_read = tick / 100
+        sweep.look(tick / 100)
+        if tick == 2000:  # four times the idle time
+            break
+    assert relay.end is None
+    for tick in ticks:
+        sweep.look(tick / 100)
+        if relay.end is not None:
+            break
+    assert 25.0 < tick / 100 <= 25.1 + 0.01
+    assert relay.end is End.CUT
+    sweep.forget(relay)
+
+
 async def test_an_endless_event_is_cut() -> None:
     """A line without end costs its bound and then the attempt."""
     relay, _ = make()
