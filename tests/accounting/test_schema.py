@@ -48,7 +48,8 @@ def various() -> list[LedgerRecord]:
             {"outcome": "failed", "status": 503, "failure": "no", "answer": [b"{}"], "first_byte_ms": None},
             {"side_costs": (side,)},
             {"outcome": "cancelled", "price_info": None},
-        )[number % 5]
+            {"answer": [completion("without a report")], "first_byte_ms": None},
+        )[number % 6]
         started = NOW + number * 900 - (number % 4) * 2000
         made.append(
             settled(f"r-{number}", started=started, client=f"c{number % 2}", model=f"openai/m{number % 3}", **odd)
@@ -97,7 +98,7 @@ def test_a_first_ledger_is_carried_over(tmp_path, summed):
     """A file of the first version answers the same before it is taken over, afterwards, and when all is summed."""
     first_ledger(tmp_path / LEDGER_NAME, various(), summed)
     before = all_told(tmp_path)
-    assert before[1][6]["attempts"] == [REFUSED._asdict(), OK._asdict()]
+    assert before[1][7]["attempts"] == [REFUSED._asdict(), OK._asdict()]
     ledger = Store(tmp_path)
     ledger.write(())
     assert all_told(tmp_path) == before

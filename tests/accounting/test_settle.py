@@ -3,6 +3,7 @@
 import orjson
 import pytest
 
+from llm_router.accounting import settle
 from llm_router.accounting.booking import Attempt, SideCost
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.pricing import ModelInfo, Prices
@@ -270,3 +271,14 @@ def test_an_interrupted_request_knows_no_cost():
     )  # fmt: skip
     assert (record.cost_usd, record.total_ms, record.input_tokens) == (None, None, None)
     assert interrupted_record("r-9", 5.0, "", "", "router/code").kind.model == ""
+
+
+def test_requests_of_one_kind_share_it(settler, monkeypatch):
+    """Like requests have one object for what they have in common; names without end do not fill the memory."""
+    first, second = (settler.settle(booking(f"r-{number}")) for number in range(2))
+    assert first.kind is second.kind
+    assert settler.settle(booking(status=201)).kind is not first.kind
+    monkeypatch.setattr(settle, "_MAX_KINDS", 8)
+    found = [settler.settle(booking(model=f"openai/m{number}")).kind.model for number in range(60)]
+    assert found == [f"openai/m{number}" for number in range(60)]
+    assert len(settler._kinds) <= 8
