@@ -52,11 +52,12 @@ def from_openai(usage: Mapping[str, Any]) -> Usage:
         read = min(token_count(usage["prompt_cache_hit_tokens"]), prompt - write)
     if type(details := usage.get("completion_tokens_details")) is dict:
         reasoning = token_count(details.get("reasoning_tokens"))
-    # Gemini's and xAI's thoughts are in the total alone; they are billed as output all the same.
-    hidden = token_count(usage.get("total_tokens")) - prompt - output
-    if hidden > 0 and (not reasoning or reasoning == hidden):
-        output += hidden
-        reasoning = hidden
+    if (total := usage.get("total_tokens")) != prompt + output:
+        # Gemini's and xAI's thoughts are in the total alone; they are billed as output all the same.
+        hidden = token_count(total) - prompt - output
+        if hidden > 0 and (not reasoning or reasoning == hidden):
+            output += hidden
+            reasoning = hidden
     if reasoning > output:
         reasoning = output
     cost = _provider_cost(usage) if "cost" in usage else None
