@@ -356,9 +356,7 @@ class Bookkeeper:
         try:
             return self._settler.settle(booking, estimate=lagging or len(booking.request) != booking.request_bytes)
         except Exception:
-            log.exception(
-                "Request %s could not be read for the ledger; it is booked without tokens", booking.request_id
-            )
+            log.exception("Request %s could not be read and is booked without tokens", booking.request_id)
             return self._settler.bare(booking)
 
     def _commit(self, batch: list[LedgerRecord], tickets: list[int]) -> None:
@@ -402,15 +400,11 @@ class Bookkeeper:
         while self._unwritten:
             part = [record for record, _ in islice(self._unwritten, _BATCH)]
             if not self._write(part):
-                self._give_up()
+                surplus = max(0, len(self._unwritten) - _UNWRITTEN)
+                self.lost += surplus
+                self._drop(surplus)
                 return
             self._drop(len(part))
-
-    def _give_up(self) -> None:
-        surplus = len(self._unwritten) - _UNWRITTEN
-        if surplus > 0:
-            self.lost += surplus
-            self._drop(surplus)
 
     def _drop(self, number: int) -> None:
         """Takes records from the front; their requests need no place on the board any more."""
