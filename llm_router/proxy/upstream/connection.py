@@ -18,7 +18,7 @@ DRAIN_SECONDS = 1.0
 READ_BYTES = 256 * 1024
 # By then it is a long stream: few live to see the kernel ask for the peer (after two hours, usually), and to have it
 # do so costs as much as a tenth of connecting.
-PROBE_AFTER_SECONDS = 60.0
+WATCH_AFTER_SECONDS = 60.0
 # Up to here a copy costs less than a system call with several buffers.
 JOIN_BYTES = 32 * 1024
 
@@ -55,15 +55,15 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         "heard",
         "idle_until",
         "origin",
-        "probe_from",
         "push",
+        "watch_from",
     )
 
     def __init__(self, origin: Origin, keeper: Keeper, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self.origin = origin
         self.idle_until = 0.0
-        self.probe_from = math.inf  # when `probe` is due
+        self.watch_from = math.inf  # when `watch` is due
         self.heard = False  # body bytes came since the response looked last
         self.push: Callable[[bytes], None] = ignore  # where body bytes go; the response decides
         self._keeper = keeper
@@ -138,9 +138,9 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         if self._asked and not self.done and self._drain_timer is None:
             self._drain_timer = self._loop.call_later(DRAIN_SECONDS, self.abort)
 
-    def probe(self) -> None:
+    def watch(self) -> None:
         """Has the kernel ask a silent peer now and then whether it is still there: one that vanished says nothing."""
-        self.probe_from = math.inf
+        self.watch_from = math.inf
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is not None:
             with contextlib.suppress(OSError):  # a peer that has left already shows soon enough
@@ -150,7 +150,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.probe_from = self._loop.time() + PROBE_AFTER_SECONDS
+        self.watch_from = self._loop.time() + WATCH_AFTER_SECONDS
 
     def data_received(self, data: bytes | memoryview) -> None:
         if not self._asked:

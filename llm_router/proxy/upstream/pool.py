@@ -57,15 +57,15 @@ class Pool:
             waiting.pop(connection, None)
 
     def sweep(self, now: float) -> None:
-        """Closes what has been idle for too long, and has those probed that are busy for long."""
+        """Closes what has been idle for too long, and has the kernel watch those that live long."""
         for key, waiting in list(self._idle.items()):
             for connection in [one for one in waiting if now >= one.idle_until]:
                 connection.abort()
             if not waiting:
                 del self._idle[key]
         for connection in self._all:
-            if now >= connection.probe_from:
-                connection.probe()
+            if now >= connection.watch_from:
+                connection.watch()
 
     def close(self) -> None:
         """Aborts every connection, busy ones too."""

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from llm_router.proxy.upstream import ConnectFailed, InvalidCall, ResponseTooLarge, UpstreamClient
-from llm_router.proxy.upstream.connection import PROBE_AFTER_SECONDS
+from llm_router.proxy.upstream.connection import WATCH_AFTER_SECONDS
 from llm_router.wire.providers.base import UpstreamCall
 from tests.proxy.upstream.peers import STREAM_HEAD, WHOLE, Peer, Serve, chunk, echo
 
@@ -51,7 +51,7 @@ async def test_socket_options(serve: Serve, client: UpstreamClient) -> None:
     raw = connection._transport.get_extra_info("socket")
     assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert not raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    client.sweep(asyncio.get_running_loop().time() + PROBE_AFTER_SECONDS)
+    client.sweep(asyncio.get_running_loop().time() + WATCH_AFTER_SECONDS)
     assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 

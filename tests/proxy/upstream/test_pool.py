@@ -19,8 +19,8 @@ class Idle:
         self.pool = pool
         self.origin = origin
         self.idle_until = until
-        self.probe_from = math.inf
-        self.probed = 0
+        self.watch_from = math.inf
+        self.watched = 0
         self.closed = False
         pool.add(self.itself)
         pool.connection_idle(self.itself)
@@ -29,9 +29,9 @@ class Idle:
     def itself(self) -> Connection:
         return cast(Connection, self)
 
-    def probe(self) -> None:
-        self.probe_from = math.inf
-        self.probed += 1
+    def watch(self) -> None:
+        self.watch_from = math.inf
+        self.watched += 1
 
     def abort(self) -> None:
         self.closed = True
@@ -79,16 +79,16 @@ def test_sweep_closes_what_is_old() -> None:
     assert (pool.idle, pool.open) == (1, 1)
 
 
-def test_sweep_has_old_ones_probed() -> None:
-    """A connection that has been there for long is probed once, busy or not."""
+def test_sweep_has_old_ones_watched() -> None:
+    """A connection that has been there for long is watched once, busy or not."""
     pool = Pool()
     idle, young, busy = Idle(pool, until=math.inf), Idle(pool, until=math.inf), Idle(pool, until=math.inf)
-    busy.probe_from = idle.probe_from = 60.0
-    young.probe_from = 90.0
+    busy.watch_from = idle.watch_from = 60.0
+    young.watch_from = 90.0
     assert pool.take(HERE, 1.0) is busy
     for now in (59.9, 60.0, 61.0):
         pool.sweep(now)
-    assert (busy.probed, idle.probed, young.probed) == (1, 1, 0)
+    assert (busy.watched, idle.watched, young.watched) == (1, 1, 0)
 
 
 def test_close_takes_the_busy_ones_too() -> None:
