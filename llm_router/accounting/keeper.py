@@ -146,6 +146,7 @@ class Keeper:
             when_quiet=encodings.build_wanted,
             linger=_LINGER,
             board=Confirmations(self._loop, self.workers),
+            alone=True,
         )
         self.metrics.watched = self
         self.metrics.pids = lambda: [*pids(), *(worker.pid for worker in tuple(self.workers.values()))]

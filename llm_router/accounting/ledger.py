@@ -53,7 +53,7 @@ class Bookkeeper:
 
     `find_encoding` gives a tokenizer by name or None; `sinks` are called with each batch once it is in the ledger;
     `when_quiet` is called after a batch while no request is running (work that would be felt, as building encodings);
-    `board` stands in for a board of its own.
+    `board` stands in for a board of its own; `alone` says that no requests are carried in this process.
     `enter` and `submit` belong to the event loop's thread; everything else may be called from any thread.
     """
 
@@ -67,8 +67,10 @@ class Bookkeeper:
         when_quiet: Callable[[], object] | None = None,
         linger: float = _LINGER,
         board: Slots | None = None,
+        alone: bool = False,
     ) -> None:
         self._folder = folder
+        self._alone = alone
         self._when_quiet = when_quiet
         self._sinks = tuple(sinks)
         self._linger = linger
@@ -347,7 +349,8 @@ class Bookkeeper:
 
     def _must_hurry(self) -> bool:
         return (
-            len(self._queue) > _HURRIED_BOOKINGS
+            self._alone
+            or len(self._queue) > _HURRIED_BOOKINGS
             or self._bytes_in - self._bytes_out > QUEUED_BYTES // 4
             or self._closing.is_set()
         )
