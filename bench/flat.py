@@ -35,8 +35,8 @@ CHAIN = ["openai/gpt-4o-mini"]
 
 
 def _id(number: int) -> str:
-    """As the router makes them: the second, then something random; here at a thousand a second."""
-    return f"req_{1_700_000_000 + number // 1000:08x}{number * 11400714819323198485 % 2**64:016x}"
+    """As the router makes them: 256ths of a second, then something random; here at a thousand a second."""
+    return f"req_{(1_700_000_000_000 + number) * 256 // 1000:010x}{number * 11400714819323198485 % 2**64:016x}"
 
 
 def ledger(folder: Path) -> None:
