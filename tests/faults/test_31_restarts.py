@@ -96,7 +96,7 @@ async def test_odd_numbers_in_the_circuit_file(own: Own) -> None:
     for path in _state_files(stage.router.state):
         try:
             content = json.loads(path.read_bytes())
-        except ValueError:
+        except (ValueError, FileNotFoundError):  # a worker that outlived the router by a moment has tidied up
             continue
         path.write_text(json.dumps(_with_numbers(content, 1e18)))
     await asyncio.to_thread(stage.router.start)

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.support.client import Answer, Connection, ask, chat_body, request_bytes
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 KEYS = {"a": "sk-test-aaaaaaaaaaaaaaaaaaaaaaaa1", "b": "sk-test-bbbbbbbbbbbbbbbbbbbbbbbb2", "c": "sk-test-cccccccc3"}
@@ -230,10 +231,17 @@ class RouterProcess:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL, and waits."""
+        """SIGKILL, and waits; for workers, too, until they have let go of the port: nobody else answers `/health`."""
         assert self.process is not None
+        orphans = self.children() if self.process.poll() is None else []
         self.process.kill()
         self.process.wait(10)
+        deadline = time.monotonic() + PATIENCE
+        while orphans and time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)):
+                    return
+            time.sleep(0.01)
 
     def watch(self) -> Watch:
         """A watch that starts now."""
