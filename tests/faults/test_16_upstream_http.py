@@ -24,8 +24,8 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d
 async def test_connections_are_reused(stage: Stage) -> None:
     """Whole answers leave their connection for the next request (one that is still being drained is passed over)."""
     streams = [number % 2 == 0 for number in range(10)]
-    for stream in streams:
-        assert (await stage.chat("router/ab", stream)).status == 200
+    for streamed in streams:
+        assert (await stage.chat("router/ab", streamed)).status == 200
     assert stage.a.count == 10
     # A stream's end may still be on its way when the next request comes, which then needs another connection.
     assert len(stage.a.connections) <= 1 + sum(streams)
