@@ -21,14 +21,20 @@ class Slow:
         return 1
 
 
+def _settle_slowly(folder, number):
+    """A bookkeeper that has settled so many requests, all there from the start, with a slow tokenizer."""
+    keeper = Bookkeeper(folder, find_encoding=lambda name: Slow(0.005))
+    for each in range(number):
+        keeper.submit(booking(f"r-{each}", answer=[completion(f"text {each}", usage=USAGE)]))
+    keeper.start()
+    assert keeper.close(60)
+    return keeper
+
+
 def test_counting_that_falls_behind_becomes_an_estimate(tmp_path, monkeypatch):
     """Past a queue of so many requests tokens are estimated, visibly, and no record is dropped."""
     monkeypatch.setattr(ledger, "_LAGGING_BOOKINGS", 20)
-    keeper = Bookkeeper(tmp_path, find_encoding=lambda name: Slow(0.005))
-    for number in range(200):
-        keeper.submit(booking(f"r-{number}", answer=[completion(f"text {number}", usage=USAGE)]))
-    keeper.start()
-    assert keeper.close(60)
+    keeper = _settle_slowly(tmp_path, 200)
     assert 150 < keeper.degraded <= 200
     by = [row[0] for row in rows(tmp_path, columns="counted_by")]
     assert len(by) == 200
@@ -39,11 +45,7 @@ def test_bookings_that_wait_too_long_are_estimated(tmp_path, monkeypatch):
     """A queue in which bookings grow old is estimated, however short it is; what was quick enough is counted."""
     monkeypatch.setattr(ledger, "_LATE_BOOKINGS", 5)
     monkeypatch.setattr(ledger, "_LATE_SECONDS", 0.02)
-    keeper = Bookkeeper(tmp_path, find_encoding=lambda name: Slow(0.005))
-    for number in range(100):
-        keeper.submit(booking(f"r-{number}", answer=[completion(f"text {number}", usage=USAGE)]))
-    keeper.start()
-    assert keeper.close(60)
+    keeper = _settle_slowly(tmp_path, 100)
     assert 0 < keeper.degraded < 100
     by = [row[0] for row in rows(tmp_path, columns="counted_by")]
     assert (by[0], by.count("estimate")) == ("tiktoken", keeper.degraded)

@@ -64,11 +64,7 @@ async def test_a_cooldown_and_a_refused_key_are_known_to_all(crew: Any) -> None:
 async def test_one_probe_over_all_workers(crew: Any) -> None:
     """Of twenty requests at once to both workers exactly one probes a half-open circuit; its success frees all."""
     both = await crew(env=QUICK)
-    both.stage.a.script = BROKEN
-    for _ in range(3):
-        await both.chat(1)
-    for number in (1, 2):
-        await until(lambda n=number: both.is_in(n, "half-open"))
+    await both.fail_until_half_open()
     connections = [await both.at(number) for number in (1, 2) * 10]
     end = asyncio.Event()
 
@@ -92,11 +88,7 @@ async def test_one_probe_over_all_workers(crew: Any) -> None:
 async def test_a_killed_prober_does_not_block_its_model(crew: Any) -> None:
     """The probe of a worker that is killed is free again as soon as it is replaced."""
     both = await crew(env=QUICK)
-    both.stage.a.script = BROKEN
-    for _ in range(3):
-        await both.chat(1)
-    for number in (1, 2):
-        await until(lambda n=number: both.is_in(n, "half-open"))
+    await both.fail_until_half_open()
     both.stage.a.script = hang
     await both.begin(1, "probe")
     await both.stage.a.wait_for(4)

@@ -86,11 +86,7 @@ async def test_workers_do_not_outlive_their_supervisor(crew: Any) -> None:
 async def test_a_router_starts_while_orphans_end(crew: Any) -> None:
     """When the supervisor is killed, another router takes its place at once; streams of the old one end whole."""
     both = await crew()
-    end = asyncio.Event()
-    both.stage.a.script = lasting(end)
-    connections = [await both.begin(number, f"orphan-{number}") for number in (1, 2)]
-    running = [asyncio.ensure_future(connection.answer(patience=60)) for connection in connections]
-    await both.stage.a.wait_for(2)
+    end, running = await both.begin_lasting("orphan")
     await asyncio.to_thread(both.router.kill)
     await asyncio.to_thread(both.router.start)
     both.stage.a.script = healthy

@@ -24,11 +24,7 @@ pytestmark = pytest.mark.slow
 async def test_sigterm_drains_all_workers(crew: Any) -> None:
     """The port is closed at once, streams of both workers end whole, all is booked, and the exit status is 0."""
     both = await crew()
-    end = asyncio.Event()
-    both.stage.a.script = lasting(end)
-    connections = [await both.begin(number, f"drained-{number}") for number in (1, 2)]
-    running = [asyncio.ensure_future(connection.answer(patience=60)) for connection in connections]
-    await both.stage.a.wait_for(2)
+    end, running = await both.begin_lasting("drained")
     both.router.signal(signal.SIGTERM)
     await until(lambda: refuses(both.router.port))
     end.set()

@@ -21,6 +21,7 @@ from llm_router.server.bodies import expect_later, read_body
 from llm_router.server.chat import DirectChat
 from llm_router.server.runner import Runner, make_runner
 from tests.support.client import Answer, Connection, ask
+from tests.support.upstream import Upstream, healthy
 
 _HTTP = ("test_connections.py", "test_framing.py", "test_bodies.py", "test_clocks.py", "test_draining.py")
 
@@ -210,3 +211,12 @@ async def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         await router.upstream.close()
         await router.tasks.drain(2)
         router.bookkeeper.close(2)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    """A healthy provider."""
+    running = await Upstream().start()
+    running.script = healthy
+    yield running
+    await running.stop()

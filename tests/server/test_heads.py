@@ -20,7 +20,7 @@ from llm_router.server.heads import Asked, KnownHead, learn
 from llm_router.server.rules import Identity
 from tests.server.conftest import CONFIG, Served, StartRouter
 from tests.support.client import Connection, chat_body, request_bytes
-from tests.support.upstream import Upstream, healthy
+from tests.support.upstream import Upstream
 from tests.support.waiting import until
 
 ASKED = Asked("/v1/chat/completions", "localhost", None, None, "", None, True)
@@ -183,15 +183,6 @@ def send_in_pieces(chance: random.Random) -> None:
 
 
 # Over sockets, with a provider that answers with what it was sent.
-
-
-@pytest.fixture
-async def upstream() -> Any:
-    """A healthy provider."""
-    running = await Upstream().start()
-    running.script = healthy
-    yield running
-    await running.stop()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from llm_router.server.heads import Asked
 from llm_router.server.limits import BIG_BODY_BYTES
 from tests.server.conftest import CONFIG, Served, StartRouter
 from tests.support.client import Answer, Connection, chat_body, request_bytes
-from tests.support.upstream import Upstream, healthy
+from tests.support.upstream import Upstream
 from tests.support.waiting import until
 
 PATH = "/v1/chat/completions"
@@ -23,15 +23,6 @@ PATH = "/v1/chat/completions"
 LONG = {"x-router-dry-run": "0"}
 KEY = {"Authorization": "Bearer alpha"}
 STREAM, WHOLE = chat_body("router/code", True), chat_body("a/m1", False)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    """A healthy provider."""
-    running = await Upstream().start()
-    running.script = healthy
-    yield running
-    await running.stop()
 
 
 @pytest.fixture

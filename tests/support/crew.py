@@ -130,6 +130,23 @@ class Crew:
         await connection.send(request_bytes(body=chat_body("router/ab"), headers={"x-request-id": name}))
         return connection
 
+    async def begin_lasting(self, name: str) -> tuple[asyncio.Event, list[asyncio.Future[Answer]]]:
+        """A stream by each worker, under `name` and its number, running when this returns: what ends them, and they."""
+        end = asyncio.Event()
+        self.stage.a.script = lasting(end)
+        connections = [await self.begin(number, f"{name}-{number}") for number in (1, 2)]
+        running = [asyncio.ensure_future(connection.answer(patience=60)) for connection in connections]
+        await self.stage.a.wait_for(2)
+        return end, running
+
+    async def fail_until_half_open(self) -> None:
+        """Opens the circuit of a/m1 through the first worker; both are ready to probe it when this returns."""
+        self.stage.a.script = BROKEN
+        for _ in range(3):
+            await self.chat(1)
+        for number in (1, 2):
+            await until(lambda n=number: self.is_in(n, "half-open"))
+
     async def circuit(self, number: int, model: str = "a/m1") -> Any:
         """What that worker thinks of a circuit."""
         return (await self.ask(number, "GET", "/circuit-breaker")).json()["circuits"][model]
