@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.report import By, LedgerReader, NoLedger, shown
 from llm_router.accounting.settle import CountMode, FindEncoding, Settler, interrupted_record, no_encoding
 from llm_router.accounting.store import LedgerUnusable, Store
+from llm_router.accounting.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,6 @@ _HEAVY_BYTES = 1024 * 1024
 _LAGGING_BOOKINGS = 2_000
 _LATE_BOOKINGS, _LATE_SECONDS = 200, 5.0
 QUEUED_BYTES = 64 * 1024 * 1024
-_UNWRITTEN = 20_000
-_RETRY_SECONDS = 2.0
 _ROLL_UP_ROWS = 1_000
 _IDLE_SECONDS = 30.0
 NO_TICKET = ("", "", -1)
@@ -75,6 +73,7 @@ class Bookkeeper:
         self._sinks = tuple(sinks)
         self._linger = linger
         self._store = Store(folder) if folder is not None else None
+        self._writer = Writer(self._store, self._clear)
         self._reader = LedgerReader(folder) if folder is not None else None
         self._board = board
         self.drift = DriftBook()
@@ -89,14 +88,10 @@ class Bookkeeper:
         self._bytes_in = self._bytes_out = 0
         self._entered = self._submitted = self._settled = 0
         self._open: dict[int, tuple[str, str, int]] = {}
-        self._unwritten: deque[tuple[LedgerRecord, int]] = deque()
-        self._retry_at = self._rested = 0.0
-        self._trouble = ""
+        self._rested = 0.0
         # What had been submitted at that time, see `_is_late`.
         self._mark = (0.0, 0)
-        self._since_roll_up = 0
         self._inherit = True
-        self.lost = 0
         self.shed = 0
 
     def __repr__(self) -> str:
@@ -170,7 +165,7 @@ class Bookkeeper:
     @property
     def unwritten(self) -> int:
         """Settled records that the ledger could not take yet."""
-        return len(self._unwritten)
+        return len(self._writer)
 
     @property
     def degraded(self) -> int:
@@ -184,7 +179,12 @@ class Bookkeeper:
     @property
     def trouble(self) -> str:
         """Why the ledger cannot be written at the moment; empty if it can."""
-        return self._trouble
+        return self._writer.trouble
+
+    @property
+    def lost(self) -> int:
+        """Records that were given up, since neither ledger nor memory could take them."""
+        return self._writer.lost
 
     def pending(self, request_id: str, client: str | None = None) -> bool:
         """Whether a request of that id (and client, if given) is running or not yet settled."""
@@ -198,7 +198,7 @@ class Bookkeeper:
 
     def request(self, request_id: str, client: str | None = None) -> dict[str, Any] | None:
         """The newest record of a request id (of that client, if one is given), or None. Reads the disk."""
-        for record, _ in reversed(self._unwritten.copy()):
+        for record in self._writer.newest_first():
             if record.request_id == request_id and (client is None or record.kind.client == client):
                 return shown(record.flat())
         try:
@@ -246,11 +246,11 @@ class Bookkeeper:
         """Settles what has come; False once the bookkeeper is closing and nothing is left."""
         closing = self._closing.is_set()
         if closing:
-            self._retry_at = 0.0
+            self._writer.hurry()
         try:
             self._settle_queue()
             self._care(idle=closing)
-            if self._inherit and self._store is not None and not (self._queue or self._unwritten):
+            if self._inherit and self._store is not None and not (self._queue or self._writer):
                 self._take_over()
             if self._when_quiet is not None and not (self._queue or self.in_flight or closing):
                 self._when_quiet()
@@ -262,8 +262,8 @@ class Bookkeeper:
     def _sleep(self) -> None:
         self._asleep = True
         if not self._queue and not self._closing.is_set():
-            busy = self._unwritten or self._since_roll_up
-            timeout = (_RETRY_SECONDS if self._unwritten else _IDLE_SECONDS) if busy else None
+            writer = self._writer
+            timeout = writer.patience if writer else _IDLE_SECONDS if writer.unsummed else None
             if not self._wake.wait(timeout):
                 self._care(idle=True)
         self._asleep = False
@@ -287,7 +287,7 @@ class Bookkeeper:
         try:
             self._store.write((), once=records)
         except LedgerUnusable as error:
-            self._tell(str(error))
+            self._writer.tell(str(error))
             for board in dead:
                 board.keep()
             return
@@ -364,88 +364,42 @@ class Bookkeeper:
 
     def _commit(self, batch: list[LedgerRecord], tickets: list[int]) -> None:
         """To the ledger, then to the sinks, then nobody waits for these any more."""
-        # Where others wait already these wait behind them.
-        written = not self._unwritten and self._write(batch)
-        if not written:
-            known = self._open.get
-            self._unwritten.extend(zip(batch, [known(ticket, NO_TICKET)[2] for ticket in tickets], strict=True))
-            self._write_waiting()
+        known, forget = self._open.get, self._open.pop
+        slots = [known(ticket, NO_TICKET)[2] for ticket in tickets]
+        written = self._writer.write(batch, slots)
         for sink in self._sinks:
             self._rest()
             try:
                 sink(batch)
             except Exception:
                 log.exception("A sink of the ledger failed")
-        forget = self._open.pop
-        slots = [forget(ticket, NO_TICKET)[2] for ticket in tickets]
+        for ticket in tickets:
+            forget(ticket, None)
         if written:
             self._clear(slots)
         self._settled += len(batch)
-
-    def _write(self, records: list[LedgerRecord]) -> bool:
-        """Whether the ledger has them now, or there is none; after a failure it is left in peace for a while."""
-        if self._store is None:
-            return True
-        if self._trouble and time.monotonic() < self._retry_at:
-            return False
-        try:
-            self._store.write(records)
-        except Exception as error:
-            # Whatever it was, they are not lost for it.
-            self._tell(str(error) if isinstance(error, LedgerUnusable) else repr(error))
-            return False
-        self._tell("")
-        self._since_roll_up += len(records)
-        return True
-
-    def _write_waiting(self) -> None:
-        """Tries to write all that waits. What does not fit into memory either is given up, the oldest first."""
-        while self._unwritten:
-            part = [record for record, _ in islice(self._unwritten, _BATCH)]
-            if not self._write(part):
-                surplus = max(0, len(self._unwritten) - _UNWRITTEN)
-                self.lost += surplus
-                self._drop(surplus)
-                return
-            self._drop(len(part))
-
-    def _drop(self, number: int) -> None:
-        """Takes records from the front; their requests need no place on the board any more."""
-        take = self._unwritten.popleft
-        self._clear([take()[1] for _ in range(number)])
 
     def _clear(self, slots: list[int]) -> None:
         if self._board is not None:
             self._board.clear([slot for slot in slots if slot >= 0])
 
-    def _tell(self, trouble: str) -> None:
-        """Tells the operator once that the ledger cannot be written, and once that it can again."""
-        if trouble:
-            self._retry_at = time.monotonic() + _RETRY_SECONDS
-            if not self._trouble:
-                log.error("The ledger cannot be written: %s. Chat goes on; records wait in memory", trouble)
-        elif self._trouble:
-            log.warning("The ledger can be written again (%d records were lost)", self.lost)
-        self._trouble = trouble
-
     def _care(self, idle: bool) -> None:
         """What can wait: another try at what could not be written, hourly sums, what was learned about counts."""
-        self._write_waiting()
-        if self._store is None or self._trouble:
+        writer, store = self._writer, self._store
+        writer.write_waiting()
+        if store is None or writer.trouble:
             return
-        if self._since_roll_up >= _ROLL_UP_ROWS or (idle and self._since_roll_up):
+        if writer.unsummed >= _ROLL_UP_ROWS or (idle and writer.unsummed):
             try:
-                while self._store.roll_up(_ROLL_UP_ROWS * 10) and idle:
+                while store.roll_up(_ROLL_UP_ROWS * 10) and idle:
                     pass
-                self._store.save_drift(self.drift.rows())
+                store.save_drift(self.drift.rows())
             except LedgerUnusable as error:
-                self._tell(str(error))
-            self._since_roll_up = 0
+                writer.tell(str(error))
+            writer.unsummed = 0
 
     def _end(self) -> None:
-        if self._unwritten:
-            self.lost += len(self._unwritten)
-            log.error("%d records could not be written and are lost: %s", len(self._unwritten), self._trouble)
+        self._writer.give_up()
         if self._store is not None:
             self._store.close()
         if self._board is not None:

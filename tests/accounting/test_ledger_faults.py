@@ -11,7 +11,7 @@ import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from llm_router.accounting import ledger
+from llm_router.accounting import writer
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.schema import MIGRATIONS
 from llm_router.accounting.store import LEDGER_NAME, LedgerUnusable, Store
@@ -116,7 +116,7 @@ def full_disk():
 
 def test_a_full_disk_loses_nothing_and_is_told_once(tmp_path, monkeypatch, caplog):
     """While nothing can be written records wait in memory and can be asked for; then all are written, in order."""
-    monkeypatch.setattr(ledger, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(writer, "_RETRY_SECONDS", 0.05)
     with keeping(tmp_path) as keeper:
         keeper.submit(booking("before"))
         assert keeper.flush(60)
@@ -137,7 +137,7 @@ def test_a_full_disk_loses_nothing_and_is_told_once(tmp_path, monkeypatch, caplo
 
 def test_a_disk_that_was_always_full_stops_nothing(tmp_path, monkeypatch):
     """A start on a full disk gives no board and no ledger, but figures; both come when there is room."""
-    monkeypatch.setattr(ledger, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(writer, "_RETRY_SECONDS", 0.05)
     seen = []
     keeper = Bookkeeper(tmp_path, sinks=[seen.extend])
     with full_disk():
@@ -152,7 +152,7 @@ def test_a_disk_that_was_always_full_stops_nothing(tmp_path, monkeypatch):
 
 def test_what_memory_cannot_hold_is_counted_as_lost(tmp_path, monkeypatch, caplog):
     """Waiting records have a bound; past it the oldest go, and how many is known."""
-    monkeypatch.setattr(ledger, "_UNWRITTEN", 10)
+    monkeypatch.setattr(writer, "_MOST_WAITING", 10)
     monkeypatch.setattr(Store, "write", lambda *args, **options: (_ for _ in ()).throw(LedgerUnusable("no room")))
     keeper = Bookkeeper(tmp_path)
     keeper.start()
@@ -215,7 +215,7 @@ def test_a_read_only_folder():
 
 def test_a_locked_ledger_is_waited_for(tmp_path, monkeypatch):
     """Another program that holds the file for long only delays the records."""
-    monkeypatch.setattr(ledger, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(writer, "_RETRY_SECONDS", 0.05)
     with keeping(tmp_path) as keeper:
         keeper.submit(booking("r-1"))
         assert keeper.flush(60)
@@ -230,7 +230,7 @@ def test_a_locked_ledger_is_waited_for(tmp_path, monkeypatch):
 
 def test_a_fault_of_the_writing_loses_nothing(tmp_path, monkeypatch, caplog):
     """An error that nobody foresaw costs no record and no place on the board: all are written once it can be."""
-    monkeypatch.setattr(ledger, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(writer, "_RETRY_SECONDS", 0.05)
     broken = threading.Event()
     broken.set()
     real = Store.write
