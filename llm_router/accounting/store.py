@@ -78,6 +78,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._connection: sqlite3.Connection | None = None
+        self._opened: os.stat_result | None = None
         # Ids of kinds in the open file. One that was not found is added again: nobody counts them.
         self._kinds: dict[Kind, int] = {}
         # Records that follow one another in the file, and the id before theirs: they can be summed without reading.
@@ -93,8 +94,8 @@ class Store:
         """Commits all records or none; those of `once` only where the ledger lacks them. Raises LedgerUnusable."""
         for _ in range(_MAX_FILES):
             try:
-                connection = self._connection or self._open()
-                self._commit(connection, records, once)
+                self._follow_name()
+                self._commit(self._connection or self._open(), records, once)
                 return
             except OSError as error:
                 raise LedgerUnusable(f"{self.path}: {error.strerror or error}") from error
@@ -153,8 +154,19 @@ class Store:
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
-            self._connection = None
+            self._connection = self._opened = None
             self._forget()
+
+    def _follow_name(self) -> None:
+        """Lets go of a file that was removed or moved away: nobody would find there what is still written to it."""
+        connection = self._connection
+        if connection is None or self._opened is None or _is(self.path, self._opened):
+            return
+        log.warning("The ledger %s was removed or moved away: records from now on go to a new one", self.path)
+        # SQLite leaves this out where it closes a file that has lost its name.
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.close()
 
     def _open(self) -> sqlite3.Connection:
         prepare_folder(self._folder)
@@ -166,6 +178,7 @@ class Store:
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint=2000")
             _migrate(connection)
+            self._opened = os.stat(self.path)
         except BaseException:
             connection.close()
             raise
@@ -282,6 +295,16 @@ def prepare_folder(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
+
+
+def _is(path: Path, file: os.stat_result) -> bool:
+    """Whether that file stands there; what cannot be seen is taken to."""
+    try:
+        return os.path.samestat(os.stat(path), file)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def make_private(path: Path) -> None:

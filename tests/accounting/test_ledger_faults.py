@@ -2,6 +2,7 @@
 
 import logging
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -253,3 +254,51 @@ def test_a_fault_of_the_writing_loses_nothing(tmp_path, monkeypatch, caplog):
     assert [name for name, _ in rows(tmp_path)] == [f"r-{number}" for number in range(20)]
     assert list(tmp_path.glob("inflight-*.board")) == []
     assert "unforeseen" in caplog.text
+
+
+def test_a_state_folder_removed_while_running_is_made_anew(tmp_path, caplog):
+    """Records go on in a new ledger that is found under the usual name, and one line says so."""
+    folder = tmp_path / "state"
+    with keeping(folder) as keeper:
+        keeper.submit(booking("before"))
+        assert keeper.flush(60)
+        shutil.rmtree(folder)
+        for name in ("after", "later"):
+            keeper.submit(booking(name))
+            assert keeper.flush(60)
+        assert keeper.request("after") is not None
+        assert keeper.unwritten == 0
+    assert [name for name, _ in rows(folder)] == ["after", "later"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert LEDGER_NAME in caplog.text
+
+
+def test_a_state_folder_that_cannot_be_made_anew_is_waited_for(tmp_path, caplog):
+    """A removed folder that cannot come back is trouble like a full disk: told once, and records wait for its end."""
+    folder = tmp_path / "state"
+    with keeping(folder, linger=0) as keeper:
+        keeper.submit(booking("before"))
+        assert keeper.flush(60)
+        shutil.rmtree(folder)
+        folder.write_text("in the way")
+        keeper.submit(booking("after"))
+        assert keeper.flush(60)
+        assert keeper.unwritten == 1
+        assert keeper.trouble
+        folder.unlink()
+        wait_for(lambda: not keeper.unwritten)
+    assert [name for name, _ in rows(folder)] == ["after"]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR", "WARNING"]
+
+
+def test_a_ledger_moved_away_is_whole_and_followed_by_a_new_one(tmp_path):
+    """A ledger may be put aside while it is written: it keeps all that it was given, and the next one begins anew."""
+    with keeping(tmp_path) as keeper:
+        for number in range(30):
+            keeper.submit(booking(f"r-{number}"))
+        assert keeper.flush(60)
+        (tmp_path / LEDGER_NAME).rename(tmp_path / "last-year.sqlite3")
+        keeper.submit(booking("new"))
+        assert keeper.flush(60)
+        assert [name for name, _ in rows(tmp_path, "last-year.sqlite3")] == [f"r-{number}" for number in range(30)]
+    assert [name for name, _ in rows(tmp_path)] == ["new"]

@@ -98,6 +98,18 @@ async def test_a_corrupt_ledger_is_not_overwritten(own: Own, content: bytes) -> 
     assert (await stage.router.ask("GET", "/v1/usage")).status < 600
 
 
+async def test_a_state_folder_that_is_taken_away(own: Own) -> None:
+    """The state folder is moved away while running: chat goes on, the operator is told, new records are kept anew."""
+    stage = await own()
+    await stage.record(await stage.chat("router/ab"))
+    stage.router.state.rename(stage.router.state.with_name("elsewhere"))
+    got = await stage.chat("router/ab")
+    assert (got.status, got.text) == (200, "Hello from upstream")
+    await stage.record(got)
+    assert stage.router.log().count("removed or moved away") == 1
+    assert (stage.router.state / "ledger.sqlite3").exists()
+
+
 async def test_files_are_private_whatever_the_umask(own: Own) -> None:
     """Every file that the router makes is 0600 in a folder of 0700, under umask 000 too."""
     stage = await own(umask=0)
