@@ -38,6 +38,7 @@ class FailureKind(StrEnum):
     INVALID_REQUEST = "invalid_request"  # the request itself is at fault
     UNSUPPORTED = "unsupported"  # this model cannot take the request
     CANCELLED = "cancelled"  # the client left
+    SHUTTING_DOWN = "shutting_down"  # this router ended before the answer did
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,6 +309,11 @@ class Relay:
         self._write = None
         self.response.close()
 
+    def stop(self, failure: Failure) -> None:
+        """Ends an answer that still runs with an error event: this router will not live to see its own end."""
+        if self._client is not None and self.end is None:
+            self._cut_off(failure)
+
     def check_idle(self, now: float) -> None:
         """Called by the sweep with the loop's clock: cuts a stream that has been silent for too long."""
         if self._client is None or self.end is not None or self._blocked or self._client.full:
@@ -344,6 +349,7 @@ _CODES = {
     FailureKind.TRUNCATED: "upstream_truncated",
     FailureKind.CONNECTION_LOST: "upstream_truncated",
     FailureKind.PROTOCOL_ERROR: "upstream_truncated",
+    FailureKind.SHUTTING_DOWN: "upstream_truncated",
 }
 
 
@@ -373,6 +379,11 @@ class IdleSweep:
     def forget(self, relay: Relay) -> None:
         """The relay has ended."""
         self._relays.discard(relay)
+
+    def stop_all(self, failure: Failure) -> None:
+        """Ends every answer that still runs."""
+        for relay in tuple(self._relays):
+            relay.stop(failure)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

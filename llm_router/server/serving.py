@@ -13,7 +13,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from llm_router.errors import ApiError
+from llm_router.errors import ApiError, Failure, FailureKind
 from llm_router.proxy.dispatch import Router
 from llm_router.server.chat import DirectChat
 from llm_router.server.limits import prepare_listener
@@ -173,6 +173,9 @@ async def _watch(router: Router) -> None:
                 router.announce_reload()
 
 
+_OUT_OF_TIME = Failure(FailureKind.SHUTTING_DOWN, "the router was stopped before the answer was finished")
+
+
 async def shut_down(router: Router, runner: Runner, site: web.BaseSite, ending: Ending) -> None:
     """Refuses what is new, lets what runs finish within the drain timeout, and books everything."""
     router.draining = True
@@ -180,6 +183,7 @@ async def shut_down(router: Router, runner: Runner, site: web.BaseSite, ending: 
     await site.stop()
     drain = router.snapshot.drain_timeout
     await ending.wait_for(router.drained(drain), drain)
+    router.sweep.stop_all(_OUT_OF_TIME)
     # It waits for what is no chat request, or was not yet counted as one.
     await ending.wait_for(runner.cleanup(), drain + LAST_MOMENT)
     if runner.server is not None:
