@@ -274,7 +274,7 @@ def test_explain_takes_a_whole_request(run: Run, monkeypatch: pytest.MonkeyPatch
         (["explain"], "", 2, "either a text or --request"),
         (["explain", "x", "--request", "f"], "", 2, "either a text or --request"),
         (["explain", "--request", "absent"], "", 1, "absent: No such file"),
-        (["explain", "--request", "f"], "{", 1, "not valid JSON"),
+        (["explain", "--request", "f"], "{", 1, "f: The request body is not valid JSON"),
         (["explain", "--request", "f"], '{"model": "router"}', 1, "'messages' is missing"),
         (["evaluate", "f"], "\n", 1, "holds no rows"),
         (["evaluate", "f"], "[]", 1, 'f: line 1: must be an object with a "label"'),

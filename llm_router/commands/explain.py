@@ -32,7 +32,7 @@ def run(arguments: Namespace) -> int:
         complain(str(error))
         return EXIT_CONFIG
     except ApiError as error:
-        complain(error.message)
+        complain(error.message if arguments.request is None else f"{arguments.request}: {error.message}")
         return EXIT_FAILED
     if arguments.format == "json":
         print(json.dumps(found, indent=2, ensure_ascii=False))
