@@ -24,6 +24,18 @@ from llm_router.wire.usage import Usage
 _Event = dict[str, Any]
 
 
+class _Block:
+    """A content block that is being sent, as its start told of it."""
+
+    __slots__ = ("call", "content", "fragments", "thought")
+
+    def __init__(self, content: _Event) -> None:
+        self.content = content
+        self.call: int | None = None  # the number of its tool call
+        self.fragments = False  # whether its arguments have begun
+        self.thought = [str(content.get("thinking") or "")]  # the text of its thinking, while it comes
+
+
 class AnthropicTranslator:
     """State of one streamed answer.
 
@@ -32,8 +44,8 @@ class AnthropicTranslator:
     """
 
     __slots__ = (
-        "_block", "_called", "_calls", "_ended", "_fragments", "_handlers", "_json_tool", "_make_writer", "_meaning",
-        "_reported", "_splitter", "_thinking", "_thought", "_wants_usage", "_writer", "usage",
+        "_blocks", "_called", "_calls", "_ended", "_handlers", "_json_tool", "_make_writer", "_meaning", "_newest",
+        "_reported", "_splitter", "_thinking", "_wants_usage", "_writer", "usage",
     )  # fmt: skip
 
     def __init__(self, writer: Callable[[str, str], ChunkWriter], *, wants_usage: bool, json_tool: bool) -> None:
@@ -44,12 +56,11 @@ class AnthropicTranslator:
         self._splitter = EventSplitter()
         self._writer: ChunkWriter | None = None
         self._reported: dict[str, Any] = {}
-        self._block: _Event = {}  # the content block that is being sent
-        self._fragments = False  # whether its arguments have begun
+        self._newest = _Block({})
+        self._blocks: dict[int, _Block] = {}  # by index: nobody promises that they come one after the other
         self._calls: list[str] = []
         self._called = False
         self._thinking: list[_Event] = []
-        self._thought: list[str] = []  # the text of the last of them, while it comes
         self._meaning = False
         self._ended: str | None = None  # "finish" after the finish chunk, "done" when nothing may follow
         self._handlers: dict[str, Callable[[_Event], bytes]] = {
@@ -112,25 +123,32 @@ class AnthropicTranslator:
     def _block_start(self, event: _Event) -> bytes:
         if self._ended is not None:
             return b""
-        block = self._block = dict(_object(event.get("content_block")))
-        self._fragments = False
-        kind = block.get("type")
+        content = dict(_object(event.get("content_block")))
+        block = self._newest = _Block(content)
+        index = event.get("index")
+        if isinstance(index, int):
+            self._blocks[index] = block
+        kind = content.get("type")
         if kind == "text":
-            return self._text(block.get("text"))
+            return self._text(content.get("text"))
         if kind in ("thinking", "redacted_thinking"):
-            self._thinking.append(block)
-            self._thought = [str(block.get("thinking") or "")]
-            return self._reason(block.get("thinking"))
-        if kind != "tool_use" or self._is_answer():
+            self._thinking.append(content)
+            return self._reason(content.get("thinking"))
+        if kind != "tool_use" or self._is_answer(block):
             return b""
         self._meaning = self._called = True
-        id = str(block.get("id") or "")
+        block.call = len(self._calls)
+        id = str(content.get("id") or "")
         self._calls.append(id)
-        begin = {"id": id, "type": "function", "function": {"name": str(block.get("name") or ""), "arguments": ""}}
-        return self._chunks.call(len(self._calls) - 1, begin)
+        begin = {"id": id, "type": "function", "function": {"name": str(content.get("name") or ""), "arguments": ""}}
+        return self._chunks.call(block.call, begin)
 
-    def _is_answer(self) -> bool:
-        return self._json_tool and self._block.get("name") == JSON_TOOL
+    def _is_answer(self, block: _Block) -> bool:
+        return self._json_tool and block.content.get("name") == JSON_TOOL
+
+    def _block_of(self, event: _Event) -> _Block:
+        index = event.get("index")
+        return self._blocks.get(index, self._newest) if isinstance(index, int) else self._newest
 
     def _delta(self, event: _Event) -> bytes:
         if self._ended is not None:
@@ -139,14 +157,16 @@ class AnthropicTranslator:
         kind = delta.get("type")
         if kind == "text_delta":
             return self._text(delta.get("text"))
+        block = self._block_of(event)
         if kind == "input_json_delta":
-            return self._arguments(delta.get("partial_json"))
+            return self._arguments(block, delta.get("partial_json"))
         if kind == "thinking_delta":
             text = delta.get("thinking")
-            self._thought.append(str(text or ""))
+            block.thought.append(str(text or ""))
             return self._reason(text)
         if kind == "signature_delta":
-            self._block["signature"] = str(self._block.get("signature") or "") + str(delta.get("signature") or "")
+            signature = str(block.content.get("signature") or "") + str(delta.get("signature") or "")
+            block.content["signature"] = signature
         return b""
 
     def _text(self, text: Any) -> bytes:
@@ -161,22 +181,22 @@ class AnthropicTranslator:
         self._meaning = True
         return self._chunks.reasoning(text)
 
-    def _arguments(self, fragment: Any) -> bytes:
-        if not isinstance(fragment, str) or not fragment or self._block.get("type") != "tool_use":
+    def _arguments(self, block: _Block, fragment: Any) -> bytes:
+        if not isinstance(fragment, str) or not fragment or block.content.get("type") != "tool_use":
             return b""
-        self._fragments = True
-        if self._is_answer():
+        block.fragments = True
+        if block.call is None:
             return self._text(fragment)
-        return self._chunks.arguments(len(self._calls) - 1, fragment)
+        return self._chunks.arguments(block.call, fragment)
 
     def _block_stop(self, event: _Event) -> bytes:
+        block = self._block_of(event)
         out = b""
-        if self._block.get("type") == "thinking":
-            self._block["thinking"] = "".join(self._thought)
-        if self._block.get("type") == "tool_use" and not self._fragments:
+        if block.content.get("type") == "thinking":
+            block.content["thinking"] = "".join(block.thought)
+        if block.content.get("type") == "tool_use" and not block.fragments:
             # Nothing was streamed: no arguments, or all of them in the first event.
-            out = self._arguments(arguments_text(self._block.get("input")))
-        self._block = {}
+            out = self._arguments(block, arguments_text(block.content.get("input")))
         return out
 
     def _message_delta(self, event: _Event) -> bytes:

@@ -66,6 +66,15 @@ def test_a_tool_call_whose_arguments_come_at_once() -> None:
     assert read.calls == [{"id": "t", "name": "f", "arguments": '{"a":1}'}]
 
 
+def test_blocks_that_run_side_by_side_keep_apart() -> None:
+    """A fragment belongs to the block that it names, whichever block began last."""
+    first, second = (_block(number, type="tool_use", id=f"t{number}", name="f", input={}) for number in (0, 1))
+    pieces = [_delta(number, type="input_json_delta", partial_json=f'{{"n":{number}}}') for number in (0, 1)]
+    ends = [{"type": "content_block_stop", "index": number} for number in (0, 1)]
+    read = read_stream(translate("anthropic", _sse(_start(), first, second, *pieces, *ends, _end("tool_use"), _STOP)))
+    assert [(call["id"], call["arguments"]) for call in read.calls] == [("t0", '{"n":0}'), ("t1", '{"n":1}')]
+
+
 def test_the_answer_of_a_forced_json_tool_is_text() -> None:
     """A client that asked for a schema gets the JSON as content, not a tool call that it does not know."""
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
