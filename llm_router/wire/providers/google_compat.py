@@ -6,7 +6,7 @@ Everything else passes as it is. Its errors come as one-element arrays, which th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -97,7 +97,8 @@ def _calls(message: Mapping[str, Any], *, signed: bool) -> list[Any]:
 class GoogleCompatTranslator:
     """Numbers the tool calls of a stream; every event that is right already passes byte for byte.
 
-    Google sends parallel calls all with index 0, or without any index, and sometimes without an id.
+    Google sends parallel calls all with index 0, or without any index, sometimes without an id, and may end them with
+    `stop`.
     """
 
     __slots__ = ("_seen", "_splitter", "usage")
@@ -105,7 +106,7 @@ class GoogleCompatTranslator:
     def __init__(self) -> None:
         self.usage: Usage | None = None  # always None: the bytes are OpenAI's own shape and tell it themselves
         self._splitter = EventSplitter()
-        self._seen: dict[str, list[str]] = {}  # by choice: the ids of its calls, in order
+        self._seen: dict[str, list[_Begun]] = {}  # by choice: its calls, in order
 
     def __repr__(self) -> str:
         return f"<GoogleCompatTranslator choices={len(self._seen)}>"
@@ -122,32 +123,45 @@ class GoogleCompatTranslator:
         return self._repair(rest.rstrip(b"\r\n") + b"\n\n")
 
     def _repair(self, whole: bytes) -> bytes:
-        if b'"tool_calls"' not in whole:
+        if not self._concerns(whole):
             return whole
         return b"".join(self._event(raw) for raw in raw_events(whole))
 
+    def _concerns(self, events: bytes) -> bool:
+        return b'"tool_calls"' in events or (bool(self._seen) and b'"stop"' in events)
+
     def _event(self, raw: bytes) -> bytes:
-        if b'"tool_calls"' not in raw:
+        if not self._concerns(raw):
             return raw
         for event in iter_events(raw):
             try:
                 chunk = orjson.loads(event.data or b"")
             except orjson.JSONDecodeError:
                 continue
-            if isinstance(chunk, dict) and self._renumber(chunk):
+            if isinstance(chunk, dict) and self._mend(chunk):
                 return data_event(orjson.dumps(chunk))
         return raw
 
-    def _renumber(self, chunk: dict[str, Any]) -> bool:
+    def _mend(self, chunk: dict[str, Any]) -> bool:
         changed = False
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") if isinstance(choice, dict) else None
-            calls = delta.get("tool_calls") if isinstance(delta, dict) else None
-            for call in calls if isinstance(calls, list) else ():
-                if isinstance(call, dict):
-                    ids = self._seen.setdefault(str(choice.get("index")), [])
-                    changed = _number(call, ids, str(chunk.get("id"))) or changed
+        for choice in _objects(chunk.get("choices")):
+            place, delta = str(choice.get("index")), choice.get("delta")
+            for call in _objects(delta.get("tool_calls")) if isinstance(delta, dict) else ():
+                changed = _number(call, self._seen.setdefault(place, []), str(chunk.get("id"))) or changed
+            if self._seen.get(place) and choice.get("finish_reason") == "stop":
+                choice["finish_reason"], changed = "tool_calls", True
         return changed
+
+
+class _Begun(NamedTuple):
+    """A tool call that began: its id, and the index that Google gave it."""
+
+    id: str
+    index: Any
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _is_whole(data: bytes | None) -> bool:
@@ -159,26 +173,27 @@ def _is_whole(data: bytes | None) -> bool:
         return False
 
 
-def _number(call: dict[str, Any], ids: list[str], answer: str) -> bool:
+def _number(call: dict[str, Any], begun: list[_Begun], answer: str) -> bool:
     """Sets index (and id, where it is missing) of one call or fragment; True if that changed anything."""
+    asked, function = call.get("index"), call.get("function")
     given = call.get("id")
     given = given if isinstance(given, str) else ""
-    function = call.get("function")
     changed = False
-    if given in ids:
-        index = ids.index(given)
+    known = [one.id for one in begun]
+    if given in known:
+        index = known.index(given)
     elif given or (isinstance(function, dict) and function.get("name")):
-        index = len(ids)
+        index = len(begun)
         if not given:
             given, changed = call_id(answer, index), True
             call["id"] = given
-        ids.append(given)
-    elif not ids:
+        begun.append(_Begun(given, asked))
+    elif not begun:
         return False
     else:
-        asked = call.get("index")
-        # A fragment belongs to the call that it names, or else to the newest one.
-        index = asked if isinstance(asked, int) and 0 < asked < len(ids) else len(ids) - 1
-    if call.get("index") != index:
+        # A fragment belongs to the newest of the calls that came with its number, or else to the newest of all.
+        meant = [place for place, one in enumerate(begun) if one.index == asked]
+        index = meant[-1] if meant else len(begun) - 1
+    if asked != index:
         call["index"], changed = index, True
     return changed

@@ -330,6 +330,26 @@ def test_fragments_without_index_belong_to_the_newest_call() -> None:
     assert calls[2][1]
 
 
+def test_right_fragments_of_calls_side_by_side_pass_byte_for_byte() -> None:
+    """A fragment without an id belongs to the call that came with its number."""
+    calls = [_event({"index": index, "id": id, "function": {"name": "f"}}) for index, id in enumerate("ab")]
+    fragments = [_event({"index": index, "function": {"arguments": "{}"}}) for index in (0, 1, 0)]
+    assert GoogleCompatTranslator().feed(b"".join(calls + fragments)) == b"".join(calls + fragments)
+
+
+def test_an_answer_with_tool_calls_finishes_with_them() -> None:
+    """Google may end a stream of tool calls with `stop`, which clients take for the end of the work."""
+
+    def end(reason: str) -> bytes:
+        return b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}) + b"\n\n"
+
+    translator = GoogleCompatTranslator()
+    assert translator.feed(end("stop")) == end("stop")
+    translator.feed(_event({"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}))
+    assert translator.feed(end("stop")) == end("tool_calls")
+    assert translator.feed(end("length")) == end("length")
+
+
 def test_half_an_event_at_the_end_is_dropped() -> None:
     """A client's parser would die of it; a whole one that lacks its blank line alone is passed on."""
     whole = GoogleCompatTranslator()
