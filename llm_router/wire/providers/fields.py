@@ -40,21 +40,39 @@ class Effort:
 
 
 def effort(body: Mapping[str, Any]) -> Effort | None:
-    """The wish in `reasoning_effort` or in OpenRouter's `reasoning`; None if there is none."""
+    """The wish in `reasoning_effort`, OpenRouter's `reasoning` or Anthropic's `thinking`; None if there is none."""
     level = body.get("reasoning_effort")
     if isinstance(level, str) and level in LEVELS:
         return Effort(level)
     wish = body.get("reasoning")
-    if not isinstance(wish, dict):
-        return None
+    return _reasoning(wish) if isinstance(wish, dict) else _thinking(body.get("thinking"))
+
+
+def _reasoning(wish: Mapping[str, Any]) -> Effort | None:
     if wish.get("enabled") is False:
         return Effort("none")
-    tokens, level = wish.get("max_tokens"), wish.get("effort")
-    if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0:
+    tokens, level = _tokens(wish.get("max_tokens")), wish.get("effort")
+    if tokens is not None:
         return Effort("medium", tokens)
     if isinstance(level, str) and level in LEVELS:
         return Effort(level)
     return Effort("medium") if wish.get("enabled") is True else None
+
+
+def _thinking(wish: Any) -> Effort | None:
+    """In Anthropic's form, which its compatibility endpoint and some other vendors take beside OpenAI's fields."""
+    kind = wish.get("type") if isinstance(wish, dict) else None
+    if kind == "disabled":
+        return Effort("none")
+    if kind == "adaptive":
+        return Effort("high")  # what these models do unless an effort is named
+    if kind != "enabled":
+        return None
+    return Effort("medium", _tokens(wish.get("budget_tokens")))
+
+
+def _tokens(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def number(value: Any) -> float | None:
@@ -88,7 +106,7 @@ def common_misfit(chat: ChatRequest, who: str, modalities: frozenset[str] = froz
     if isinstance(wanted, int) and not isinstance(wanted, bool) and wanted > 1:
         return Misfit("n", f"{who} gives one choice per request")
     asked = chat.body.get("modalities")
-    if isinstance(asked, list) and any(one not in modalities for one in asked):
+    if isinstance(asked, list) and any(not isinstance(one, str) or one not in modalities for one in asked):
         return Misfit("modalities", f"{who} answers in {' and '.join(sorted(modalities))} alone")
     if chat.body.get("functions"):
         return Misfit("functions", f"{who} takes `tools`, not the retired `functions`")

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from llm_router.accounting.pricing import ModelInfo
-from llm_router.wire.chat import ChatRequest
+from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.base import Misfit
 from llm_router.wire.providers.fields import common_misfit, effort, number, response_schema, stops
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, GeminiTraits, gemini_traits, thinking_config
@@ -75,7 +75,7 @@ def request_body(chat: ChatRequest, model: str, info: ModelInfo | None, options:
 
 def _json_instruction(schema: Any) -> str:
     words = "Give your final answer as one valid JSON object and nothing else"
-    return f"{words}, fitting this JSON schema: {orjson.dumps(schema).decode()}" if schema else f"{words}."
+    return f"{words}, fitting this JSON schema: {dump(schema).decode()}" if schema else f"{words}."
 
 
 def _extra(body: Mapping[str, Any]) -> Mapping[str, Any]:

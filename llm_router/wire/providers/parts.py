@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import orjson
-
-from llm_router.wire.chat import ChatRequest
+from llm_router.wire.chat import ChatRequest, dump
 
 _DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 # The first bytes of the formats that vendors take, as base64 shows them.
@@ -42,7 +40,7 @@ def content_parts(content: Any) -> list[Mapping[str, Any]]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content.strip() else []
     if not isinstance(content, list):
-        return [{"type": "text", "text": orjson.dumps(content).decode()}]
+        return [{"type": "text", "text": dump(content).decode()}]
     parts: list[Mapping[str, Any]] = []
     for part in content:
         if isinstance(part, str):

@@ -22,14 +22,19 @@ def object_schema(schema: Any) -> dict[str, Any]:
     whole = dict(schema)
     branches = [whole.pop(key) for key in ("anyOf", "oneOf", "allOf") if isinstance(whole.get(key), list)]
     if branches:
-        properties = dict(whole.get("properties") or {})
+        properties = _properties(whole)
         for branch in (one for group in branches for one in group if isinstance(one, Mapping)):
-            properties = {**dict(branch.get("properties") or {}), **properties}
+            properties = {**_properties(branch), **properties}
         whole["properties"] = properties
     whole["type"] = "object"
     if not isinstance(whole.get("properties"), Mapping):
         whole["properties"] = {}
     return whole
+
+
+def _properties(schema: Mapping[str, Any]) -> dict[str, Any]:
+    found = schema.get("properties")
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def strict_schema(schema: Any, depth: int = _DEPTH) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def strict_schema(schema: Any, depth: int = _DEPTH) -> dict[str, Any]:
 
 def _strict_keeps(key: str, value: Any) -> bool:
     if key == "format":
-        return value in _STRICT_FORMATS
+        return isinstance(value, str) and value in _STRICT_FORMATS
     if key == "minItems":
         return value in (0, 1)
     return key in _STRICT_KEYS and key != "additionalProperties"

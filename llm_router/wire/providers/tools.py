@@ -44,7 +44,8 @@ def tool_choice(body: Mapping[str, Any]) -> Choice:
     if choice.get("type") == "allowed_tools":
         described = choice.get("allowed_tools", choice)
         tools = described.get("tools") if isinstance(described, dict) else None
-        names = frozenset(name for tool in tools or () if (name := _name(tool)) is not None)
+        listed = tools if isinstance(tools, list) else ()
+        names = frozenset(name for tool in listed if (name := _name(tool)) is not None)
         mode = described.get("mode") if isinstance(described, dict) else None
         return Choice(_mode(mode) or "auto", allowed=names or None)
     name = _name(choice)

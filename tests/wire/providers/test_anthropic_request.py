@@ -277,6 +277,16 @@ def test_a_budget_fits_below_max_tokens() -> None:
     assert "thinking" not in body(reasoning={"enabled": False})
 
 
+def test_anthropics_own_thinking_field_is_understood() -> None:
+    """What clients send to Anthropic's compatibility endpoint works here too; OpenAI's fields come before it."""
+    assert body(thinking={"type": "enabled", "budget_tokens": 5000})["thinking"]["budget_tokens"] == 5000
+    assert body(thinking={"type": "enabled"})["thinking"]["budget_tokens"] == 2048
+    assert body(info=OPUS_4_6, thinking={"type": "adaptive"})["thinking"] == {"type": "adaptive"}
+    assert body(info=OPUS_5, thinking={"type": "disabled"})["thinking"] == {"type": "disabled"}
+    both = body(thinking={"type": "enabled", "budget_tokens": 5000}, reasoning_effort="low")
+    assert both["thinking"]["budget_tokens"] == 1024
+
+
 def test_signed_thinking_comes_back_in_a_tool_loop() -> None:
     """What an answer carried out in `reasoning_details` goes back as thinking blocks, in front."""
     details = [
