@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from llm_router.accounting.booking import Booking, Kind, LedgerRecord, SideCost, as_json
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.pricing import ModelInfo, cost
-from llm_router.accounting.tokens import Count, Counter, Encoding, estimate_bytes
+from llm_router.accounting.tokens import Counter, Encoding, estimate_bytes
 from llm_router.wire.answer import Answer, read_completion, read_stream, read_tail
 from llm_router.wire.usage import Usage
 
@@ -33,6 +33,11 @@ def no_encoding(name: str) -> Encoding | None:
     """Where there are no ranks at all."""
     return None
 
+
+_tuple: Final = tuple.__new__
+
+# As a `Count`, without the price of making one.
+_Counted = tuple[int, bool]
 
 # The kinds that were met, by their parts.
 _Kinds = dict[tuple[Any, ...], Kind]
@@ -86,7 +91,7 @@ class Settler:
             return _as_reported(answer.usage, booking.price_info)
         prompt, output = self._count(booking, answer, estimate)
         if booking.answer_bytes > (kept := _size(booking.answer)):
-            output = Count(_scale(output.tokens, booking, kept), False)
+            output = _scale(output[0], booking, kept), False
         return self._weigh(booking, answer, prompt, output, booking.outcome == "completed")
 
     def _side(self, side: SideCost, estimate: bool, thorough: bool) -> Evidence:
@@ -96,16 +101,18 @@ class Settler:
         prompt, output = self._count(side, answer, estimate)
         return self._weigh(side, answer, prompt, output, True)
 
-    def _count(self, paid: Booking | SideCost, answer: Answer, estimate: bool) -> tuple[Count, Count]:
+    def _count(self, paid: Booking | SideCost, answer: Answer, estimate: bool) -> tuple[_Counted, _Counted]:
         """Our own counts of the prompt and of the answer."""
         if estimate:
             self.degraded += 1
             tokens = (len(answer.text) + len(answer.reasoning) + len(answer.tool_text)) // 4
-            return Count(_estimate_prompt(paid), False), Count(tokens, False)
+            return (_estimate_prompt(paid), False), (tokens, False)
         counter = self._counter(paid.price_info)
         return counter.request(paid.request), _count_answer(counter, answer)
 
-    def _weigh(self, paid: Booking | SideCost, answer: Answer, prompt: Count, output: Count, whole: bool) -> Evidence:
+    def _weigh(
+        self, paid: Booking | SideCost, answer: Answer, prompt: _Counted, output: _Counted, whole: bool
+    ) -> Evidence:
         """What is billed, by the counts and the report if there is one; that of a `whole` answer tells their drift."""
         usage, info = answer.usage, paid.price_info
         counted_in, genuine_in = prompt
@@ -199,16 +206,16 @@ def _read(paid: Booking | SideCost, thorough: bool) -> Answer:
     return answer
 
 
-def _count_answer(counter: Counter, answer: Answer) -> Count:
-    if not (answer.reasoning or answer.tool_text or answer.images or answer.audio):
-        return counter.text(answer.text)
+def _count_answer(counter: Counter, answer: Answer) -> _Counted:
+    if answer.text and not (answer.reasoning or answer.tool_text or answer.images or answer.audio):
+        tokens, _, genuine = counter.lookup(answer.text)
+        return tokens, genuine
     tokens, genuine = 0, not (answer.images or answer.audio)
     for text in (answer.text, answer.reasoning, answer.tool_text):
-        if text:
-            count = counter.text(text)
-            tokens += count.tokens
-            genuine = genuine and count.genuine
-    return Count(tokens, genuine)
+        more, sure = counter.text(text)
+        tokens += more
+        genuine = genuine and sure
+    return tokens, genuine
 
 
 def _estimate_prompt(paid: Booking | SideCost) -> int:
@@ -307,7 +314,7 @@ def _record(
         kinds.get(parts) or _new_kind(kinds, parts),
     )
     # Past the check of its length, which is constant here.
-    return tuple.__new__(LedgerRecord, record)
+    return _tuple(LedgerRecord, record)
 
 
 def _new_kind(kinds: _Kinds, parts: tuple[Any, ...]) -> Kind:
@@ -319,7 +326,7 @@ def _new_kind(kinds: _Kinds, parts: tuple[Any, ...]) -> Kind:
 
 def _microseconds(ms: float) -> float:
     """Milliseconds with three decimals; `round` would take ten times as long to get the last bit right."""
-    return (ms * 1000 + 0.5) // 1 / 1000
+    return int(ms * 1000.0 + 0.5) / 1000.0
 
 
 _NO_REPORT = (None,) * len(Usage._fields)

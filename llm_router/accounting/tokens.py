@@ -113,9 +113,8 @@ class Counter:
         """The tokens of one text."""
         if not text:
             return NO_TOKENS
-        tokens, _, genuine = self.lookup(text, _TEXT_BUDGET)
-        # Half the price of calling the class.
-        return tuple.__new__(Count, (tokens, genuine))
+        tokens, _, genuine = self.lookup(text)
+        return Count(tokens, genuine)
 
     def request(self, raw: bytes) -> Count:
         """The prompt tokens of a chat request's JSON; the same bytes are read once."""
@@ -164,8 +163,8 @@ class Counter:
                 tokens += walk.json(value)
         return Count(tokens, walk.genuine)
 
-    def lookup(self, text: str, budget: int) -> tuple[int, int, bool]:
-        """(tokens, characters that had to be tokenised, whether nothing was estimated); for the walk over a prompt."""
+    def lookup(self, text: str, budget: int = _TEXT_BUDGET) -> tuple[int, int, bool]:
+        """(tokens, characters that had to be tokenised, whether nothing was estimated), as a plain tuple."""
         if self._encoding is None:
             return estimate_text(text), 0, False
         key = hash(text)

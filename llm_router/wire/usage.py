@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 # No answer has more; such numbers are errors, and must not be billed.
 _MOST_TOKENS = 10**9
 _MOST_DOLLARS = 10**6
+
+_tuple: Final = tuple.__new__
 
 
 class Usage(NamedTuple):
@@ -62,7 +64,7 @@ def from_openai(usage: Mapping[str, Any]) -> Usage:
         reasoning = output
     cost = _provider_cost(usage) if "cost" in usage else None
     # Half the price of calling the class.
-    return tuple.__new__(Usage, (prompt - read - write, read, write, output, reasoning, 0, cost))
+    return _tuple(Usage, (prompt - read - write, read, write, output, reasoning, 0, cost))
 
 
 def _provider_cost(usage: Mapping[str, Any]) -> float | None:
