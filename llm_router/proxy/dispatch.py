@@ -22,7 +22,7 @@ from llm_router.proxy.contest import Contest
 from llm_router.proxy.exchange import Caller, Downstream, Exchange
 from llm_router.proxy.live import Live, accounts_of, go_live
 from llm_router.proxy.parts import Memory, Parts
-from llm_router.proxy.relay import End, IdleSweep
+from llm_router.proxy.relay import COMPLETED, IdleSweep
 from llm_router.proxy.state import CircuitFile
 from llm_router.proxy.tasks import Tasks
 from llm_router.proxy.upstream import UpstreamClient
@@ -173,7 +173,7 @@ class Router:
             else:
                 self.sweep.watch(relay)
                 relay.open(client)
-            exchange.outcome = "completed" if await relay.run() is End.COMPLETED else "cut"
+            exchange.outcome = "completed" if await relay.run() is COMPLETED else "cut"
             exchange.failure = relay.failure if exchange.outcome == "cut" else exchange.failure
         except ConnectionError:
             exchange.cancel()

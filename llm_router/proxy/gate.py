@@ -64,7 +64,7 @@ class ErrorSeen:
 class Gate:
     """State of one stream before its commit point. `held` are the bytes to replay, unchanged, at the commit."""
 
-    __slots__ = ("_broken", "_size", "chunks", "ended", "error", "finished", "held")
+    __slots__ = ("_broken", "_size", "chunks", "ended", "error", "finished", "held", "read_all")
 
     def __init__(self) -> None:
         self.held: list[bytes] = []
@@ -72,6 +72,7 @@ class Gate:
         self.finished = False  # a finish_reason came, without substance
         self.ended = False  # [DONE] came, without substance
         self.chunks = 0
+        self.read_all = True  # nothing came with the meaning that was not read
         self._size = 0
         self._broken = 0
 
@@ -81,7 +82,11 @@ class Gate:
     def feed(self, block: bytes) -> Verdict:
         """Takes whole events. On COMMIT, `block` is not in `held`: its rest may hold more than meaning."""
         data = lone_data(block)
-        verdict = self._judge(b"", data) if data is not None else self._judge_all(block)
+        if data is not None:
+            verdict = self._judge(b"", data)
+        else:
+            verdict = self._judge_all(block)
+            self.read_all = verdict is HOLD
         if verdict is not HOLD:
             return verdict
         self.held.append(block)
@@ -97,12 +102,12 @@ class Gate:
         return HOLD
 
     def _judge(self, name: bytes, data: bytes) -> Verdict:
-        if data[:6] == DONE:
-            self.ended = True
-            return REJECT
         try:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
+            if data.startswith(DONE):
+                self.ended = True
+                return REJECT
             self._broken += bool(data)
             return HOLD
         choice = _lone_choice(chunk) if not name else None
@@ -286,17 +291,19 @@ class Screened:
 
 
 _DONE = Screened(DONE_EVENT, done=True)
+_PLAIN_END = b"\n\n" + DONE_EVENT
 
 
 def screen(block: bytes) -> Screened:
     """Looks for `[DONE]` and error events in whole events that follow the commit point."""
     if block == DONE_EVENT:
         return _DONE
-    if not (block.partition(b'"error"')[1] or block.partition(b"event:")[1]) and (done := _plain_done(block)):
-        if done == len(block) - 2:  # its blank line is all that follows
-            return Screened(block, done=True)
-        end = EVENT_END.search(block, done)
-        return Screened(block if end is None else block[: end.end()], done=True)
+    if not (block.partition(b'"error"')[1] or block.partition(b"event:")[1]):
+        if block.find(DONE) == len(block) - 8 and block.endswith(_PLAIN_END):
+            return Screened(block, True)  # as nearly all streams end
+        if done := _plain_done(block):
+            end = EVENT_END.search(block, done)
+            return Screened(block if end is None else block[: end.end()], True)
     start = 0
     for raw in raw_events(block):
         # What no error and no end can do without; most events need not be parsed.

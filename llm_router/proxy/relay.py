@@ -16,7 +16,7 @@ import orjson
 
 from llm_router.errors import Failure, FailureKind
 from llm_router.proxy import gate
-from llm_router.proxy.gate import Gate, Verdict
+from llm_router.proxy.gate import HOLD, REJECT, Gate, Verdict
 from llm_router.proxy.tap import Tap
 from llm_router.proxy.upstream import ConnectionLost, UpstreamError, UpstreamResponse
 from llm_router.wire.providers.base import StreamTranslator
@@ -56,11 +56,38 @@ class End(Enum):
     CUT = "cut"
 
 
+COMPLETED, CUT = End
+
+
 class Relay:
     """The sink of one streamed answer: holds, commits, passes on, ends.
 
     `verdict` is awaited before the commit point, `run` after it. `failure` says why it was rejected or cut.
     """
+
+    __slots__ = (
+        "_blocked",
+        "_choices",
+        "_client",
+        "_cut",
+        "_loop",
+        "_mask",
+        "_pending",
+        "_resumed",
+        "_splitter",
+        "_translator",
+        "_verdict",
+        "_wake",
+        "_write",
+        "end",
+        "failure",
+        "gate",
+        "idle",
+        "look_at",
+        "response",
+        "tap",
+        "whole",
+    )
 
     def __init__(
         self,
@@ -152,7 +179,7 @@ class Relay:
             if self._client is not None:
                 self._finish()
             elif self._verdict is None:
-                self._decide(Verdict.REJECT)
+                self._decide(REJECT)
 
     def _unfinished_event(self) -> bytes:
         """The last event where only its blank line is missing; half an event is dropped.
@@ -180,13 +207,13 @@ class Relay:
             self._pending.append(block)
             return
         verdict = self.gate.feed(block)
-        if verdict is not Verdict.HOLD:
+        if verdict is not HOLD:
             self._pending.append(block)
             self._decide(verdict)
 
     def _decide(self, verdict: Verdict) -> None:
         self._verdict = verdict
-        if verdict is Verdict.REJECT and self.failure is None:
+        if verdict is REJECT and self.failure is None:
             self.failure = self.gate.failure()
         # Until the client's side is open nothing more needs to come in.
         self.response.pause()
@@ -198,9 +225,11 @@ class Relay:
         """The client has the head of the answer: what was held goes out now, the rest as it comes."""
         self._client = client
         first = b"".join([*self.gate.held, *self._pending])
-        self._pending.clear()
-        if first:
+        if self.gate.read_all and len(self._pending) == 1:
+            self._send(first)
+        elif first:
             self._pass(first)
+        self._pending.clear()
         if self.end is None:
             if self._translator is None:
                 self._write = client.write
@@ -219,7 +248,7 @@ class Relay:
         whole = b"".join([*self.gate.held, *self._pending])
         self.tap.keep(whole)
         client.end(whole)
-        self.end = End.COMPLETED
+        self.end = COMPLETED
 
     async def run(self) -> End:
         """Until the answer has ended; drains the client where it is slower than the upstream."""
@@ -237,11 +266,14 @@ class Relay:
         return self.end
 
     def _pass(self, block: bytes) -> None:
+        if gate.is_plain(block):
+            self._send(block)
+        else:
+            self._screen(block)
+
+    def _send(self, block: bytes) -> None:
         client = self._client
         assert client is not None
-        if not gate.is_plain(block):
-            self._screen(block)
-            return
         self.tap.keep(block)
         if client.write(block):
             self._block()
@@ -259,7 +291,7 @@ class Relay:
         if screened.passed:
             self.tap.keep(screened.passed)
         if screened.done:
-            self._close(End.COMPLETED, screened.passed)
+            self._close(COMPLETED, screened.passed)
             return
         full = client.write(screened.passed) if screened.passed else client.full
         if screened.error is not None:
@@ -271,7 +303,7 @@ class Relay:
         """A clean end without `[DONE]`: whole if every choice has finished, else cut."""
         assert self._client is not None
         if gate.finished_choices(self.tap.last_blocks(), self._choices):
-            self._close(End.COMPLETED, DONE_EVENT)
+            self._close(COMPLETED, DONE_EVENT)
         else:
             message = "the provider ended the stream before the answer was finished"
             self._cut_off(Failure(FailureKind.TRUNCATED, message))
@@ -281,14 +313,14 @@ class Relay:
             self._cut_off(failure)
         elif self._verdict is None:
             self.failure = failure
-            self._decide(Verdict.REJECT)
+            self._decide(REJECT)
         else:
             self.failure = self.failure or failure
 
     def _cut_off(self, failure: Failure) -> None:
         assert self._client is not None
         self.failure = failure
-        self._close(End.CUT, error_event(failure, self._mask))
+        self._close(CUT, error_event(failure, self._mask))
 
     def _close(self, end: End, last: bytes) -> None:
         """The end of the answer; `last` leaves together with the end of the body."""
@@ -296,7 +328,7 @@ class Relay:
         self.end = end
         self._write = None
         self._client.end(last)
-        if end is End.COMPLETED:
+        if end is COMPLETED:
             self.response.release()
         else:
             self.response.close()
@@ -305,7 +337,7 @@ class Relay:
     def abandon(self) -> None:
         """Stops the upstream at once: the client left, or another candidate answers."""
         if self.end is None:
-            self.end = End.CUT
+            self.end = CUT
         self._write = None
         self.response.close()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llm_router.errors import FailureKind
 from llm_router.proxy import gate
-from llm_router.proxy.gate import Gate, Verdict, finished_choices, is_plain, judge_completion, screen
+from llm_router.proxy.gate import Gate, Screened, Verdict, finished_choices, is_plain, judge_completion, screen
 
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
 NULL = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":null},"finish_reason":null}]}\n\n'
@@ -120,6 +120,15 @@ def test_screen_stops_at_done_and_at_errors() -> None:
     assert cut.passed == TEXT
     assert cut.error is not None
     assert cut.error.message == "x"
+
+
+@pytest.mark.parametrize(
+    "before", [b"", STOP, TEXT, b": ping\n\n", TEXT.replace(b"Hi", b"[DONE]"), b"data: x\n\n" + STOP]
+)
+@pytest.mark.parametrize("behind", [b"", b": late\n\n", DONE, b"data: [DONE]\r\n\r\n"])
+def test_screen_ends_at_the_first_done(before: bytes, behind: bytes) -> None:
+    """Whatever stands before it and behind it, the first event that says so is the end."""
+    assert screen(before + DONE + behind) == Screened(before + DONE, done=True)
 
 
 def test_screen_lets_the_words_pass() -> None:

@@ -129,6 +129,23 @@ async def test_nothing_is_sent_before_meaning() -> None:
     assert response.calls == ["pause"]
 
 
+@pytest.mark.parametrize("before", [b"", PING, ROLE])
+@pytest.mark.parametrize("together", [True, False], ids=["in one read", "in two"])
+async def test_what_comes_with_the_meaning_is_looked_at(before: bytes, together: bool) -> None:
+    """An error that came before the client's side was open is told as ours, never passed on."""
+    relay, _ = make()
+    client = Client()
+    error = b'data: {"error":{"message":"sk-secret-key is wrong"}}\n\n'
+    if before:
+        relay.body_received(before)
+    for block in (TEXT + error,) if together else (TEXT, error):
+        relay.body_received(block)
+    relay.open(client)
+    assert relay.end is End.CUT
+    assert client.sent.startswith(before + TEXT + b'data: {"error":')
+    assert b"sk-secret-key" not in client.sent
+
+
 async def test_done_ends_the_answer_though_the_upstream_goes_on() -> None:
     """Bytes behind [DONE] are not passed on, and the connection is let go in peace."""
     relay, response = make()
