@@ -20,6 +20,7 @@ def body(**error: object) -> bytes:
 
 
 CASES = [
+    (500, body(message="the request exceeds the available context size.", code=500), K.CONTEXT_LENGTH),
     (401, body(message="Incorrect API key", code="invalid_api_key"), K.AUTHENTICATION),
     (402, body(message="Insufficient credits", code=402), K.QUOTA_EXCEEDED),
     (403, body(message="Country not supported"), K.AUTHENTICATION),
@@ -96,6 +97,37 @@ CASES = [
 def test_every_dialect_is_understood(status: int, answer: bytes, kind: K) -> None:
     """Status and words lead to the right kind."""
     assert read_failure(status, {}, answer, NOW).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("This model's maximum prompt length is 131072 but the request contains 537812 tokens.", K.CONTEXT_LENGTH),
+        ("Please reduce the length of the messages or completion.", K.CONTEXT_LENGTH),
+        ("The decoder prompt (length 5000) is longer than the maximum model length of 4096.", K.CONTEXT_LENGTH),
+        ("Invalid request: Your request exceeded model token limit: 8192", K.CONTEXT_LENGTH),
+        ("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens", K.CONTEXT_LENGTH),
+        ("Invalid content type. image_url is only supported by certain models.", K.UNSUPPORTED),
+        ("This model is only supported in v1/responses and not in v1/chat/completions.", K.UNSUPPORTED),
+        ("This is not a chat model and thus not supported in the v1/chat/completions endpoint.", K.UNSUPPORTED),
+        ("Function calling is not enabled for models/gemma-3-27b-it", K.UNSUPPORTED),
+        ("Budget 0 is invalid. This model only works in thinking mode.", K.UNSUPPORTED),
+        ("this model is missing data required for image input", K.UNSUPPORTED),
+        ("messages[0]: unknown variant `image_url`, expected `text` at line 1", K.UNSUPPORTED),
+        ("invalid temperature: only 1 is allowed for this model", K.UNSUPPORTED),
+        ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", K.UNSUPPORTED),
+        ("max_tokens must be less than or equal to 8192, the maximum is less than the `context_window`", K.UNSUPPORTED),
+        ("tools param requires --jinja flag", K.UNSUPPORTED),
+        ("Access denied, please make sure your account is in good standing.", K.QUOTA_EXCEEDED),
+        ("Insufficient balance", K.QUOTA_EXCEEDED),
+        ("Incorrect API key provided", K.AUTHENTICATION),
+        ("'messages[0].content' must be a string", K.INVALID_REQUEST),
+        ("max_tokens must be at least 1", K.INVALID_REQUEST),
+    ],
+)
+def test_words_of_a_400_that_is_not_the_clients_fault(words: str, kind: K) -> None:
+    """Hosts of open models have no codes for a prompt that is too long, a model that cannot, an unpaid account."""
+    assert read_failure(400, {}, body(message=words), NOW).kind is kind
 
 
 @pytest.mark.parametrize(

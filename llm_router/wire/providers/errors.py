@@ -20,10 +20,14 @@ from llm_router.proxy.gate import error_type
 
 MESSAGE_CHARS = 2000
 
-_CONTEXT_CODES = re.compile(r"context_length_exceeded|exceed_context_size")
+_CERTAIN_CONTEXT_WORDS = re.compile(r"context_length_exceeded|exceed_context_size|exceeds the available context size")
 _CONTEXT_WORDS = re.compile(
-    r"context_length_exceeded|exceed_context_size|context (?:length|window|limit|size)|prompt is too long"
-    r"|exceeds the maximum number of tokens|input is too long|too many input tokens",
+    r"context_(?:length|window)_exceeded|exceed_context_size|context (?:length|window|limit|size)|prompt is too long"
+    r"|exceeds the maximum number of tokens|input is too long|too many (?:input )?tokens"
+    # As hosts and servers of open models say it.
+    r"|maximum (?:prompt|model) length|max_prompt_tokens_exceeded|prompt token count of \d+ exceeds"
+    r"|exceeded model token limit|more than max tokens allowed|reduce the length of (?:the|your)"
+    r"|range of input length should be|`inputs` (?:tokens \+|must have less than)",
     re.IGNORECASE,
 )
 _POLICY_WORDS = re.compile(
@@ -37,15 +41,19 @@ _QUOTA_CODES = re.compile(r"insufficient_quota|credit_balance|billing|payment_re
 _RATE_CODES = re.compile(r"rate_limit|resource_exhausted|slow_down", re.IGNORECASE)
 _QUOTA_WORDS = re.compile(
     r"insufficient_quota|credit_balance|billing|insufficient credits|exceeded your current quota|payment required"
-    r"|credit balance is too low",
+    r"|credit balance is too low|insufficient balance|account .{0,60}(?:not active|suspended)",
     re.IGNORECASE,
 )
 # What is wrong with our account, said with a status that would blame the request.
 _UNPAID_WORDS = re.compile(
-    r"billing|credit balance is too low|spend(?:ing)? limit|reached your specified .{0,20}usage limit", re.IGNORECASE
+    r"billing|credit balance is too low|insufficient balance|spend(?:ing)? limit|budget has been exceeded"
+    r"|reached your specified .{0,20}usage limit|account is in good standing",
+    re.IGNORECASE,
 )
 _KEY_WORDS = re.compile(
-    r"api[_ ]key[_ ](?:not[_ ]valid|invalid|expired)|invalid[_ ]api[_ ]key|location is not supported", re.IGNORECASE
+    r"api[_ ]key[_ ](?:not[_ ](?:valid|found)|invalid|expired)|(?:invalid|incorrect)[_ ]api[_ ]key"
+    r"|location is not supported",
+    re.IGNORECASE,
 )
 _MODEL_GONE_WORDS = re.compile(
     r"model_not_found|not a valid model|no such model|(?:unknown|invalid) model|no endpoints found for|decommissioned"
@@ -56,13 +64,16 @@ _UNSUPPORTED_CODES = frozenset(
     {"unsupported_parameter", "unsupported_value", "unknown_parameter", "max_tokens_exceeded", "unsupported_model"}
 )
 _UNSUPPORTED_WORDS = re.compile(
-    r"(?:is|are) (?:not supported|unsupported)|not supported (?:with|by|for) (?:this|the) model"
+    r"(?:is|are) (?:not supported|unsupported)|not supported (?:with|by|for|on) (?:this|the) model"
+    r"|only supported (?:by|for|in|on|with)|not enabled for (?:this model|models)|not a (?:chat|multi-?modal) model"
     r"|unsupported (?:parameter|value|model)|does(?: not|n't) support|do(?: not|n't) support"
     r"|no endpoints found that support|unknown parameter|unrecognized (?:request )?argument|unknown name \""
-    r"|extra inputs are not permitted|max_tokens.{0,60}(?:too large|exceeds|maximum|at most)"
+    r"|extra inputs are not permitted"
+    r"|max_?(?:completion_|output_?)?tokens.{0,60}(?:too large|exceeds|maximum|at most|valid range|supported range)"
     r"|maximum (?:allowed )?(?:number of )?output tokens|is deprecated for this model"
-    r"|only the default .{0,20}value is supported|thought[_ ]signature|use /v1/responses|requires --enable"
-    r"|invalid image input",
+    r"|only the default .{0,20}value is supported|thought[_ ]signature|use /v1/responses|requires --\w"
+    r"|invalid image input|required for image input|at most 0 image|unknown variant `image_url`"
+    r"|allowed for this model|only works in thinking mode|response_format type is unavailable",
     re.IGNORECASE,
 )
 # With these the request itself is refused; any other status below 500 tells of a wrong address or a broken server.
@@ -184,8 +195,8 @@ def _kind(status: int, headers: Mapping[str, str], error: Mapping[str, Any], sai
         return FailureKind.CANCELLED  # by somebody on the provider's side: the client still waits
     if status in _REQUEST_STATUSES:
         return _request_kind(status, error, said)
-    if _CONTEXT_CODES.search(f"{said.code} {said.type}"):
-        return FailureKind.CONTEXT_LENGTH  # gateways give it the status of a broken upstream
+    if _CERTAIN_CONTEXT_WORDS.search(said.text):
+        return FailureKind.CONTEXT_LENGTH  # gateways and older servers give it the status of a broken upstream
     return FailureKind.OVERLOADED if status in (503, 529) else FailureKind.SERVER_ERROR
 
 
