@@ -14,7 +14,7 @@ from llm_router.proxy.exchange import Exchange
 from llm_router.proxy.failover import Tried, chain_failed, ends_here, is_blameless, provider_answer
 from llm_router.proxy.live import Live, Way
 from llm_router.proxy.parts import Parts, Slot
-from llm_router.routing.breaker import Permit
+from llm_router.routing.breaker import EARLY_PROBE_EVERY, Permit
 from llm_router.routing.plan import Candidate, Obstacle, Plan, Skipped, larger_window
 from llm_router.wire.chat import ChatRequest
 
@@ -69,12 +69,19 @@ class Contest:
         return (self._deadline - now) / (len(self._queue) + 1)
 
     def _take_soonest(self) -> None:
-        """Of a chain whose circuits are all open by failures, the one that recovers first may be probed early."""
+        """Of a chain whose circuits are all open by failures, the one that recovers first may be probed early.
+
+        Once a second for the whole chain: a failed probe makes another one the first to recover.
+        """
         open_ones = [entry for entry in self._skipped if entry.by_failures and entry.candidate is not None]
         waiting = [entry for entry in self._skipped if entry.obstacle in (Obstacle.COOLDOWN, Obstacle.ACCOUNT)]
         if open_ones and not waiting:
             soonest = min(open_ones, key=lambda entry: entry.until)
             assert soonest.candidate is not None
+            circuits = self._parts.circuits
+            last = max(circuits.last_attempt(entry.model) for entry in open_ones)
+            if self._parts.clock() - last < EARLY_PROBE_EVERY:
+                return
             self._queue = (soonest.candidate,)
             self._early = True
 

@@ -149,6 +149,11 @@ class Circuits:
             return Block("account", until, f"the provider refused the key ({self._accounts[account][1]})")
         return Block("cooldown", until, "the provider asked to wait (rate limit)")
 
+    def last_attempt(self, model: str) -> float:
+        """When `model` or its provider last failed or was probed, as far as that is still known; else 0."""
+        circuits = (self._models.get(model), self._providers.get(split_model(model)[0]))
+        return max((circuit.last_attempt for circuit in circuits if circuit is not None), default=0.0)
+
     def _account_until(self, account: str) -> float:
         return self._accounts.get(account, (0.0, ""))[0]
 

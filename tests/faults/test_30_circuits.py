@@ -307,6 +307,19 @@ async def test_all_open_recovers_through_the_probe(stage: Stage) -> None:
     assert got.text == "Hello from upstream"
 
 
+async def test_a_chain_is_probed_once_a_second_as_a_whole(stage: Stage) -> None:
+    """A failed probe makes another model the first to recover; that one has to wait for its second all the same."""
+    stage.a.script = stage.b.script = BROKEN
+    for _ in range(3):
+        await stage.chat("router/ab")
+    opened, started = stage.a.count + stage.b.count, time.monotonic()
+    while stage.a.count + stage.b.count < opened + 3:
+        assert time.monotonic() - started < PATIENCE, "nobody was probed"
+        await stage.chat("router/ab")
+        await asyncio.sleep(0.02)
+    assert time.monotonic() - started > 1.9
+
+
 async def test_the_threshold_is_a_setting(own: Own) -> None:
     """`circuit_breaker` of the file sets threshold and recovery."""
     stage = await own(circuit_breaker={"failure_threshold": 1, "recovery_timeout_sec": 1})
