@@ -12,13 +12,12 @@ from multidict import istr
 from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError
 from llm_router.server.answers import CHAT_PATHS, EXTRA_HEADERS, UNDECIDED, Handler, answer_errors, error_answer
-from llm_router.server.rules import ANONYMOUS, Facts, Identity, Rules
+from llm_router.server.rules import ANONYMOUS, Facts, Identity, Rules, cors_headers
 
 IDENTITY: Final = web.RequestKey("identity", Identity)
 Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 _SEC_FETCH_SITE = istr("Sec-Fetch-Site")
-_EXPOSED = "x-request-id, x-router-category, x-router-mode, x-router-model, x-router-provider, x-router-attempts"
 _NOBODY = Identity("anonymous", ANONYMOUS)
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9, _-]{1,1000}", re.ASCII)
 
@@ -105,11 +104,7 @@ def _target(request: web.BaseRequest) -> str | None:
 
 async def _answer_across(request: web.Request, handler: Handler, origin: str) -> web.StreamResponse:
     """For a configured origin: lets its scripts read the answer, also an error."""
-    headers = {
-        "Access-Control-Allow-Origin": origin,
-        "Access-Control-Expose-Headers": _EXPOSED,
-        "Vary": "Origin",
-    }
+    headers = cors_headers(origin)
     if request.method == hdrs.METH_OPTIONS:
         return web.Response(status=204, headers={**headers, **_preflight(request)})
     request[EXTRA_HEADERS] = headers

@@ -30,6 +30,10 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _REMEMBERED = 256
 _DIGEST_KEY = secrets.token_bytes(32)
 _CLOSE = {"Connection": "close"}
+_EXPOSED = (
+    "x-request-id, x-router-category, x-router-mode, x-router-model, x-router-provider, x-router-attempts, "
+    "retry-after, x-should-retry"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +91,29 @@ class Rules:
         if refusal is not None:
             return refusal
         cors = ""
-        if facts.origin is not None or facts.sec_fetch_site is not None:
+        if _is_browser(facts):
             verdict = self._judge_browser(facts)
             if isinstance(verdict, ApiError):
                 return verdict
             cors = verdict
             if cors and facts.method == "OPTIONS":
                 return Identity("anonymous", ANONYMOUS, cors)  # browsers send no key with a preflight
+        asker = self._judge_asker(facts)
+        if not cors:
+            return asker
+        if isinstance(asker, ApiError):
+            asker.headers = {**asker.headers, **cors_headers(cors)}  # else the page sees a network error
+            return asker
+        return Identity(asker.role, asker.client, cors)
+
+    def _judge_asker(self, facts: Facts) -> ApiError | Identity:
+        if _is_browser(facts) and facts.method not in _READING and not _is_json(facts):
+            message = "A browser must send its body as Content-Type: application/json"
+            return ApiError(415, message, code="unsupported_content_type")
         identity = self._identify(facts)
-        if isinstance(identity, ApiError):
-            return identity
-        if facts.method not in _READING and facts.path.startswith(_ADMIN_PATHS):
-            refusal = self._judge_change(facts, identity)
-            if refusal is not None:
-                return refusal
-        return Identity(identity.role, identity.client, cors) if cors else identity
+        if isinstance(identity, Identity) and facts.method not in _READING and facts.path.startswith(_ADMIN_PATHS):
+            return self._judge_change(facts, identity) or identity
+        return identity
 
     def admit(self, host: str, authorization: str | None) -> Identity | None:
         """Who it is that asks for a chat with these headers, no target of its own and none of a browser's headers.
@@ -159,12 +171,6 @@ class Rules:
         site = facts.sec_fetch_site
         if not cors and site is not None and site not in _OWN_SITES and "*" not in self._origins:
             return _foreign(f"a {_shown(site)} page")
-        if facts.method not in _READING and not _is_json(facts):
-            return ApiError(
-                415,
-                "A browser must send its body as Content-Type: application/json",
-                code="unsupported_content_type",
-            )
         return cors
 
     def _is_own(self, origin: str, facts: Facts) -> bool:
@@ -212,6 +218,15 @@ class Rules:
                 "set ROUTER_ADMIN_KEY (or ROUTER_API_KEY) and send it to make them from elsewhere"
             )
         return ApiError(403, message, "permission_error", "admin_required")
+
+
+def cors_headers(origin: str) -> dict[str, str]:
+    """What lets the scripts of a configured origin read an answer, also an error."""
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Expose-Headers": _EXPOSED,
+        "Vary": "Origin",
+    }
 
 
 def client_name(key: str) -> str:
@@ -279,6 +294,10 @@ def _plain_origin(origin: str) -> str | None:
         return None
     scheme, authority = found[1], found[2]
     return f"{scheme}://{authority.removesuffix(f':{port}') if (port := _DEFAULT_PORTS.get(scheme)) else authority}"
+
+
+def _is_browser(facts: Facts) -> bool:
+    return facts.origin is not None or facts.sec_fetch_site is not None
 
 
 def _is_json(facts: Facts) -> bool:

@@ -223,6 +223,25 @@ def test_preflight_of_a_configured_origin_needs_no_key() -> None:
 
 
 @pytest.mark.parametrize(
+    "given",
+    [
+        {"method": "POST"}, {"authorization": "Bearer wrong"}, {"content_type": "text/plain", "has_body": True},
+        {"path": "/config/reload", "authorization": "Bearer alpha"},
+    ],
+    ids=["no key", "wrong key", "content type", "no admin"],
+)  # fmt: skip
+def test_a_configured_origin_may_read_why_it_was_refused(given: dict[str, Any]) -> None:
+    """A page whose key is wrong is told so; without the headers its user would see a network error."""
+    access = Access(api_keys=("alpha",), admin_key="root", allowed_origins=("https://chat.example.com",))
+    given = {"method": "POST", "path": "/v1/chat/completions", **given}
+    headers = refusal(access, origin="https://chat.example.com", **given).headers
+    assert headers["Access-Control-Allow-Origin"] == "https://chat.example.com"
+    assert headers["Vary"] == "Origin"
+    assert "Access-Control-Allow-Origin" not in refusal(access, origin="https://evil.com", **given).headers
+    assert "Access-Control-Allow-Origin" not in refusal(access, **{**given, "content_type": None}).headers
+
+
+@pytest.mark.parametrize(
     ("content_type", "status"),
     [
         ("application/json", 0), ("application/json; charset=utf-8", 0), ("Application/JSON", 0), ("text/plain", 415),
