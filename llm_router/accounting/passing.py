@@ -20,6 +20,8 @@ from llm_router.wire.usage import Usage
 LENGTH: Final = struct.Struct("<I")
 _ALOUD: Final = 32 * 1024
 _KINDS_MOST: Final = 1024
+# Later versions of `marshal` look for objects that come twice, which costs half as much again; here hardly one does.
+_WITHOUT_REFERENCES: Final = 2
 
 _ROOM: Final = 256 * 1024
 # Room that was needed once is kept up to this: fresh memory would have to be cleared each time.
@@ -35,7 +37,7 @@ Frame = tuple[str, Message, list[bytes]]
 
 def frame(kind: str, *values: Any, blobs: Sequence[bytes] = ()) -> list[bytes]:
     """The parts of one frame, to be written one after the other. Raises ValueError for what is no plain value."""
-    head = marshal.dumps((kind, values, [len(blob) for blob in blobs]))
+    head = marshal.dumps((kind, values, [len(blob) for blob in blobs]), _WITHOUT_REFERENCES)
     return [LENGTH.pack(len(head)), head, *blobs]
 
 

@@ -20,7 +20,7 @@ import orjson
 
 from llm_router.accounting.board import Board, all_entries
 from llm_router.accounting.booking import Booking, lighten
-from llm_router.accounting.ledger import NO_TICKET, QUEUED_BYTES
+from llm_router.accounting.ledger import LINGERS, NO_TICKET, QUEUED_BYTES, awaits_company
 from llm_router.accounting.passing import FrameBuffer, Packer, frame
 from llm_router.accounting.report import By, LedgerReader, NoLedger
 from llm_router.accounting.settle import CountMode
@@ -55,6 +55,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
         self._bytes = 0
         self._fresh: list[Booking] = []
         self._flush_at: asyncio.TimerHandle | None = None
+        self._lingered = 0
         self._transport: asyncio.WriteTransport | None = None
         self._packer = Packer()
         self._received = FrameBuffer()
@@ -93,7 +94,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
         self._unconfirmed[booking.ticket] = (booking, size)
         self._fresh.append(booking)
         if self._flush_at is None:
-            self._flush_at = self._loop.call_later(_LINGER, self._flush)
+            self._flush_at = self._loop.call_later(_LINGER, self._flush_in_company)
 
     @property
     def in_flight(self) -> int:
@@ -228,7 +229,18 @@ class RemoteBooks(asyncio.BufferedProtocol):
         if self._board is not None:
             self._board.clear(slots)
 
+    def _flush_in_company(self) -> None:
+        """Hands over what has closed, unless it had better wait for more."""
+        self._lingered += 1
+        if self._lingered < LINGERS and self._fresh:
+            _, size = self._unconfirmed[self._fresh[0].ticket]
+            if awaits_company(self.in_flight, len(self._fresh), size):
+                self._flush_at = self._loop.call_later(_LINGER, self._flush_in_company)
+                return
+        self._flush()
+
     def _flush(self) -> None:
+        self._lingered = 0
         if self._flush_at is not None:
             self._flush_at.cancel()
             self._flush_at = None

@@ -131,3 +131,47 @@ def test_two_processes_may_write_one_ledger(tmp_path):
             keeper.submit(booking(f"r-{index}-{number}"))
     assert all(keeper.close(30) for keeper in keepers)
     assert len(rows(tmp_path)) == 600
+
+
+class _Wake:
+    """Stands in for the event that the bookkeeper's thread waits for: until it is set, requests close."""
+
+    def __init__(self, keeper: Bookkeeper) -> None:
+        self._keeper = keeper
+        self._is_set = False
+
+    def wait(self, seconds: float) -> bool:
+        while not self._is_set:
+            self._keeper.submit(booking())
+        return True
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def clear(self) -> None:
+        self._is_set = False
+
+
+@pytest.mark.parametrize(
+    ("running", "closed", "settled"), [(False, 1, 1), (True, 1, 64), (True, 63, 64), (True, 64, 64), (True, 500, 500)]
+)
+def test_what_has_closed_waits_for_what_will_close_soon(monkeypatch, running, closed, settled):
+    """While other requests run records are settled in company, but no more than a fair number is waited for."""
+    keeper = Bookkeeper(None, linger=0.0)
+    if running:
+        keeper.enter("running", 0.0)
+    for _ in range(closed):
+        keeper.submit(booking())
+    monkeypatch.setattr(keeper, "_wake", _Wake(keeper))
+    keeper._await_company()
+    assert keeper.queued == settled
+
+
+def test_large_bookings_wait_for_no_company(monkeypatch):
+    """What others may be as large as is not collected: memory is for requests that run."""
+    keeper = Bookkeeper(None, linger=0.0)
+    keeper.enter("running", 0.0)
+    keeper.submit(booking(request=b"x" * 1_000_000))
+    monkeypatch.setattr(keeper, "_wake", _Wake(keeper))
+    keeper._await_company()
+    assert keeper.queued == 1
