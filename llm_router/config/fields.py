@@ -125,11 +125,11 @@ def number(
     """A number of at least `minimum` (and above `above`, where given); true and false are no numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise KeyProblem(path, f"must be a number, not {describe(value)}")
-    low = f"greater than {above:g}" if above is not None else f"{minimum:g} or more"
+    low = f"greater than {above:.15g}" if above is not None else f"{minimum:.15g} or more"
     if value < minimum or (above is not None and value <= above):
-        raise KeyProblem(path, f"must be {low}, not {value:g}")
+        raise KeyProblem(path, f"must be {low}, not {value:.15g}")
     if maximum is not None and value > maximum:
-        raise KeyProblem(path, f"must be at most {maximum:g}, not {value:g}")
+        raise KeyProblem(path, f"must be at most {maximum:.15g}, not {value:.15g}")
     return float(value)
 
 
@@ -144,7 +144,7 @@ def integer(value: Any, path: str, *, minimum: int, maximum: int | None = None) 
 
 
 def _number_in_words(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else describe(value)
+    return f"{value:.15g}" if isinstance(value, float) else describe(value)
 
 
 def boolean(value: Any, path: str) -> bool:

@@ -96,7 +96,14 @@ def _hosts(value: Any, path: str) -> tuple[str, ...]:
             raise KeyProblem(
                 f"{path}[{index}]", "must be a host name such as router.example.org, without scheme or path"
             )
+        _refuse_pattern(host, f"{path}[{index}]")
     return tuple(host.lower() for host in hosts)
+
+
+def _refuse_pattern(name: str, path: str) -> None:
+    """Names are compared whole: a pattern would match nothing, and its user would wonder why."""
+    if "*" in name and name != "*":
+        raise KeyProblem(path, 'names are compared whole: write each one, or "*" alone for all')
 
 
 def _origins(value: Any, path: str) -> tuple[str, ...]:
@@ -107,6 +114,7 @@ def _origins(value: Any, path: str) -> tuple[str, ...]:
             continue
         if not found or not scheme or not rest or "/" in rest or any(char.isspace() for char in origin):
             raise KeyProblem(f"{path}[{index}]", "must be an origin such as https://app.example.org:8443, without path")
+        _refuse_pattern(origin, f"{path}[{index}]")
     return tuple(origin.rstrip("/").lower() for origin in origins)
 
 
@@ -193,7 +201,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("server.header_timeout", seconds, 10.0,
             "limit for a request's head and for silence inside its body",
             "ROUTER_HEADER_TIMEOUT", parse=_real, unit="s"),
-    Setting("server.max_body_bytes", _whole(1024, 2**31), 33_554_432,
+    Setting("server.max_body_bytes", _whole(1, 2**31), 33_554_432,
             "largest request body", "ROUTER_MAX_BODY_BYTES", parse=int, unit="bytes"),
     Setting("log.level", _one_of("debug", "info", "warning", "error", "critical", warn="warning"), "info",
             "how much is logged", "ROUTER_LOG_LEVEL", "log_level"),
