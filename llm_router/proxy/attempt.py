@@ -106,7 +106,10 @@ async def attempt(
             won = _stream(relay, await relay.verdict(), live.mask)
         else:
             _refuse_page(response)
-            won = _whole(response, await response.read(WHOLE_BODY_BYTES), chat, way, live.mask)
+            body = response.take_whole(WHOLE_BODY_BYTES)
+            if body is None:
+                body = await response.read(WHOLE_BODY_BYTES)
+            won = _whole(response, body, chat, way, live.mask)
     except BaseException as error:
         if response is not None:
             response.close()

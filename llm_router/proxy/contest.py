@@ -28,9 +28,20 @@ _KEY_FAILURES = frozenset({FailureKind.AUTHENTICATION, FailureKind.QUOTA_EXCEEDE
 class Contest:
     """The tries of one exchange, whose `tried` grows as they fail."""
 
-    _early = False
-    _losing = False
-    _empty: Win | None = None
+    __slots__ = (
+        "_deadline",
+        "_decision",
+        "_early",
+        "_empty",
+        "_exchange",
+        "_hedge",
+        "_live",
+        "_losing",
+        "_parts",
+        "_queue",
+        "_skipped",
+        "_time",
+    )
 
     def __init__(self, parts: Parts, live: Live, exchange: Exchange, plan: Plan, hedge: Hedge | None = None) -> None:
         assert exchange.decision is not None
@@ -38,6 +49,8 @@ class Contest:
         self._live = live
         self._exchange = exchange
         self._decision = exchange.decision
+        self._early = self._losing = False
+        self._empty: Win | None = None
         self._skipped = plan.skipped
         self._queue = plan.candidates
         self._hedge = hedge
@@ -91,8 +104,9 @@ class Contest:
         """None if it failed or could not be tried, and the next one is to be asked. Raises ApiError to end it all."""
         parts, chat = self._parts, self._exchange.chat
         slot = parts.slot(candidate.provider)
+        now_at = self._time
         while True:
-            began = self._time()
+            began = now_at()
             seconds = self._share(began)
             if seconds <= 0:
                 return None
@@ -105,7 +119,7 @@ class Contest:
                 if slot is not None:
                     await self._wait_for(slot, seconds)
                     held = slot
-                    began = self._time()
+                    began = now_at()
                     seconds = self._share(began)
                 way = self._way(candidate, permit.account)
                 if way.first_byte < seconds:
@@ -124,7 +138,7 @@ class Contest:
                 if held is not None:
                     held.release()
                 raise
-            now = self._time()
+            now = now_at()
             parts.circuits.committed(permit)
             if chat.stream:
                 parts.first_tokens.note(candidate.model, now - began)

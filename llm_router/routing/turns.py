@@ -39,19 +39,19 @@ def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
         if type(message) is not dict:
             continue
         seen += 1
-        role, words = message.get("role"), ""
+        role, content, words = message.get("role"), None, ""
         if role == "user":
             content = message.get("content")
             words = own_words(content) if type(content) is str else message_text(content)
             if words and seen <= _LOOKBACK and len(said) <= EARLIER:
                 said.append(words)
         if looping is None:
-            looping = _is_looping(role, message, words)
+            looping = False if words and type(content) is str else _is_looping(role, message, words)
         elif seen >= _LOOKBACK or len(said) > EARLIER:
             break
     said = said or _raw(messages) or [""]
     # By position and without a call of Python: one is made a request.
-    return tuple.__new__(Turns, (said[0], tuple(said[1:]), looping is True))
+    return tuple.__new__(Turns, (said[0], tuple(said[1:]) if len(said) > 1 else (), looping is True))
 
 
 def in_tool_loop(messages: Sequence[Mapping[str, Any]]) -> bool:

@@ -7,15 +7,19 @@ begins with the head that was learned last: many programs open a connection for 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 _NAME = b"\r\ncontent-length: "
 _END = b"\r\n\r\n"
 _MOST_BYTES = 8192  # of a head that is worth being kept for each connection
 
 
-class Asked(NamedTuple):
-    """What counts of the head of a plain chat request; header values as they were sent, None where absent."""
+@dataclass(slots=True)
+class Asked:
+    """What counts of the head of a plain chat request; header values as they were sent, None where absent.
+
+    Nobody changes it; not frozen, since one is made for each head that has to be parsed.
+    """
 
     path: str
     host: str

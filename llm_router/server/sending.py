@@ -38,14 +38,14 @@ class Openings:
     def __init__(self, kind: bytes) -> None:
         self._kind = kind
         self._known: dict[Told, bytes] = {}
-        self._since = self._until = 0
+        self._since = self._until = 0.0  # a number of its own kind is compared more quickly
 
     def now(self, told: Told) -> bytes:
         """The head for what was decided, with the time of now."""
         now = time()
         if now >= self._until or now < self._since:
-            self._since = int(now)
-            self._until = self._since + 1
+            self._since = float(int(now))
+            self._until = self._since + 1.0
             self._known.clear()
         return self._known.get(told) or self._make(told)
 
@@ -53,7 +53,7 @@ class Openings:
         if len(self._known) >= _TOLD_MOST:
             self._known.clear()
         lines = _told.get(told) or _remember(told)
-        opening = self._known[told] = b"%b%b\r\n%bx-request-id: " % (self._kind, http_date(self._since), lines)
+        opening = self._known[told] = b"%b%b\r\n%bx-request-id: " % (self._kind, http_date(int(self._since)), lines)
         return opening
 
 

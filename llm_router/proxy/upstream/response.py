@@ -129,15 +129,22 @@ class UpstreamResponse:
         self._sink = sink
         self._pump()
 
+    def take_whole(self, limit: int) -> bytes | None:
+        """The body that came together with its head, as most do; None where it has to be `read`."""
+        if not self._over or self._error is not None or self._inflater is not None or self._backlog_size > limit:
+            return None
+        body = b"".join(self._backlog)
+        self._backlog.clear()
+        return body
+
     async def read(self, limit: int) -> bytes:
         """The whole body, at most `limit` bytes. Raises ResponseTooLarge, ConnectionLost or ProtocolError.
 
         Being cancelled closes the connection.
         """
-        if self._over and self._error is None and self._inflater is None and self._backlog_size <= limit:
-            body = b"".join(self._backlog)  # it came together with the head, as most do
-            self._backlog.clear()
-            return body
+        whole = self.take_whole(limit)
+        if whole is not None:
+            return whole
         collector = _Collector(self, limit, self._loop.create_future())
         self.attach(collector)
         try:
