@@ -200,7 +200,8 @@ def error_in(chunk: Any, name: bytes = b"") -> ErrorSeen | None:
     if isinstance(choices, list):
         for choice in choices:
             if isinstance(choice, dict) and choice.get("finish_reason") == "error":
-                return ErrorSeen({})
+                told = choice.get("error")
+                return ErrorSeen(told if isinstance(told, dict) else {})
     return None
 
 

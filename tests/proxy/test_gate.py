@@ -77,6 +77,7 @@ def test_meaning_commits(choice: bytes) -> None:
         b'event: error\ndata: {"message":"boom"}\n\n',
         b'data: {"type":"error","error":{"type":"overloaded_error","message":"boom"}}\n\n',
         b'data: {"error":{"message":"boom"},"choices":[{"delta":{"content":""},"finish_reason":"error"}]}\n\n',
+        b'data: {"choices":[{"error":{"code":502,"message":"boom"},"delta":{},"finish_reason":"error"}]}\n\n',
     ],
 )
 def test_errors_reject_with_their_words(event: bytes) -> None:
