@@ -81,27 +81,11 @@ class Board:
     @classmethod
     def create(cls, folder: Path) -> Board | None:
         """A new empty board in `folder`, or None (told in the log) where there can be none."""
-        name = f"{os.getpid()}-{time.time_ns():x}"
-        # Renamed once it is locked: nobody shall take it for a dead one before.
-        draft, path = folder / f".inflight-{name}.tmp", folder / f"inflight-{name}.board"
-        descriptor = -1
         try:
-            prepare_folder(folder)
-            descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            os.fchmod(descriptor, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _allocate(descriptor, _END)
-            view = mmap.mmap(descriptor, _END)
-            view[: len(_MAGIC)] = _MAGIC
-            draft.rename(path)
+            return cls(*_make(folder))
         except OSError as error:
             log.warning("No board of requests in flight (%s): a killed process will leave no trace of them", error)
-            if descriptor >= 0:
-                os.close(descriptor)
-                with contextlib.suppress(OSError):
-                    draft.unlink()
             return None
-        return cls(path, descriptor, view)
 
     def enter(self, entry: tuple[str, float, str, str, str]) -> int:
         """Writes an `Entry` down; gives its slot, -1 where none is free."""
@@ -124,11 +108,27 @@ class Board:
         return slot
 
     def clear(self, slots: Sequence[int]) -> None:
-        """Frees slots; their records are in the ledger."""
+        """Frees slots; their records are in the ledger. Finds another place if the file was removed."""
         view = self._view
         for slot in slots:
             view[slot] = 0
         self._free.extend(slots)
+        if not os.path.exists(self.path):
+            self._move()
+
+    def _move(self) -> None:
+        """The state folder was taken away: what stands here is written on a board where it belongs."""
+        before, descriptor = self._view, self._descriptor
+        try:
+            self.path, self._descriptor, view = _make(self.path.parent)
+        except OSError:
+            return  # The ledger has the same trouble, and tells.
+        # First, so that what is entered meanwhile stands there already.
+        self._view = view
+        for slot in range(_HEADER, self._fresh, _SLOT_BYTES):
+            if before[slot] and not view[slot]:
+                view[slot : slot + _SLOT_BYTES] = before[slot : slot + _SLOT_BYTES]
+        os.close(descriptor)
 
     def close(self) -> None:
         """Lets go of the file. It stays, to be found at the next start, if requests are still on it."""
@@ -138,6 +138,28 @@ class Board:
             with contextlib.suppress(OSError):
                 self.path.unlink()
         os.close(self._descriptor)
+
+
+def _make(folder: Path) -> tuple[Path, int, mmap.mmap]:
+    """A new file with an empty board, its descriptor, which holds the lock, and its memory. Raises OSError."""
+    prepare_folder(folder)
+    name = f"{os.getpid()}-{time.time_ns():x}"
+    # Renamed once it is locked: nobody shall take it for a dead one before.
+    draft, path = folder / f".inflight-{name}.tmp", folder / f"inflight-{name}.board"
+    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _allocate(descriptor, _END)
+        view = mmap.mmap(descriptor, _END)
+        view[: len(_MAGIC)] = _MAGIC
+        draft.rename(path)
+    except OSError:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+    return path, descriptor, view
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import stat
 import subprocess
 import sys
@@ -49,6 +50,34 @@ def test_a_living_process_keeps_its_board(folder):
     assert mine.path.exists()
     mine.close()
     assert mine.path.exists()
+
+
+def test_a_board_whose_folder_is_removed_goes_on_in_a_new_one(folder):
+    """What stands on a board that somebody deleted is not forgotten: the next clearing finds a new place for it."""
+    mine = Board.create(folder)
+    slots = [mine.enter(ONE._replace(request_id=f"r-{number}")) for number in range(3)]
+    shutil.rmtree(folder)
+    mine.clear(slots[:1])
+    mine.enter(ONE._replace(request_id="r-3"))
+    kill_like(mine)
+    (dead,) = dead_boards(folder)
+    assert sorted(entry.request_id for entry in dead.entries) == ["r-1", "r-2", "r-3"]
+    dead.discard()
+
+
+def test_a_board_whose_folder_cannot_come_back_is_kept_in_memory(folder):
+    """Where there is no place for a new file requests are entered and cleared as ever."""
+    mine = Board.create(folder)
+    slots = [mine.enter(ONE), mine.enter(ONE)]
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    mine.clear(slots[:1])
+    assert mine.enter(ONE) == slots[0]
+    folder.unlink()
+    mine.clear(slots)
+    assert mine.path.exists()
+    mine.close()
+    assert list(folder.iterdir()) == []
 
 
 def test_a_board_is_taken_by_one(folder):
