@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from llm_router.config.values import Category
 from llm_router.routing.classify_features import Features, extract
@@ -33,7 +34,16 @@ _COMMON = 0.3  # rarity below which a word says nothing
 _ALIKE = 0.57  # share of the longer word that two forms of one word have in common from their start
 _HANGUL = ("\uac00", "\ud7af")
 _UNSPACED = "\u0e00"
+_OVERLAP = 0.5  # share of the pairs of characters that are words, where words are not spaced: pairs overlap
 _COMPARED = 24  # categories that are compared with a text: those that share most words with it
+
+
+class _Said(NamedTuple):
+    """The rarer words of a text with their rarity, the length of that vector, and how much could be shared of it."""
+
+    words: Mapping[str, float]
+    length: float
+    total: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +58,14 @@ class Profile:
     examples: tuple[tuple[Mapping[str, float], float], ...]
     terms: Mapping[str, tuple[tuple[str, float], ...]]
 
-    def score(self, words: Mapping[str, float], length: float) -> float:
+    def score(self, said: _Said) -> float:
         """How alike the words of a text are, at least 0."""
         best = 0.0
         for vector, size in self.examples:
-            shared = sum(weight * vector[word] for word, weight in words.items() if word in vector)
-            best = max(best, shared / (length * size))
-        matched = sum(weight for word in words if (weight := self.term(word)))
-        cover = matched / (sum(words.values()) or 1.0)
+            shared = sum(weight * vector[word] for word, weight in said.words.items() if word in vector)
+            best = max(best, shared / (said.length * size))
+        matched = sum(weight for word in said.words if (weight := self.term(word)))
+        cover = matched / said.total
         return _SIMILAR * best + _TERM * min(matched, _TERMS) + _COVER * min(cover, 0.5)
 
     def term(self, word: str) -> float:
@@ -67,8 +77,9 @@ class Profile:
 class Profiles:
     """All custom categories of a configuration. `trained` maps those that the model has learned to its class.
 
-    `sharing` tells which of the others (`own`) have a word or a word's beginning in their texts, so that hundreds of
-    them cost no more than the few that a prompt has to do with.
+    Their own words tell several of those apart. `sharing` tells which of the profiles (`own`: of all others, and of
+    the trained where they are several) have a word or a word's beginning in their texts, so that hundreds of them
+    cost no more than the few that a prompt has to do with.
     """
 
     trained: Mapping[str, str]
@@ -81,17 +92,22 @@ class Profiles:
 
         Categories that share nothing with the text are left out.
         """
-        split = math.log(len(self.trained)) if self.trained else 0.0
+        alike = self._alike(features) if self.own else []
+        kin = {profile.name: likeness for profile, likeness in alike if profile.name in self.trained}
+        split = math.log(sum(math.exp(kin.get(name, 0.0)) for name in self.trained)) if self.trained else 0.0
         for name, trained in self.trained.items():
-            yield name, tempered[trained] - split
-        if self.own:
-            words = _words(features, self.model)
-            length = math.sqrt(sum(weight * weight for weight in words.values())) or 1.0
-            touched = Counter(number for word in words for number in self.sharing.get(_bucket(word), ()))
-            for number, _ in touched.most_common(_COMPARED):
-                profile = self.own[number]
+            yield name, tempered[trained] + kin.get(name, 0.0) - split
+        for profile, likeness in alike:
+            if profile.name not in self.trained:
                 base = max(rest, tempered[profile.home]) if profile.home in tempered else rest
-                yield profile.name, base + _FLOOR + profile.score(words, length)
+                yield profile.name, base + _FLOOR + likeness
+
+    def _alike(self, features: Features) -> list[tuple[Profile, float]]:
+        """The categories that share most words with a text, and how alike they are."""
+        said = _said(features, self.model)
+        touched = Counter(number for word in said.words for number in self.sharing.get(_bucket(word), ()))
+        compared = [self.own[number] for number, _ in touched.most_common(_COMPARED)]
+        return [(profile, profile.score(said)) for profile in compared]
 
     def reasons(self, name: str, features: Features) -> list[str]:
         """Words that a text shares with a custom category's own texts."""
@@ -109,7 +125,8 @@ def compile_profiles(categories: Sequence[Category], model: Model) -> Profiles:
     custom = [category for category in categories if category.custom and category.name not in model.classes]
     named = {c.name: c.name for c in categories if c.custom and c.name in model.classes}
     trained = {**named, **{c.name: _CREATIVE for c in custom if _means_creative(c, model)}}
-    own = tuple(_profile(category, model) for category in custom if category.name not in trained)
+    only = trained if len(trained) == 1 else {}  # has nobody to be told apart from
+    own = tuple(_profile(category, model) for category in categories if category.custom and category.name not in only)
     sharing: dict[str, list[int]] = {}
     for number, profile in enumerate(own):
         for bucket in {*profile.terms, *(_bucket(word) for vector, _ in profile.examples for word in vector)}:
@@ -139,7 +156,7 @@ def _profile(category: Category, model: Model) -> Profile:
     examples = []
     for text in category.examples:
         vector = _words(extract(text, model.lexicon), model)
-        examples.append((vector, math.sqrt(sum(weight * weight for weight in vector.values())) or 1.0))
+        examples.append((vector, _length(vector)))
     home = _home(" ".join((said, *category.examples)), model)
     return Profile(category.name, home, tuple(examples), {key: tuple(found) for key, found in terms.items()})
 
@@ -154,11 +171,26 @@ def _words(features: Features, model: Model) -> dict[str, float]:
     return {gram: rarity for gram in features.grams if _is_word(gram) and (rarity := model.rarity(gram)) >= _COMMON}
 
 
+def _said(features: Features, model: Model) -> _Said:
+    words = _words(features, model)
+    total = sum(weight * (_OVERLAP if _is_pair(word) else 1.0) for word, weight in words.items())
+    return _Said(words, _length(words), total or 1.0)
+
+
+def _length(vector: Mapping[str, float]) -> float:
+    return math.sqrt(sum(weight * weight for weight in vector.values())) or 1.0
+
+
 def _is_word(gram: str) -> bool:
     """Not a sign, a number, a pair, a stem, a beginning or an end; of characters without spaces just the pairs."""
     if not gram[0].isalpha() or gram[-1] in "*$" or " " in gram:
         return False
     return gram < _UNSPACED or _HANGUL[0] <= gram[0] <= _HANGUL[1] or len(gram) == 2
+
+
+def _is_pair(word: str) -> bool:
+    """Whether a word is two characters of a run without spaces."""
+    return word >= _UNSPACED and not _HANGUL[0] <= word[0] <= _HANGUL[1]
 
 
 def _bucket(word: str) -> str:

@@ -13,10 +13,10 @@ import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from llm_router.routing.classify_features import Features, Lexicon, group_pairs
@@ -153,7 +153,7 @@ def _read(header: Mapping[str, Any], data: bytes, start: int) -> Model:
         groups=tuple(header["groups"]),
         followup=header["followup"],
         rarities=data[-len(rows) :],
-        lexicon=_lexicon(data[names_end:lexicon_end].decode()),
+        lexicon=_lexicon(_pieces(data, names_end, lexicon_end)),
         rows=rows,
         columns=tuple(_column(data, lexicon_end, len(rows), i) for i in range(len(header["classes"]) - 1)),
         step=header["step"],
@@ -181,10 +181,10 @@ def _column(data: bytes, start: int, size: int, index: int) -> array[int]:
     return column
 
 
-def _lexicon(text: str) -> Lexicon:
+def _lexicon(pieces: Iterable[Sequence[str]]) -> Lexicon:
     """Lines of "groups TAB words": numbers joined by commas, words by tabs."""
     lexicon: dict[str, tuple[int, ...]] = {}
-    for line in text.splitlines():
+    for line in chain.from_iterable(pieces):
         numbers, *words = line.split("\t")
         lexicon.update(dict.fromkeys(words, tuple(map(int, numbers.split(",")))))
     return lexicon

@@ -233,6 +233,34 @@ def test_custom_categories_work_from_description_and_examples(brain: Brain) -> N
         assert brain.classify(Turns(texts[0]), roster).category == label
 
 
+def test_several_creative_categories_are_told_apart(brain: Brain) -> None:
+    """Several categories of stories, verse and play share what the model knows of them by their own words."""
+    stories = Category("stories", description="short stories and novels", custom=True)
+    poetry = Category("poetry", description="poems, haiku, sonnets", custom=True)
+    play = Category("roleplay", description="role-play with characters", examples=("you are a dragon",), custom=True)
+    roster = brain.roster([*BUILTIN, stories, poetry, play])
+    for name, text in (
+        ("stories", "Write a short story about a mouse"),
+        ("poetry", "haiku on frost"),
+        ("roleplay", "let's roleplay: a first date"),
+    ):
+        assert brain.classify(Turns(text), roster).category == name
+    one = brain.classify(Turns("limerick on taxes"), brain.roster([*BUILTIN, poetry]))
+    several = brain.classify(Turns("limerick on taxes"), roster).scores
+    assert sum(several[c.name] for c in (stories, poetry, play)) == pytest.approx(one.scores["poetry"])
+
+
+def test_custom_categories_work_where_words_are_not_spaced(brain: Brain) -> None:
+    """One word of a description is enough in a short Chinese or Japanese question, as it is elsewhere."""
+    law = Category("law", description="法律问题：合同、律师、诉讼", custom=True)
+    trips = Category("trips", description="旅行の計画、ホテル、観光", custom=True)
+    roster = brain.roster([*BUILTIN, CREATIVE, law, trips])
+    assert brain.classify(Turns("打离婚官司要请律师吗"), roster).category == "law"
+    assert brain.classify(Turns("京都で安いホテルを教えて"), roster).category == "trips"
+    assert brain.classify(Turns("怎么跟女朋友道歉"), roster).category == "conversation"
+    assert brain.classify(Turns("日本で一番高い山は？"), roster).category == "conversation"
+
+
 def test_names_that_merely_contain_story_are_not_creative(brain: Brain) -> None:
     """`history` is no category of stories."""
     roster = brain.roster([*BUILTIN, Category("history", description="wars, empires, dates", custom=True)])
