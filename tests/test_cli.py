@@ -182,7 +182,7 @@ def test_a_bad_configuration_stops_every_command(run: Run, argv: list[str]) -> N
     Path("rows").write_text('{"label": "code", "text": "x"}')
     code, out, err = run(*argv, ROUTER_IDLE_TIMEOUT="soon")
     assert (code, out) == (78, "")
-    assert "ROUTER_IDLE_TIMEOUT: must be a number of s" in err
+    assert "ROUTER_IDLE_TIMEOUT: must be a number of seconds" in err
 
 
 def test_check_tells_what_looks_wrong(run: Run) -> None:

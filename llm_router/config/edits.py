@@ -98,7 +98,7 @@ def without_category(file: Mapping[str, Any], name: str) -> dict[str, Any]:
 def refusal(error: FileKeyError) -> ApiError:
     """The answer to a change whose result the loader refused, naming the field of the request body if it can."""
     field = _BODY_FIELD.sub(lambda found: "models" if found[1] == "model_mappings" else "", error.key).lstrip(".")
-    return ApiError(400, f"'{field}' {error.problem}" if field else error.problem, param=field or None)
+    return ApiError(400, f"'{field}': {error.problem}" if field else error.problem, param=field or None)
 
 
 def _put_chain(file: Mapping[str, Any], name: str, chain: list[str]) -> dict[str, Any]:
@@ -159,4 +159,4 @@ def _unknown(name: str) -> NoReturn:
 
 
 def _refuse(param: str, problem: str) -> NoReturn:
-    raise ApiError(400, f"'{param}' {problem}", param=param)
+    raise ApiError(400, f"'{param}': {problem}", param=param)

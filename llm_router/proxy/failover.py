@@ -41,6 +41,7 @@ _HOPELESS_OBSTACLES = frozenset(
 _REQUEST_OBSTACLES = frozenset(
     {Obstacle.TOOLS, Obstacle.VISION, Obstacle.JSON_SCHEMA, Obstacle.CONTEXT, Obstacle.PRICE, Obstacle.MISFIT}
 )
+_OUR_ACCOUNT = frozenset({FailureKind.AUTHENTICATION, FailureKind.QUOTA_EXCEEDED})
 # SDKs do not retry at all when Retry-After is longer than this.
 _RETRY_SOON = 60.0
 _DEFAULT_RETRY = 1.0
@@ -168,12 +169,27 @@ def _unavailable(
 
 
 def _summary(final: Sequence[Tried], skipped: Sequence[Skipped]) -> str:
-    parts = [f"{entry.candidate.model}: {entry.failure.kind.value}" for entry in final if entry.failure]
-    parts += [f"{entry.model}: {entry.reason}" for entry in skipped]
+    parts = [
+        f"{entry.candidate.model}: {entry.failure.kind.value}"
+        f"{_keys_to_check(entry.candidate) if entry.failure.kind in _OUR_ACCOUNT else ''}"
+        for entry in final
+        if entry.failure
+    ]
+    parts += [
+        f"{entry.model}: {entry.reason}{_keys_to_check(entry.candidate) if entry.obstacle is Obstacle.ACCOUNT else ''}"
+        for entry in skipped
+    ]
     if not final and skipped and all(entry.obstacle is Obstacle.NO_KEY for entry in skipped):
         names = dict.fromkeys(name for e in skipped if e.candidate for name in e.candidate.provider.key_variables)
         return f"No candidate has a key; set {', '.join(names)} ({'; '.join(parts)})"
     return f"No candidate could answer ({'; '.join(parts)})" if parts else "No candidate could answer"
+
+
+def _keys_to_check(candidate: Candidate | None) -> str:
+    """The variables to look at where a provider refused our key, or what it stands for."""
+    keys = candidate.provider.keys if candidate is not None else ()
+    names = dict.fromkeys(key.variable for key in keys if key.variable)
+    return f", check {' and '.join(names)}" if names else ""
 
 
 def _skipped_public(entry: Skipped) -> dict[str, Any]:

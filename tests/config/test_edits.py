@@ -167,4 +167,4 @@ def test_what_cannot_be_removed(name: str, status: int) -> None:
 def test_what_the_load_refuses_names_the_field_of_the_body(key: str, param: str) -> None:
     """A key path of the file is told as the field of the request that put the value there."""
     error = refusal(FileKeyError("f", KeyProblem(key, "is bad")))
-    assert (error.status, error.param, error.message) == (400, param, f"'{param}' is bad")
+    assert (error.status, error.param, error.message) == (400, param, f"'{param}': is bad")

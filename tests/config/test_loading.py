@@ -117,7 +117,7 @@ def test_flags_come_first() -> None:
         ("ROUTER_PORT", "abc", "whole number"),
         ("ROUTER_PORT", "70000", "from 0 to 65535"),
         ("ROUTER_PORT", "80.5", "whole number"),
-        ("ROUTER_IDLE_TIMEOUT", "nan", "a number of s"),
+        ("ROUTER_IDLE_TIMEOUT", "nan", "a number of seconds"),
         ("ROUTER_IDLE_TIMEOUT", "0", "greater than 0"),
         ("ROUTER_TOTAL_TIMEOUT", "1e999", "a number"),
         ("ROUTER_CIRCUIT_THRESHOLD", "0", "from 1 to"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_router.config.values import Provider
+from llm_router.config.values import ApiKey, Provider
 from llm_router.errors import ApiError, Failure, FailureKind
 from llm_router.proxy.failover import Tried, chain_failed, ends_here, provider_answer
 from llm_router.routing.plan import Candidate, Obstacle, Skipped
@@ -14,7 +14,8 @@ K = FailureKind
 
 def candidate(model: str) -> Candidate:
     """A candidate whose provider wants P_KEY."""
-    return Candidate(model, Provider("p", "http://p", key_variables=("P_KEY",)), model, None, ("k",))
+    provider = Provider("p", "http://p", keys=(ApiKey("secret", "P_KEY"),), key_variables=("P_KEY",))
+    return Candidate(model, provider, model, None, ("k",))
 
 
 def tried(kind: K, *, wait: float | None = None, status: int | None = None, model: str = "p/m") -> Tried:
@@ -81,6 +82,23 @@ def test_a_missing_key_names_the_variables() -> None:
     error = failed(skipped(Obstacle.NO_KEY))
     assert error.status == 503
     assert "P_KEY" in error.message
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        (tried(K.AUTHENTICATION, status=401), True),
+        (tried(K.QUOTA_EXCEEDED, status=402), True),
+        (skipped(Obstacle.ACCOUNT, until=400), True),
+        (tried(K.SERVER_ERROR, status=500), False),
+        (skipped(Obstacle.CIRCUIT, until=400), False),
+    ],
+)
+def test_a_refused_key_names_its_variable(what: Tried | Skipped, named: bool) -> None:
+    """Who reads the 503 learns which setting to look at, and no key."""
+    message = failed(what).message
+    assert ("check P_KEY" in message) is named
+    assert "secret" not in message
 
 
 @pytest.mark.parametrize(
