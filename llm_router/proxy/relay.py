@@ -237,9 +237,7 @@ class Relay:
                 self._cut_off(self.failure)
             elif self.whole:
                 self._finish()
-            elif client.full:
-                self._blocked = True
-            else:
+            elif not self._blocked:
                 self.response.resume()
 
     def pass_on_empty(self, client: ClientStream) -> None:
@@ -255,7 +253,7 @@ class Relay:
         client = self._client
         assert client is not None
         while self.end is None:
-            if client.full or self._blocked:
+            if self._blocked:
                 self.response.pause()
                 await client.drain()
                 self._blocked = False
