@@ -13,18 +13,19 @@ import orjson
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.chunks import call_id
-from llm_router.wire.providers.fields import OPENROUTER_FIELDS, effort
+from llm_router.wire.providers.fields import effort
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, compat_effort, gemini_traits
 from llm_router.wire.providers.reasoning import google_signatures
 from llm_router.wire.providers.tools import functions
 from llm_router.wire.sse import DONE, EventSplitter, data_event, iter_events, raw_events
 from llm_router.wire.usage import Usage
 
-# Known to be answered with 400 "Unknown name ...: Cannot find field". What is not known travels, as everywhere.
-REFUSED_FIELDS = frozenset(
-    {*OPENROUTER_FIELDS, "thinking", "max_new_tokens", "store", "metadata", "prompt_cache_key", "web_search_options",
-     "prompt_cache_options", "prompt_cache_retention", "safety_identifier", "moderation", "verbosity", "prediction",
-     "cache_control"}
+# Any other is answered with 400 "Unknown name ...: Cannot find field": OpenAI's newest, and those of other hosts.
+_TAKEN_FIELDS = frozenset(
+    {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p",
+     "presence_penalty", "frequency_penalty", "seed", "stop", "n", "logprobs", "top_logprobs", "logit_bias", "user",
+     "service_tier", "modalities", "audio", "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call",
+     "response_format", "extra_body"}
 )  # fmt: skip
 _SAMPLING_FIELDS = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty"})
 _MESSAGE_FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id")
@@ -34,9 +35,9 @@ _TOOL_FIELDS = ("name", "description", "parameters")
 
 
 def compat_body(chat: ChatRequest, model: str, info: ModelInfo | None = None) -> dict[str, Any]:
-    """The client's request with what Google refuses taken out, and with thought signatures where it wants them."""
-    refused = REFUSED_FIELDS if info is None or info.sampling else REFUSED_FIELDS | _SAMPLING_FIELDS
-    body = {name: value for name, value in chat.body.items() if name not in refused}
+    """The fields of the client's request that Google takes, with thought signatures where it wants them."""
+    taken = _TAKEN_FIELDS if info is None or info.sampling else _TAKEN_FIELDS - _SAMPLING_FIELDS
+    body = {name: value for name, value in chat.body.items() if name in taken}
     body["model"] = model
     body["messages"] = compat_messages(chat.messages, model)
     if chat.tools:
@@ -48,7 +49,6 @@ def compat_body(chat: ChatRequest, model: str, info: ModelInfo | None = None) ->
         named = body.pop("max_completion_tokens")
         body["max_tokens"] = body.get("max_tokens") if named is None else named
     level = compat_effort(effort(chat.body), gemini_traits(model))
-    body.pop("reasoning_effort", None)
     if level is not None:
         body["reasoning_effort"] = level
     return body
