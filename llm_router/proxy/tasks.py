@@ -43,9 +43,10 @@ class Tasks:
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, ApiError) and error.status < 500:
-            return  # the client's mistake, and the client is told
-        if error is not None:
+        if isinstance(error, ApiError):
+            if error.status >= 500:  # below is the client's mistake, and the client is told
+                log.error("%s failed: %s", task.get_name(), error.message)
+        elif error is not None:
             log.error("background task %s failed: %r", task.get_name(), error)
 
     async def drain(self, seconds: float) -> None:
