@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llm_router.errors import AttemptFailed
 from llm_router.wire.chat import dump
 from llm_router.wire.providers.anthropic_request import JSON_TOOL
 from llm_router.wire.providers.base import Completion
-from llm_router.wire.providers.chunks import completion_body, function_call, message
+from llm_router.wire.providers.chunks import completion_body, function_call, message, nothing_said
 from llm_router.wire.providers.reasoning import pack_thinking
 from llm_router.wire.usage import Usage, token_count
 
@@ -67,7 +68,10 @@ def arguments_text(given: Any) -> str:
 
 
 def completion(answer: Mapping[str, Any], *, created: int, json_tool: bool) -> Completion:
-    """A whole Anthropic message as an OpenAI-shaped completion. `json_tool`: the answer's text is in its arguments."""
+    """A whole Anthropic message as an OpenAI-shaped completion. `json_tool`: the answer's text is in its arguments.
+
+    Raises AttemptFailed where it holds nothing and does not say that it has ended.
+    """
     text: list[str] = []
     reasoning: list[str] = []
     thinking: list[Mapping[str, Any]] = []
@@ -87,7 +91,9 @@ def completion(answer: Mapping[str, Any], *, created: int, json_tool: bool) -> C
             calls.append(
                 function_call(str(block.get("id")), str(block.get("name")), arguments_text(block.get("input")))
             )
-    details = answer.get("stop_details")
+    details, stop_reason = answer.get("stop_details"), answer.get("stop_reason")
+    if stop_reason is None and not (calls or any(text) or any(reasoning)):
+        raise AttemptFailed(nothing_said())
     reported = answer.get("usage")
     usage = from_anthropic(reported) if isinstance(reported, dict) else None
     body = completion_body(
@@ -101,7 +107,7 @@ def completion(answer: Mapping[str, Any], *, created: int, json_tool: bool) -> C
             details=pack_thinking(thinking, calls[0]["id"]) if calls else (),
             refusal=refusal_text(details),
         ),
-        finish=finish_reason(answer.get("stop_reason"), called=bool(calls)),
+        finish=finish_reason(stop_reason, called=bool(calls)),
         usage=usage,
         extra=choice_extra(details),
     )

@@ -151,3 +151,8 @@ def function_call(id: str, name: str, arguments: str) -> dict[str, Any]:
 def not_a_completion() -> Failure:
     """The failure for a 200 answer that is no answer."""
     return Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without a completion in it", 200)
+
+
+def nothing_said() -> Failure:
+    """The failure for an answer without words and without a reason for its end: no empty answer, but none."""
+    return Failure(FailureKind.EMPTY_COMPLETION, "the provider answered 200 with nothing in it", 200)

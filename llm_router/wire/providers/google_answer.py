@@ -8,7 +8,7 @@ from typing import Any, Literal
 from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.wire.chat import dump
 from llm_router.wire.providers.base import Completion
-from llm_router.wire.providers.chunks import call_id, completion_body, function_call, message
+from llm_router.wire.providers.chunks import call_id, completion_body, function_call, message, nothing_said
 from llm_router.wire.providers.reasoning import google_details
 from llm_router.wire.usage import Usage, token_count
 
@@ -123,8 +123,12 @@ def completion(answer: Mapping[str, Any], *, model: str, created: int) -> Comple
         calls.append(call)
         details += [signed] if signed is not None else []
     blocked = block_reason(answer)
-    reason = blocked[0] if blocked is not None else str(candidate.get("finishReason") or "STOP")
-    if reason in BROKEN and not calls and not any(said.values()):
+    speaks = bool(calls) or any(said.values())
+    given = blocked[0] if blocked is not None else candidate.get("finishReason")
+    if not given and not speaks:
+        raise AttemptFailed(nothing_said())
+    reason = str(given or "STOP")
+    if reason in BROKEN and not speaks:
         words = broken_message(reason, candidate)
         raise AttemptFailed(Failure(FailureKind.UPSTREAM_ERROR, words, 200, code=reason.lower()))
     whole = message(

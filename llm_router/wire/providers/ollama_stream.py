@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from llm_router.errors import AttemptFailed
 from llm_router.wire.chat import dump
 from llm_router.wire.providers.base import Completion
 from llm_router.wire.providers.chunks import (
@@ -17,6 +18,7 @@ from llm_router.wire.providers.chunks import (
     error_event,
     function_call,
     message,
+    nothing_said,
 )
 from llm_router.wire.sse import DONE_EVENT, MAX_EVENT_BYTES, EventTooLarge
 from llm_router.wire.usage import Usage, token_count
@@ -158,17 +160,20 @@ def _error(error: Any) -> bytes:
 
 
 def completion(answer: Mapping[str, Any], *, model: str, created: int) -> Completion:
-    """A whole answer of `/api/chat` as a completion."""
+    """A whole answer of `/api/chat` as a completion. Raises AttemptFailed where it holds nothing and goes on."""
     answer = {"model": model, **answer}
     id = answer_id(answer)
     said = answer["message"]
     calls = read_calls(said, id, 0)
+    text, reasoning = str(said.get("content") or ""), str(said.get("thinking") or "")
+    if answer.get("done") is False and not (text or reasoning or calls):
+        raise AttemptFailed(nothing_said())
     usage = from_ollama(answer)
     body = completion_body(
         id=id,
         created=created_at(answer, created),
         model=str(answer["model"]),
-        message=message(str(said.get("content") or ""), reasoning=str(said.get("thinking") or ""), calls=calls),
+        message=message(text, reasoning=reasoning, calls=calls),
         finish=finish_reason(answer.get("done_reason"), called=bool(calls)),
         usage=usage,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from llm_router.errors import AttemptFailed, Failure
+from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.proxy.gate import Gate, Verdict, judge_completion, raw_events
 from llm_router.wire.usage import Usage
 from tests.wire.providers.dialects import (
@@ -209,3 +209,28 @@ def test_a_200_without_an_answer_is_a_failed_attempt(dialect: str, body: bytes) 
     failure = _failure_of_whole(dialect, body)
     assert failure is not None
     assert failure.status == 200
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "empty"),
+    [
+        ("google", b'{"candidates":null}', False),
+        ("google", b'{"candidates":[{"index":0,"content":{"role":"model"}}]}', False),
+        ("google", b'{"candidates":[{"index":0,"finishReason":"STOP"}]}', True),
+        ("anthropic", b'{"type":"message","content":[],"stop_reason":null}', False),
+        ("anthropic", b'{"type":"message","content":[],"stop_reason":"end_turn"}', True),
+        ("ollama", b'{"message":{"role":"assistant","content":""},"done":false}', False),
+        ("ollama", b'{"message":{"role":"assistant","content":""},"done":true}', True),
+    ],
+)
+def test_nothing_said_without_an_end_is_no_empty_answer(dialect: str, body: bytes, empty: bool) -> None:
+    """Only an end that the provider told makes an empty answer, which may be passed on; none is made up."""
+    failure = _failure_of_whole(dialect, body)
+    assert failure is not None
+    assert failure.kind is FailureKind.EMPTY_COMPLETION
+    if empty:
+        completion = ADAPTERS[dialect].completion(make_chat("Hi"), make_target(dialect), body)
+        assert judge_completion(orjson.loads(completion.body)).well_formed_empty
+    else:
+        with pytest.raises(AttemptFailed):
+            ADAPTERS[dialect].completion(make_chat("Hi"), make_target(dialect), body)
