@@ -24,6 +24,8 @@ from llm_router.wire.sse import DONE_EVENT, EventSplitter, iter_events, raw_even
 from llm_router.wire.usage import Usage
 
 _OPENERS = (b"{", b"[")
+_CLOSERS = (b"}", b"]")
+_BARE_ERROR_BYTES = 16 * 1024
 
 
 class GeminiTranslator:
@@ -62,7 +64,17 @@ class GeminiTranslator:
 
     def feed(self, data: bytes) -> bytes:
         """Takes bytes as they were read, gives the chunks that are complete."""
-        return self._translate(self._splitter.feed(data))
+        out = self._translate(self._splitter.feed(data))
+        return out + self._bare_error() if self._splitter.waiting else out
+
+    def _bare_error(self) -> bytes:
+        """An error in mid-stream has no blank line behind it: nothing else tells that it is whole but its braces."""
+        waiting = self._splitter.waiting
+        if waiting[0].lstrip()[:1] not in _OPENERS or waiting[-1].rstrip()[-1:] not in _CLOSERS:
+            return b""
+        bare = b"".join(waiting)
+        error = error_in(_parse(bare)) if len(bare) <= _BARE_ERROR_BYTES else None
+        return self._translate(self._splitter.rest()) if error is not None else b""
 
     def close(self) -> bytes:
         """The upstream ended: gives finish, usage and `[DONE]` if the answer had come to its end."""

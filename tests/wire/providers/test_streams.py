@@ -137,6 +137,21 @@ def test_several_finishes_become_one() -> None:
     assert (read.text, read.finish, read.done) == ("", "stop", True)
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_bare_error_is_told_while_the_stream_stays_open(size: int) -> None:
+    """Google's errors in mid-stream have no blank line: their words reach the client before the idle clock does."""
+    translator = ADAPTERS["google"].translator(make_chat(), make_target("google"))
+    assert translator is not None
+    said = b'data: {"candidates":[{"content":{"parts":[{"text":"Hi"}]}}]}\r\n\r\n'
+    bare = b'{\n  "error": {\n    "code": 503,\n    "message": "busy",\n    "status": "UNAVAILABLE"\n  }\n}\n'
+    data = said + bare
+    out = b"".join(translator.feed(data[start : start + size]) for start in range(0, len(data), size))
+    read = read_stream(out)
+    assert read.error is not None
+    assert (read.text, read.error["message"], read.done) == ("Hi", "busy", False)
+    assert translator.close() == b""
+
+
 @pytest.mark.parametrize("text", ["100%d", "%s", "{}", '"', "\\", "\u2028\u0000"])
 def test_odd_names_and_texts_do_not_break_the_templates(text: str) -> None:
     """Ids, models and texts are data wherever they land."""
