@@ -1,0 +1,56 @@
+"""A worker's side of the books, without a keeper."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from llm_router.accounting.remote import RemoteBooks
+from tests.accounting.conftest import booking
+
+
+class _Line:
+    """Stands in for the connection to the keeper."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def writelines(self, parts: list[bytes]) -> None:
+        self.parts += parts
+
+    def close(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def _books(folder: Path, line: _Line) -> AsyncIterator[RemoteBooks]:
+    books = RemoteBooks(folder, str(folder / "nobody.sock"), "always")
+    books._transport = line
+    try:
+        yield books
+    finally:
+        await asyncio.to_thread(books.close, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("running", "closed", "size", "turns"),
+    [(False, 1, 100, 1), (True, 1, 100, 5), (True, 64, 100, 1), (True, 1, 1_000_000, 1)],
+)
+async def test_a_worker_hands_over_in_company(tmp_path, running, closed, size, turns):
+    """While other requests run a worker waits for them some turns of its timer, unless there are many or large ones."""
+    line = _Line()
+    async with _books(tmp_path, line) as books:
+        if running:
+            books.enter("running", 0.0)
+        for number in range(closed):
+            name = f"r-{number}"
+            books.submit(booking(name, ticket=books.enter(name, 0.0), request=b"x" * size))
+        seen = 0
+        while not line.parts:
+            books._flush_in_company()
+            seen += 1
+    assert seen == turns
