@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -121,8 +121,8 @@ class Brain:
         features = extract(texts[0], self.model.lexicon)
         found = self.model.find(features)
         logits, share = self._threaded(texts, features, found)
-        scores = self._by_category(logits, features, roster)
         hits = roster.own_keywords.find(texts[0])
+        scores = self._by_category(logits, features, roster, {hit.category for hit in hits})
         for hit in hits:
             scores.setdefault(hit.category, scores[CONVERSATION] - _HIT / 2)
             scores[hit.category] += _HIT + _FURTHER_HIT * (min(hit.count, _MOST_HITS) - 1)
@@ -138,7 +138,9 @@ class Brain:
         before, _ = self._threaded(texts[1:], earlier, self.model.find(earlier))
         return [a + share * b for a, b in zip(own, before, strict=True)], share
 
-    def _by_category(self, logits: Sequence[float], features: Features, roster: Roster) -> dict[str, float]:
+    def _by_category(
+        self, logits: Sequence[float], features: Features, roster: Roster, named: Collection[str]
+    ) -> dict[str, float]:
         """Scores (tempered) by category: trained classes that the configuration has, then its custom categories."""
         tempered = {name: s / self.model.temperature for name, s in zip(self.model.classes, logits, strict=True)}
         scores: dict[str, float] = {}
@@ -149,7 +151,7 @@ class Brain:
             elif name not in roster.profiles.trained.values():
                 homeless.append(name)
         scores[CONVERSATION] = _log_sum([tempered[name] for name in dict.fromkeys(homeless)])
-        scores.update(roster.profiles.score(features, tempered, scores[CONVERSATION]))
+        scores.update(roster.profiles.score(features, tempered, scores[CONVERSATION], named))
         return scores
 
     def _evidence(self, best: str, scored: _Scored, roster: Roster) -> tuple[str, ...]:

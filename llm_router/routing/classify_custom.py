@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -87,12 +87,14 @@ class Profiles:
     sharing: Mapping[str, tuple[int, ...]]
     model: Model
 
-    def score(self, features: Features, tempered: Mapping[str, float], rest: float) -> Iterator[tuple[str, float]]:
+    def score(
+        self, features: Features, tempered: Mapping[str, float], rest: float, named: Collection[str] = ()
+    ) -> Iterator[tuple[str, float]]:
         """Scores of custom categories on the scale of the trained classes (tempered); `rest` is conversation's score.
 
-        Categories that share nothing with the text are left out.
+        Categories that share nothing with the text are left out. Those `named` (by a keyword) are always compared.
         """
-        alike = self._alike(features) if self.own else []
+        alike = self._alike(features, named) if self.own else []
         kin = {profile.name: likeness for profile, likeness in alike if profile.name in self.trained}
         split = math.log(sum(math.exp(kin.get(name, 0.0)) for name in self.trained)) if self.trained else 0.0
         for name, trained in self.trained.items():
@@ -102,12 +104,14 @@ class Profiles:
                 base = max(rest, tempered[profile.home]) if profile.home in tempered else rest
                 yield profile.name, base + _FLOOR + likeness
 
-    def _alike(self, features: Features) -> list[tuple[Profile, float]]:
-        """The categories that share most words with a text, and how alike they are."""
+    def _alike(self, features: Features, named: Collection[str]) -> list[tuple[Profile, float]]:
+        """The categories that share most words with a text, those named too, and how alike they are."""
         said = _said(features, self.model)
         touched = Counter(number for word in said.words for number in self.sharing.get(_bucket(word), ()))
-        compared = [self.own[number] for number, _ in touched.most_common(_COMPARED)]
-        return [(profile, profile.score(said)) for profile in compared]
+        compared = {number: self.own[number] for number, _ in touched.most_common(_COMPARED)}
+        if named:
+            compared.update((number, self.own[number]) for number in touched if self.own[number].name in named)
+        return [(profile, profile.score(said)) for profile in compared.values()]
 
     def reasons(self, name: str, features: Features) -> list[str]:
         """Words that a text shares with a custom category's own texts."""

@@ -289,6 +289,14 @@ def test_own_keywords_are_strong_evidence(brain: Brain) -> None:
     assert found.evidence[0] == "keyword 'ferrovia' (yours)"
 
 
+def test_a_keyword_is_heard_among_hundreds_that_look_like_it(brain: Brain) -> None:
+    """Only the categories that share most words with a text are compared; one whose keyword occurs always is."""
+    many = [Category(f"c{number}", keywords=(f"topic {number}",), custom=True) for number in range(300)]
+    found = brain.classify(Turns("let us talk about topic 277"), brain.roster([*BUILTIN, *many]))
+    assert found.category == "c277"
+    assert found.confidence > 0.5
+
+
 def test_results_are_kept_for_repeated_texts(brain: Brain, roster: Roster) -> None:
     """The same words under the same configuration are classified once; another configuration is another question."""
     turns = Turns("Is a tomato a fruit?")
