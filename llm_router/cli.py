@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ _EXIT_PIPE_CLOSED = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter is no reason to fail
     arguments = make_parser().parse_args(_with_command(list(sys.argv[1:] if argv is None else argv)))
     command = import_module(f"llm_router.commands.{arguments.command}")
     try:

@@ -471,3 +471,18 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         f"{sys.executable} -m llm_router check | head -1", shell=True, capture_output=True, text=True, timeout=30
     )
     assert done.stderr == ""
+
+
+def test_a_locale_without_the_letters_is_no_failure(tmp_path: Path) -> None:
+    """A configuration in any language can be checked on a terminal that knows ASCII alone."""
+    file = tmp_path / "c.json"
+    file.write_text('{"model_mappings": {"code": ["ollama/schlüssel"]}}', encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "llm_router", "check", "--config", str(file)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "schl\\xfcssel" in done.stdout
