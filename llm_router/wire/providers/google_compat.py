@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from llm_router.accounting.pricing import ModelInfo
-from llm_router.wire.chat import ChatRequest
+from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.chunks import call_id
 from llm_router.wire.providers.fields import effort
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, compat_effort, gemini_traits
@@ -151,6 +151,22 @@ class GoogleCompatTranslator:
             if self._seen.get(place) and choice.get("finish_reason") == "stop":
                 choice["finish_reason"], changed = "tool_calls", True
         return changed
+
+
+def mended_completion(answer: Any) -> bytes | None:
+    """A whole answer with the same repairs, made in place; None if it needed none."""
+    if not isinstance(answer, dict):
+        return None
+    changed = False
+    for choice in _objects(answer.get("choices")):
+        message = choice.get("message")
+        calls = _objects(message.get("tool_calls")) if isinstance(message, dict) else []
+        for index, call in enumerate(calls):
+            if not call.get("id"):
+                call["id"], changed = call_id(str(answer.get("id")), index), True
+        if calls and choice.get("finish_reason") == "stop":
+            choice["finish_reason"], changed = "tool_calls", True
+    return dump(answer) if changed else None
 
 
 class _Begun(NamedTuple):

@@ -19,7 +19,7 @@ from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.base import Completion, Misfit, StreamTranslator, Target, UpstreamCall
 from llm_router.wire.providers.errors import read_failure
 from llm_router.wire.providers.fields import OPENROUTER_FIELDS
-from llm_router.wire.providers.google_compat import GoogleCompatTranslator, compat_body
+from llm_router.wire.providers.google_compat import GoogleCompatTranslator, compat_body, mended_completion
 from llm_router.wire.providers.reasoning import has_packed_thinking, without_packed_thinking
 
 # Families whose every member refuses max_tokens, for models younger than the price table.
@@ -117,6 +117,8 @@ class OpenAIShaped:
             raise AttemptFailed(
                 Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without JSON in it", 200)
             )
+        if self._kind == "google":
+            body = mended_completion(parsed) or body
         # The stream that it becomes reports usage only to a client that asked; the books want it all the same.
         usage = read_completion(body).usage if chat.stream else None
         return Completion(body, usage, parsed)

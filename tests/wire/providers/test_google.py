@@ -349,6 +349,22 @@ def test_an_answer_with_tool_calls_finishes_with_them() -> None:
     assert translator.feed(end("length")) == end("length")
 
 
+def test_tool_calls_of_a_whole_compatible_answer_are_mended_too() -> None:
+    """Each call has an id, and an answer with calls does not finish with `stop`; any other passes as it came."""
+    adapter, chat, target = ADAPTERS["google_compat"], make_chat(stream=False), make_target("google_compat")
+
+    def answer(finish: str, **message: Any) -> bytes:
+        choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
+        return orjson.dumps({"id": "x", "choices": [choice]}, option=orjson.OPT_INDENT_2)
+
+    calls = [{"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}} for id in ("a", "", "")]
+    (choice,) = orjson.loads(adapter.completion(chat, target, answer("stop", tool_calls=calls)).body)["choices"]
+    assert len({call["id"] for call in choice["message"]["tool_calls"]} - {""}) == 3
+    assert choice["finish_reason"] == "tool_calls"
+    for whole in (answer("stop", content="Hi"), answer("length", tool_calls=calls[:1])):
+        assert adapter.completion(chat, target, whole).body == whole
+
+
 def test_half_an_event_at_the_end_is_dropped() -> None:
     """A client's parser would die of it; a whole one that lacks its blank line alone is passed on."""
     whole = GoogleCompatTranslator()
