@@ -365,31 +365,35 @@ class Circuits:
 
     def load(self, saved: Mapping[str, Any], now: float) -> None:
         """Takes over a dump; raises ValueError, TypeError, KeyError or AttributeError if it is none."""
-        recovery = self.settings.recovery_timeout_sec
-        models = {str(name): _load_circuit(entry, now, recovery) for name, entry in saved["models"].items()}
-        providers = {str(name): _load_circuit(entry, now, recovery) for name, entry in saved["providers"].items()}
+        models = {str(name): _load_circuit(entry) for name, entry in saved["models"].items()}
+        providers = {str(name): _load_circuit(entry) for name, entry in saved["providers"].items()}
         cooldowns = {
-            (str(model), str(account)): min(float(until), now + COOLDOWN_MOST)
+            (str(model), str(account)): float(until)
             for model, account, until in saved["cooldowns"]
             if float(until) > now
         }
         accounts = {
-            str(account): (min(float(until), now + recovery), str(kind))
+            str(account): (float(until), str(kind))
             for account, (until, kind) in saved["accounts"].items()
             if float(until) > now
         }
         self._models, self._providers = models, providers
         self._cooldowns, self._accounts = cooldowns, accounts
+        self.bound_waits(now)
+
+    def bound_waits(self, now: float) -> None:
+        """Nobody waits for longer than was ever meant: the clock may have been set back since."""
+        latest = now + self.settings.recovery_timeout_sec
+        for circuit in (*self._models.values(), *self._providers.values()):
+            circuit.open_until = min(circuit.open_until, latest)
+            circuit.last_attempt = min(circuit.last_attempt, now)
+        self._cooldowns = {key: min(until, now + COOLDOWN_MOST) for key, until in self._cooldowns.items()}
+        self._accounts = {key: (min(until, latest), kind) for key, (until, kind) in self._accounts.items()}
 
 
 def _dump_circuit(circuit: Circuit) -> dict[str, Any]:
     return {"failures": circuit.failures, "open_until": circuit.open_until, "kind": circuit.kind}
 
 
-def _load_circuit(entry: Mapping[str, Any], now: float, recovery: float) -> Circuit:
-    # A clock that was set back must not keep a circuit open for longer than its recovery time.
-    return Circuit(
-        failures=int(entry["failures"]),
-        open_until=min(float(entry["open_until"]), now + recovery),
-        kind=str(entry["kind"]),
-    )
+def _load_circuit(entry: Mapping[str, Any]) -> Circuit:
+    return Circuit(failures=int(entry["failures"]), open_until=float(entry["open_until"]), kind=str(entry["kind"]))

@@ -199,6 +199,11 @@ class SharedCircuits(RowCircuits):
         super().reset_all()
         self._note_keys(Change((), Circuits.reset_all, everything=True))
 
+    def bound_waits(self, now: float) -> None:
+        """As ever."""
+        super().bound_waits(now)
+        self._note_keys(Change((), lambda common: common.bound_waits(now), everything=True))
+
     def _note(self, permit: Permit, apply: Callable[[Circuits], None]) -> None:
         model, account = permit.model, permit.account
         keys: tuple[Key, ...] = (

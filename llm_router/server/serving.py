@@ -23,6 +23,7 @@ from llm_router.server.runner import Runner, make_runner
 log = logging.getLogger("llm_router")
 
 WATCH_CONFIG_EVERY = 1.0
+CLOCK_STEP = 1.0  # seconds; a clock that is put right bit by bit stays below it
 LAST_MOMENT = 0.2
 
 
@@ -161,11 +162,15 @@ async def refresh(router: Router) -> None:
 
 
 async def _watch(router: Router) -> None:
-    """Takes over a configuration file that was changed, and lets idle upstream connections go."""
+    """Takes over a configuration file that was changed, lets idle upstream connections go, notices a clock set back."""
     loop = asyncio.get_running_loop()
+    ahead = router.clock() - loop.time()
     while True:
         await asyncio.sleep(WATCH_CONFIG_EVERY)
         router.upstream.sweep(loop.time())
+        before, ahead = ahead, router.clock() - loop.time()
+        if ahead < before - CLOCK_STEP:
+            router.circuits.bound_waits(router.clock())
         if await asyncio.to_thread(router.config_file.changed):
             with contextlib.suppress(ApiError):
                 await refresh(router)

@@ -199,6 +199,15 @@ def test_a_reset_of_all_reaches_all(make: Make) -> None:
     assert one.circuits.rows() == []
 
 
+def test_a_clock_set_back_is_heeded_by_all(make: Make) -> None:
+    """An open circuit is half-open after its recovery time by the new clock, and the probe can be claimed."""
+    one, two = opened(make)
+    two.circuits.bound_waits(20)
+    sync(two, one)
+    assert (one.state(29), one.state(30)) == ("open", "half-open")
+    assert one.admit(30) is not None
+
+
 def test_old_news_do_not_undo_what_is_on_its_way(make: Make) -> None:
     """Rows that were read before a change of ours was written do not take its place in memory."""
     one, two = make(1), make(2)

@@ -244,6 +244,19 @@ def test_a_clock_set_back_does_not_lock_a_model(circuits: Circuits) -> None:
     assert circuits.block(MODEL, KEYS, 300) is None
 
 
+def test_a_clock_set_back_while_running_prolongs_no_wait(circuits: Circuits) -> None:
+    """Circuits and accounts wait for their recovery time at most, cooldowns for an hour; early probes go on."""
+    later = 10**6
+    fail(circuits, FailureKind.SERVER_ERROR, later, times=3)
+    circuits.bound_waits(0)
+    assert circuits.admit(MODEL, KEYS, 2, early=True) is not None
+    fail(circuits, FailureKind.RATE_LIMITED, later, model="q/m", wait=50)
+    fail(circuits, FailureKind.AUTHENTICATION, later, model="r/m")
+    circuits.bound_waits(0)
+    assert circuits.block("r/m", KEYS, 300) is None
+    assert circuits.block("q/m", KEYS, 3600) is None
+
+
 @pytest.mark.parametrize("saved", [{}, {"models": 3}, {"models": {"a": {}}, "providers": {}}])
 def test_a_foreign_dump_is_refused_and_changes_nothing(circuits: Circuits, saved: dict[str, object]) -> None:
     """A corrupt file raises before anything was taken over."""

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from llm_router.server import connections, front
+from llm_router.errors import Failure, FailureKind
+from llm_router.server import connections, front, serving
 from tests.server.conftest import StartRouter, StartSmall
 from tests.server.raw import HEAD
 from tests.support.client import Connection as ClientConnection
 from tests.support.client import request_bytes
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 
 async def test_silent_connections_are_closed(start: StartSmall) -> None:
@@ -130,3 +131,24 @@ async def test_the_timeout_in_force_counts(start: StartSmall) -> None:
     small.snapshot = replace(small.snapshot, header_timeout=0.2)
     assert await connection.closed_within(PATIENCE)
     connection.close()
+
+
+async def test_a_clock_set_back_is_noticed(serve: StartRouter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the router runs: a circuit is not open for a day because the machine's clock was wrong by one."""
+    monkeypatch.setattr(serving, "WATCH_CONFIG_EVERY", 0.01)
+    router = (await serve()).router
+    day, looks = 86400.0, 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return time.time() if looks > 1 else time.time() + day
+
+    permit = router.circuits.admit("a/m1", ("key",), time.time() + day)
+    assert permit is not None
+    gone = Failure(FailureKind.MODEL_NOT_FOUND, "gone", 404)
+    router.circuits.failed(permit, gone, time.time() + day)
+    router.clock = clock
+    router.tasks.begin(serving._watch(router), "watch")
+    recovery = router.snapshot.breaker.recovery_timeout_sec
+    await until(lambda: router.circuits.block("a/m1", ("key",), time.time() + recovery + 1) is None)
