@@ -103,7 +103,8 @@ def common_misfit(chat: ChatRequest, who: str, modalities: frozenset[str] = froz
     """What no translated dialect can give: several choices, answers in other `modalities`, tools with free-form
     input, the retired `functions`. `who` is the subject of the reason."""
     wanted = chat.body.get("n")
-    if isinstance(wanted, int) and not isinstance(wanted, bool) and wanted > 1:
+    # Who chose the model gets the one choice that it has; else another model may give as many as were asked for.
+    if chat.is_routed and isinstance(wanted, int) and not isinstance(wanted, bool) and wanted > 1:
         return Misfit("n", f"{who} gives one choice per request")
     asked = chat.body.get("modalities")
     if isinstance(asked, list) and any(not isinstance(one, str) or one not in modalities for one in asked):

@@ -102,6 +102,16 @@ def test_the_table_is_true(field: str, column: str) -> None:
                 assert found is not None or path == "google", path
 
 
+@pytest.mark.parametrize("column", COLUMNS)
+def test_an_explicit_model_gives_the_choices_that_it_has(column: str) -> None:
+    """Who named the model is not refused for asking for more than one; the router's own choice goes to another."""
+    adapter, target = WHERE[column]
+    explicit = make_chat(n=2, model=target.id)
+    assert adapter.misfit(explicit, target) is None
+    kept = orjson.loads(adapter.call(explicit, target).body).get("n")
+    assert kept == (None if ROWS["n"][COLUMNS.index(column)].startswith("refused") else 2)
+
+
 def test_every_option_of_a_dialect_has_a_row() -> None:
     """What the configuration takes is explained."""
     table = DOCUMENT.split("## Settings of a dialect")[1].split("\n## ")[0]
