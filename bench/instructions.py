@@ -22,6 +22,7 @@ from bench.__main__ import SCENARIOS, Bench, Scenario
 from bench.gateways import Gateway, known_gateways
 
 _REQUESTS = {"S1": 300, "S2": 40, "S3": 20, "S4": 100, "S4x": 100, "S5": 30}
+_SETTLES = 1.5  # seconds until what a load left behind is settled, too
 _CALLGRIND = "valgrind -q --tool=callgrind --instr-atstart=no --callgrind-out-file={work}/callgrind "
 
 
@@ -29,10 +30,11 @@ def count(bench: Bench, gateway: Gateway, scenario: Scenario) -> tuple[float, in
     """Thousands of instructions per request, and how many requests went wrong."""
     bench.shape(scenario)
     bench.load(gateway, replace(scenario, requests=max(40, scenario.requests // 4)), 1.0)
+    time.sleep(_SETTLES)
     _control(gateway, "-i", "on")
     _control(gateway, "-z")
     seen = bench.load(gateway, scenario, scenario.ramp)
-    time.sleep(1.5)  # what is settled afterwards belongs to it
+    time.sleep(_SETTLES)
     _control(gateway, "-d")
     _control(gateway, "-i", "off")
     folder = bench.folder / gateway.name
