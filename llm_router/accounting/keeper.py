@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -27,6 +28,7 @@ from llm_router.accounting.passing import FrameBuffer, Unpacker, frame
 from llm_router.accounting.ranks import Encodings
 from llm_router.accounting.report import LedgerReader, NoLedger
 from llm_router.accounting.settle import CountMode
+from llm_router.accounting.store import prepare_folder
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +155,9 @@ class Keeper:
         self._reader = LedgerReader(folder)
         self._work: set[asyncio.Task[None]] = set()
         self._alone = asyncio.Event()
+        self._servers: list[asyncio.AbstractServer] = []
+        self._address = ""
+        self._stop = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Keeper workers={len(self.workers)} {self.bookkeeper!r}>"
@@ -192,7 +197,9 @@ class Keeper:
 
     async def serve(self, listener: socket.socket, stop: asyncio.Event, patience: float = LAST_WORDS) -> None:
         """From the first worker to the last, who has `patience` seconds to go. The bookkeeper has been started."""
-        server = await self._loop.create_unix_server(lambda: Worker(self, next(self._numbers)), sock=listener)
+        self._address, self._stop = listener.getsockname(), stop
+        self._servers.append(await self._loop.create_unix_server(self._meet, sock=listener))
+        await self._be_found()
         try:
             await stop.wait()
             with contextlib.suppress(TimeoutError):
@@ -201,7 +208,8 @@ class Keeper:
                         self._alone.clear()
                         await self._alone.wait()
         finally:
-            server.close()
+            for server in self._servers:
+                server.close()
             await asyncio.to_thread(self.bookkeeper.close, 5.0)
 
     def hear(self, worker: Worker, kind: str, values: tuple[Any, ...], blobs: list[bytes]) -> None:
@@ -224,8 +232,26 @@ class Keeper:
         """A worker has gone; if it died, its board tells what it was doing."""
         self.workers.pop(worker.number, None)
         self._alone.set()
+        self._start(self._be_found())
         for seconds in _INHERIT_AFTER:
             self._loop.call_later(seconds, self.bookkeeper.inherit)
+
+    def _meet(self) -> Worker:
+        return Worker(self, next(self._numbers))
+
+    def _has_name(self) -> bool:
+        return os.path.exists(self._address)
+
+    async def _be_found(self) -> None:
+        """Listens anew where the socket's name is gone, with the state folder perhaps: the next worker looks for it."""
+        if self._stop.is_set() or self._has_name():
+            return
+        try:
+            prepare_folder(Path(self._address).parent)
+            self._servers.append(await self._loop.create_unix_server(self._meet, path=self._address))
+            os.chmod(self._address, 0o600)
+        except OSError as error:
+            log.error("The keeper cannot be found by new workers (%s): their records wait", error)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

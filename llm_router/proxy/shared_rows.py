@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +57,23 @@ def create(folder: Path, rows: Sequence[Row] = ()) -> None:
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
         connection.executemany(f"INSERT INTO circuits VALUES ({'?, ' * 8}0)", rows)  # noqa: S608 - constants
+
+
+def restore(folder: Path) -> bool:
+    """Makes the file anew, empty, where it was removed; False where there is one. Raises OSError or sqlite3.Error."""
+    path = folder / STATE_NAME
+    if path.exists():
+        return False
+    for suffix in ("-wal", "-shm"):
+        path.with_name(f"{STATE_NAME}{suffix}").unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".state-") as place:
+        create(Path(place))
+        try:
+            # Whole at once, and once: other workers may be at it.
+            os.link(Path(place) / STATE_NAME, path)
+        except FileExistsError:
+            return False
+    return True
 
 
 class StateRows:

@@ -321,6 +321,11 @@ class Crew:
             # What the file does not show (.env) may have changed as well since the supervisor looked.
             self.snapshot = self._config_file.load()
         snapshot = self.snapshot
+        if prepare_folder(snapshot.state_dir) and shared_rows.restore(self._folder):
+            log.warning(
+                "the workers' common state was removed: worker %d begins anew, and shares nothing with older ones",
+                number,
+            )
         state = SharedState(self._folder, number, snapshot.breaker)
         memory = Memory(state.circuits, state.conversations, state.hedges, state.slot, state.announce_reload)
         books = RemoteBooks(self._folder, address, snapshot.count)

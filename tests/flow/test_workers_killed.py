@@ -39,6 +39,24 @@ async def test_a_killed_worker_is_replaced(crew: Any) -> None:
     assert "SIGKILL" in both.router.log()
 
 
+@pytest.mark.parametrize("victim", ["worker", "keeper"])
+async def test_a_process_is_replaced_after_the_state_folder_was_taken_away(crew: Any, victim: str) -> None:
+    """Whoever starts later makes anew what is missing: all workers serve, and their requests are on record."""
+    both = await crew()
+    both.router.state.rename(both.router.state.with_name("elsewhere"))
+    if victim == "worker":
+        former = workers(both.router)[1]
+        os.kill(former, signal.SIGKILL)
+        await until(lambda: workers(both.router)[1] != former)
+    else:
+        (keeper,) = re.findall(r"keeper is ready \(process (\d+)\)", both.router.log())
+        os.kill(int(keeper), signal.SIGKILL)
+    for number in (1, 2):
+        name = f"later-{number}-{uuid.uuid4()}"
+        assert (await both.chat(number, headers={"x-request-id": name})).status == 200
+        assert (await until(lambda n=name: both.found(1, n)))["outcome"] == "completed"
+
+
 async def test_a_killed_keeper_is_replaced_and_nothing_is_lost(crew: Any) -> None:
     """Requests that close while there is no keeper are booked by the next one, each once."""
     both = await crew()
