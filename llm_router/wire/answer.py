@@ -156,9 +156,14 @@ class _Reader:
             texts.append(value)
         elif type(value) is list:
             for part in value:
-                if type(part) is dict and type(text := part.get("text")) is str:
+                if type(part) is not dict:
+                    continue
+                if type(text := part.get("text")) is str:
                     texts.append(text)
-                elif type(part) is dict and part.get("type") in ("image", "image_url", "output_image"):
+                elif type(thoughts := part.get("thinking")) is list:
+                    # Where Mistral's models think.
+                    self.reasoning += [one["text"] for one in thoughts if _is_text(one)]
+                elif part.get("type") in ("image", "image_url", "output_image"):
                     self.answer.images = True
 
     def _reasoning(self, delta: dict[str, Any], name: str, value: Any) -> None:
@@ -196,6 +201,10 @@ class _Reader:
         if self.usage is not None:
             answer.usage = from_openai(self.usage)
         return answer
+
+
+def _is_text(part: Any) -> bool:
+    return type(part) is dict and type(part.get("text")) is str
 
 
 def _in_order(texts: dict[int, list[str]]) -> Iterator[str]:

@@ -108,6 +108,13 @@ def test_refusals_and_parts_are_text():
     assert answer.images is True
 
 
+def test_thoughts_among_the_parts_are_reasoning():
+    """Mistral's models think in parts of the content; a stream that broke off is billed for them too."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}, {"type": "odd"}, 7]}
+    answer = read_stream([delta(content=[thought, {"type": "text", "text": "Yes"}])])
+    assert (answer.reasoning, answer.text) == ("Hm", "Yes")
+
+
 def test_generated_images_and_sound_are_flagged():
     """Output that no tokenizer counts is said to be there."""
     assert read_stream([delta(images=[{"image_url": {}}])]).images is True
