@@ -15,8 +15,7 @@ from typing import Protocol
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.proxy import gate
-from llm_router.proxy.gate import HOLD, REJECT, Gate, Verdict
+from llm_router.proxy.gate import HOLD, REJECT, Gate, Verdict, finished_choices, is_plain, screen, upstream_error
 from llm_router.proxy.tap import Tap
 from llm_router.proxy.upstream import ConnectionLost, UpstreamError, UpstreamResponse
 from llm_router.wire.providers.base import StreamTranslator
@@ -134,7 +133,7 @@ class Relay:
 
     def body_received(self, data: bytes) -> None:
         """Bytes of the answer, as one read brought them."""
-        if (write := self._write) is not None and not self._splitter.waiting and gate.is_plain(data):
+        if (write := self._write) is not None and not self._splitter.waiting and is_plain(data):
             tap = self.tap
             if (room := tap.room - len(data)) >= 0:
                 tap.room = room
@@ -143,9 +142,11 @@ class Relay:
                 tap.keep(data)
             if write(data):
                 self._block()
-            return
-        if self.end is not None:
-            return
+        elif self.end is None:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """The same where they are not plain events for an open client."""
         try:
             block = self._cut(data)
         except EventTooLarge as error:
@@ -155,7 +156,7 @@ class Relay:
             return
         if self._client is None:
             self._hold(block)
-        elif block is data and write is not None:
+        elif block is data and self._write is not None:
             self._screen(block)  # it is not plain, as was seen above
         else:
             self._pass(block)
@@ -264,7 +265,7 @@ class Relay:
         return self.end
 
     def _pass(self, block: bytes) -> None:
-        if gate.is_plain(block):
+        if is_plain(block):
             self._send(block)
         else:
             self._screen(block)
@@ -285,7 +286,7 @@ class Relay:
     def _screen(self, block: bytes) -> None:
         client = self._client
         assert client is not None
-        screened = gate.screen(block)
+        screened = screen(block)
         if screened.passed:
             self.tap.keep(screened.passed)
         if screened.done:
@@ -293,14 +294,14 @@ class Relay:
             return
         full = client.write(screened.passed) if screened.passed else client.full
         if screened.error is not None:
-            self._cut_off(gate.upstream_error(screened.error))
+            self._cut_off(upstream_error(screened.error))
         elif full:
             self._block()
 
     def _finish(self) -> None:
         """A clean end without `[DONE]`: whole if every choice has finished, else cut."""
         assert self._client is not None
-        if gate.finished_choices(self.tap.last_blocks(), self._choices):
+        if finished_choices(self.tap.last_blocks(), self._choices):
             self._close(COMPLETED, DONE_EVENT)
         else:
             message = "the provider ended the stream before the answer was finished"
