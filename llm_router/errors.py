@@ -97,6 +97,12 @@ class ApiError(Exception):
         }
 
 
+def shutting_down() -> ApiError:
+    """For what comes too late for this router, or waits too long for its end."""
+    headers = {"Connection": "close", "Retry-After": "1"}
+    return ApiError(503, "The router is shutting down", "server_error", "shutting_down", headers=headers)
+
+
 class ConfigError(Exception):
     """A setting that cannot be used. `place` is a key path, a variable or a file; the text holds the remedy."""
 

@@ -14,7 +14,7 @@ from typing import Any
 from llm_router.accounting.books import Books, Figures
 from llm_router.accounting.pricing import PriceTable
 from llm_router.config.values import Snapshot, split_model
-from llm_router.errors import ApiError, ConfigError
+from llm_router.errors import ApiError, ConfigError, Failure, shutting_down
 from llm_router.proxy.asking import Asker
 from llm_router.proxy.attempt import Won, WonStream, WonWhole
 from llm_router.proxy.config_file import ConfigFile
@@ -69,6 +69,7 @@ class Router:
         self.clock = clock
         self.started = clock()
         self.draining = False
+        self._out_of_time = False  # the drain took too long
         self.in_flight = 0
         self._idle: asyncio.Event | None = None  # while somebody waits for the last request
         self._circuit_file = circuit_file
@@ -122,6 +123,8 @@ class Router:
             exchange.fail(error)
             raise
         except asyncio.CancelledError:
+            if self._out_of_time and exchange.won is None:
+                raise self._refuse(exchange) from None
             exchange.cancel()
             raise
         finally:
@@ -129,6 +132,13 @@ class Router:
             self._close(exchange)
             if self._idle is not None and not self.in_flight:
                 self._idle.set()
+
+    def _refuse(self, exchange: Exchange) -> ApiError:
+        """It is not the client that left: we do."""
+        error = shutting_down()
+        error.headers = {**exchange.headers(), **error.headers}
+        exchange.fail(error)
+        return error
 
     def _decide(self, exchange: Exchange, live: Live) -> Decision:
         decision = decide(exchange.chat, live.snapshot, live.classify)
@@ -330,6 +340,11 @@ class Router:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._idle.wait()
+
+    def end_drain(self, why: Failure) -> None:
+        """Time is up: ends every stream with an error event; who still waits is told once its handler is cancelled."""
+        self._out_of_time = True
+        self.sweep.stop_all(why)
 
     def circuit_report(self) -> dict[str, Any]:
         """Open circuits and the state of every model that is configured or known."""

@@ -62,12 +62,6 @@ def raw_answer(error: ApiError) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
-def shutting_down() -> ApiError:
-    """The refusal of what is not a whole request yet when the router begins to drain, or comes later."""
-    headers = {**CLOSE, "Retry-After": "1"}
-    return ApiError(503, "The router is shutting down", "server_error", "shutting_down", headers=headers)
-
-
 _fresh_ids: list[str] = []
 
 

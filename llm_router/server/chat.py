@@ -15,7 +15,7 @@ from aiohttp.streams import StreamReader
 from multidict import istr
 
 from llm_router.config.values import Snapshot
-from llm_router.errors import ApiError
+from llm_router.errors import ApiError, shutting_down
 from llm_router.proxy.dispatch import Router
 from llm_router.proxy.exchange import Caller
 from llm_router.server.answers import (
@@ -26,7 +26,6 @@ from llm_router.server.answers import (
     json_answer,
     request_id,
     sane_id,
-    shutting_down,
 )
 from llm_router.server.bodies import await_whole, read_body, whole_body
 from llm_router.server.connections import Connection

@@ -186,11 +186,12 @@ async def shut_down(router: Router, runner: Runner, site: web.BaseSite, ending: 
     router.draining = True
     runner.refuse_unfinished()
     await site.stop()
-    drain = router.snapshot.drain_timeout
+    drain, loop = router.snapshot.drain_timeout, asyncio.get_running_loop()
+    deadline = loop.time() + drain
     await ending.wait_for(router.drained(drain), drain)
-    router.sweep.stop_all(_OUT_OF_TIME)
+    router.end_drain(_OUT_OF_TIME)
     # It waits for what is no chat request, or was not yet counted as one.
-    await ending.wait_for(runner.cleanup(), drain + LAST_MOMENT)
+    await ending.wait_for(runner.cleanup(), max(0.0, deadline - loop.time()) + LAST_MOMENT)
     if runner.server is not None:
         await runner.server.shutdown(LAST_MOMENT)
     await router.upstream.close()

@@ -141,6 +141,25 @@ async def test_a_second_signal_ends_the_drain(own: Own, number: int) -> None:
     assert record["outcome"] == "cut"
 
 
+@pytest.mark.parametrize("streamed", [True, False], ids=["stream", "plain"])
+async def test_who_waits_longer_than_the_drain_is_told(own: Own, streamed: bool) -> None:
+    """After the drain timeout, not after twice as long, who waits for a first byte gets a 503; it is booked."""
+    stage = await own(env={"ROUTER_DRAIN_TIMEOUT": "4", "ROUTER_FIRST_BYTE_TIMEOUT": "60"})
+    stage.a.script = hang
+    name = f"waiting-{uuid.uuid4()}"
+    running = asyncio.ensure_future(stage.chat("router/ab", streamed, headers={"x-request-id": name}, patience=60))
+    await stage.a.wait_for(1)
+    started = time.monotonic()
+    stage.router.signal(signal.SIGTERM)
+    assert await _wait(stage.router) == 0
+    assert 3.9 < time.monotonic() - started < 7.5
+    got = await running
+    assert (got.status, got.error["code"], got.header("retry-after")) == (503, "shutting_down", "1")
+    await asyncio.to_thread(stage.router.start)
+    record = (await stage.router.ask("GET", f"/v1/requests/{name}")).json()
+    assert (record["outcome"], record["status"]) == ("failed", 503)
+
+
 @pytest.mark.parametrize("what", ["stalled_client", "silent_upstream", "half_request"])
 async def test_nobody_holds_the_drain(own: Own, what: str) -> None:
     """A client that does not read, a provider that is silent, a request that never ends: all bounded by the drain."""
