@@ -371,3 +371,20 @@ async def test_a_file_that_breaks_is_borne(tmp_path: Path, caplog: pytest.LogCap
     state.announce_reload()
     await asyncio.to_thread(state.close)
     assert sum("goes on alone" in record.message for record in caplog.records) == 1
+
+
+def test_a_removed_file_is_made_anew_by_whoever_comes_first(tmp_path: Path) -> None:
+    """Workers that begin after the common file was removed have one in common again; one that stands is left alone."""
+    shared_rows.create(tmp_path)
+    assert not shared_rows.restore(tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    (tmp_path / f"{shared_rows.STATE_NAME}-wal").write_bytes(b"what others had still to write")
+    assert shared_rows.restore(tmp_path)
+    assert not shared_rows.restore(tmp_path)
+    (state,) = tmp_path.iterdir()
+    assert stat.S_IMODE(state.stat().st_mode) == 0o600
+    first, second = (StateRows(tmp_path, number, lambda: SETTINGS) for number in (1, 2))
+    with contextlib.closing(first), contextlib.closing(second):
+        first.put_share("slot", "a", 3)
+        assert second.shares("slot") == {"a": (0, 3)}
