@@ -15,7 +15,7 @@ from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.chunks import call_id
 from llm_router.wire.providers.fields import effort
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, compat_effort, gemini_traits
-from llm_router.wire.providers.reasoning import google_signatures
+from llm_router.wire.providers.reasoning import google_signatures, is_thinking
 from llm_router.wire.providers.tools import functions
 from llm_router.wire.sse import DONE, EventSplitter, data_event, iter_events, raw_events
 from llm_router.wire.usage import Usage
@@ -63,7 +63,8 @@ def compat_messages(messages: Sequence[Mapping[str, Any]], model: str) -> list[d
         if clean.get("role") == "developer":
             clean["role"] = "system"
         if isinstance(clean.get("content"), list):
-            clean["content"] = [_part(part) for part in clean["content"]]
+            said = [part for part in clean["content"] if not (isinstance(part, dict) and is_thinking(part))]
+            clean["content"] = [_part(part) for part in said] or ""
         if isinstance(clean.get("tool_calls"), list):
             clean["tool_calls"] = _calls(message, signed=signed)
         made.append(clean)

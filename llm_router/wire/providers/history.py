@@ -14,7 +14,13 @@ from typing import Any, Literal
 import orjson
 
 from llm_router.wire.providers.parts import content_parts, plain_text, text_of
-from llm_router.wire.providers.reasoning import extra_signature, google_signatures, reasoning_text, thinking_blocks
+from llm_router.wire.providers.reasoning import (
+    extra_signature,
+    google_signatures,
+    is_thinking,
+    reasoning_text,
+    thinking_blocks,
+)
 
 Part = Mapping[str, Any]
 NO_RESULT = "No result: the call was not completed."
@@ -124,7 +130,7 @@ class _Reader:
 
     def assistant(self, message: Mapping[str, Any]) -> None:
         self.close_user()
-        parts = tuple(_message_parts(message))
+        parts = tuple(part for part in _message_parts(message) if not is_thinking(part))
         calls = tuple(self.read_calls(message))
         if not parts and not calls:
             return

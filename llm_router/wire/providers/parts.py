@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from llm_router.wire.chat import ChatRequest, dump
+from llm_router.wire.providers.reasoning import is_thinking
 
 _DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 # The first bytes of the formats that vendors take, as base64 shows them.
@@ -114,11 +115,11 @@ def audio_data(part: Mapping[str, Any]) -> Data | None:
 
 
 def located_parts(chat: ChatRequest) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every part that is no text, with its place as a client would write it."""
+    """Every part that is neither text nor thought, with its place as a client would write it."""
     for number, message in enumerate(chat.messages):
         content = message.get("content")
         if not isinstance(content, list):
             continue
         for index, part in enumerate(content):
-            if isinstance(part, dict) and text_of(part) is None:
+            if isinstance(part, dict) and text_of(part) is None and not is_thinking(part):
                 yield f"messages[{number}].content[{index}]", part

@@ -35,8 +35,9 @@ def thinking_blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
             blocks += _unpack(detail["data"].removeprefix(_MARK))
         elif detail.get("format") == "anthropic-claude-v1":
             blocks.append(_from_detail(detail))
-    if not blocks:
-        blocks = [dict(block) for block in _objects(message.get("thinking_blocks"))]
+    for place in ("thinking_blocks", "content"):
+        if not blocks:
+            blocks = [dict(block) for block in _objects(message.get(place))]
     return [clean for block in blocks if (clean := _signed(block)) is not None]
 
 
@@ -75,6 +76,11 @@ def _from_detail(detail: Mapping[str, Any]) -> dict[str, Any]:
     if detail.get("type") == "reasoning.encrypted":
         return {"type": "redacted_thinking", "data": detail.get("data")}
     return {"type": "thinking", "thinking": detail.get("text"), "signature": detail.get("signature")}
+
+
+def is_thinking(part: Mapping[str, Any]) -> bool:
+    """Whether a content part is what a model thought, as Anthropic's and Mistral's clients keep it among the parts."""
+    return part.get("type") in ("thinking", "redacted_thinking")
 
 
 def _signed(block: Mapping[str, Any]) -> dict[str, Any] | None:

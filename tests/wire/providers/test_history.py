@@ -101,6 +101,24 @@ def test_foreign_thinking_is_dropped_and_refusals_are_words() -> None:
     assert read.turns[1].reasoning == "Hm"
 
 
+@pytest.mark.parametrize("dialect", TRANSLATED)
+def test_thoughts_among_the_parts_stop_no_candidate(dialect: str) -> None:
+    """Histories of Mistral's models, and of clients that keep Anthropic's blocks, have them in the content."""
+    thoughts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}, {"type": "redacted_thinking"}]
+    said = {"role": "assistant", "content": [*thoughts, {"type": "text", "text": "Yes"}]}
+    chat = make_chat("Hi", said, {"role": "assistant", "content": thoughts}, "Go on")
+    assert ADAPTERS[dialect].misfit(chat, make_target(dialect)) is None
+    assert sent(dialect, chat) == sent(dialect, make_chat("Hi", {"role": "assistant", "content": "Yes"}, "Go on"))
+    assert "thinking" not in str(sent("google_compat", chat)["messages"])
+
+
+def test_signed_thoughts_among_the_parts_come_back() -> None:
+    """A tool loop keeps its thinking where the client kept Anthropic's blocks in the content."""
+    signed = {"type": "thinking", "thinking": "Hm", "signature": "s"}
+    turn = {**_assistant(_call("a")), "content": [signed, {"type": "text", "text": "So"}]}
+    assert read_conversation([_user(), turn, _tool("a")]).turns[1].thinking == (signed,)
+
+
 @pytest.mark.parametrize("dialect", ["openai", "openrouter"])
 def test_what_we_gave_to_the_client_for_another_vendor_stays_with_us(dialect: str) -> None:
     """Signed thinking that only Anthropic can read does not travel to OpenAI-shaped providers; entries of theirs do."""
