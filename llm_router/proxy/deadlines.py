@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cached_property
 from math import inf
 from types import TracebackType
 from typing import Any
@@ -13,21 +12,20 @@ class Deadlines:
     """The running deadlines, at most one a task. The timer is set for the earliest that was ever due; it looks again
     when it fires.
 
-    `start` and `stop` are for the one place that every request passes, `within` is for all others.
+    `start` and `stop` are for the one place that every request passes, `within` is for all others. Made inside a
+    running event loop, which it keeps: to ask for it costs a system call each time.
     """
 
+    __slots__ = ("_next", "_running", "_timer", "loop")
+
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self._running: dict[asyncio.Task[Any], float] = {}
         self._next = inf
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Deadlines running={len(self._running)}>"
-
-    @cached_property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that all of this runs on. To ask for the running one costs a system call each time."""
-        return asyncio.get_running_loop()
 
     def within(self, seconds: float) -> Within:
         """A context that raises TimeoutError in the current task after `seconds`, as `asyncio.timeout` does."""
