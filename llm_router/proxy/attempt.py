@@ -118,6 +118,8 @@ async def attempt(
             message = f"no answer within {seconds:.3g} seconds"
             raise AttemptFailed(Failure(FailureKind.FIRST_BYTE_TIMEOUT, message)) from None
         if isinstance(error, UpstreamError):
+            # The frames hold the future that holds the error: request and answer would wait for the collector.
+            error.__traceback__ = None
             raise AttemptFailed(Failure(_KINDS.get(type(error), _kind_of(error)), live.mask(str(error)))) from None
         raise
     parts.deadlines.stop(task)

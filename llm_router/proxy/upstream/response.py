@@ -152,6 +152,9 @@ class UpstreamResponse:
         except asyncio.CancelledError:
             self.close()
             raise
+        finally:
+            # A failed future, its error and this frame would hold one another, and what was collected, in a ring.
+            del collector
 
     def pause(self) -> None:
         """Nothing to the sink until `resume`. Idempotent.
