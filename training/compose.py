@@ -94,6 +94,12 @@ def _roles(chance: random.Random) -> Rows:
     for frame in parts["creative"]:
         for _ in range(12):
             yield _roughen(_fill(frame, chance, fillers), chance), "creative", "roles"
+    fillers = {"e": parts["experts"], "x": parts["trades"], "m": parts["matters"]}
+    fillers |= {"p": parts["programmers"], "q": parts["tasks"]}
+    for label in ("conversation", "code"):
+        for frame in parts[label]:
+            for _ in range(12):
+                yield _roughen(_fill(frame, chance, fillers), chance), label, f"roles-{label}"
 
 
 def _problems(chance: random.Random) -> Rows:

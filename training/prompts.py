@@ -6,17 +6,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 from training import compose, pastes
 
 SEEDS = Path(__file__).parent / "seeds"
+_CONSTRAINED = 0.4  # share of the seeds that are told once more with wishes about the answer's form
 
 
 def rows() -> Iterator[tuple[str, str, str, float]]:
     """Text, label, family (what is left out together when judging) and weight of every prompt."""
     yield from seeds()
+    yield from constrained()
     yield from followups()
     for text, label, family in compose.rows():
         yield text, label, family, 0.5
@@ -30,6 +33,23 @@ def followups() -> Iterator[tuple[str, str, str, float]]:
         if line.strip() and not line.startswith("# "):
             for label in ("code", "reasoning", "creative", "conversation"):
                 yield line, label, "followups", 1.0
+
+
+def constrained() -> Iterator[tuple[str, str, str, float]]:
+    """Seeds with wishes about the answer's form (so many words, as JSON), which say nothing of the kind of task."""
+    chance = random.Random(compose.SEED)  # noqa: S311 - the same prompts every time, not a secret
+    wishes = {
+        tuple(name.split()): lines for name, lines in compose.parts_of(compose.FRAMES / "constraints.txt").items()
+    }
+    before = wishes["en", "before"]
+    after = {name[0]: lines for name, lines in wishes.items() if name and name[1] != "before"}
+    for text, label, family, _ in seeds():
+        known = after.get(family.split("-")[2])
+        if not known or chance.random() > _CONSTRAINED:
+            continue
+        said = chance.sample(known, chance.choice((1, 1, 2, 2, 3)))
+        head = chance.choice(before) if known is after["en"] and chance.random() < 0.3 else ""
+        yield f"{head}{text}{chance.choice((' ', ' ', chr(10)))}{' '.join(said)}", label, family, 0.5
 
 
 def seeds() -> Iterator[tuple[str, str, str, float]]:

@@ -47,7 +47,7 @@ def keys_of(entry: str) -> list[str]:
         return [stem[:4] + "*"] if len(stem) > 1 else [stem, *(f"{stem}{particle}*" for particle in _PARTICLES)]
     words = tokens(entry)
     if len(words) == 1:  # characters of scripts without spaces are compared three at a time
-        return [words[0][:3] if words[0] > "\u3000" and not _HANGUL.match(words[0]) else words[0]]
+        return [words[0][:3] if words[0] >= "\u0e00" and not _HANGUL.match(words[0]) else words[0]]
     if len(words) == 3 and words[1] == "-":
         return [f"- {words[2]}"]
     if len(words) >= 3 and words[1] in ("'", "’"):

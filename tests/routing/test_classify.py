@@ -1,4 +1,4 @@
-"""The local classifier tells tasks apart by what the person said, in thirteen languages."""
+"""The local classifier tells tasks apart by what the person said, in many languages."""
 
 from __future__ import annotations
 
@@ -84,6 +84,57 @@ CLEAR = {
         "Türkiye'nin en kalabalık şehri hangisi?",
     ],
 }
+# Languages of which the classifier knows little more than the words that tell most.
+FURTHER = {
+    "code": [
+        "Schrijf een functie in Python die een lijst omkeert",
+        "Dlaczego moja funkcja w JavaScript zwraca undefined?",
+        "Hur läser jag en fil rad för rad i Java?",
+        "Viết một hàm Python đảo ngược chuỗi",
+        "โค้ด Python ของฉันมี error ช่วยดูหน่อย",
+        "چطور در جاوا یک فایل را بخوانم؟",
+        "כתוב פונקציה בפייתון שהופכת רשימה",
+        "Πώς γράφω μια συνάρτηση σε Python;",
+    ],
+    "reasoning": [
+        "Bereken de omtrek van een cirkel met straal 3",
+        "Rozwiąż równanie 4x - 8 = 12",
+        "Lös ekvationen 2x + 9 = 21",
+        "Giải phương trình 3x - 6 = 9",
+        "แก้สมการ 3x - 6 = 9",
+        "Hitung luas segitiga dengan alas 10 dan tinggi 6",
+        "פתור את המשוואה 2x - 4 = 10",
+        "Oldd meg az egyenletet: 2x - 4 = 10",
+    ],
+    "creative": [
+        "Schrijf een sprookje over een eekhoorn",
+        "Napisz wiersz o zimie",
+        "Skriv en dikt om våren",
+        "Viết một bài thơ về mùa xuân",
+        "แต่งกลอนเกี่ยวกับฤดูหนาว",
+        "Buatkan puisi tentang musim semi",
+        "כתוב שיר על החורף",
+        "Γράψε ένα ποίημα για την άνοιξη",
+        "Scrie o poezie despre iarnă",
+        "Напиши вірш про зиму",
+        "বসন্ত নিয়ে একটি কবিতা লেখো",
+    ],
+    "conversation": [
+        "Wat is de hoofdstad van Peru?",
+        "Jaka jest stolica Peru?",
+        "Vad är huvudstaden i Peru?",
+        "Thủ đô của Peru là gì?",
+        "เมืองหลวงของเปรูคืออะไร",
+        "Apa ibu kota Peru?",
+        "Ποια είναι η πρωτεύουσα του Περού;",
+        "Mi Peru fővárosa?",
+    ],
+}
+WISHES = (
+    "Use at most 150 words and no commas.",
+    "Format the answer as JSON.",
+    "Give exactly 3 bullet points in Markdown.",
+)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +148,20 @@ def test_clear_prompts(brain: Brain, roster: Roster, label: str, text: str) -> N
     """Plain prompts of every category are recognised in every language."""
     found = brain.classify(Turns(text), roster)
     assert (found.category, found.mode) == (label, "local")
+
+
+@pytest.mark.parametrize(("label", "text"), [(label, text) for label, texts in FURTHER.items() for text in texts])
+def test_clear_prompts_in_further_languages(brain: Brain, roster: Roster, label: str, text: str) -> None:
+    """Languages of which only the telling words are known are told apart by them."""
+    assert brain.classify(Turns(text), roster).category == label
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_wishes_about_the_form_of_the_answer_decide_nothing(brain: Brain, roster: Roster, wish: str) -> None:
+    """How an answer shall look is no task: numbers in it are no mathematics, and JSON is no code."""
+    for label, texts in CLEAR.items():
+        for text in texts[:2]:
+            assert brain.classify(Turns(f"{text} {wish}"), roster).category == label
 
 
 def test_probabilities_add_up_and_evidence_is_in_words(brain: Brain, roster: Roster) -> None:
@@ -123,7 +188,9 @@ def test_nothing_said_is_conversation_by_structure(brain: Brain, roster: Roster)
         ("code", "yes please"),
         ("reasoning", "why?"),
         ("reasoning", "try again"),
+        ("reasoning", "is there another way to do it?"),
         ("creative", "make it longer"),
+        ("creative", "no, the other way round"),
         ("creative", "noch eins"),
         ("creative", "继续"),
         ("conversation", "tell me more"),

@@ -40,3 +40,10 @@ def test_every_entry_of_the_lexicon_can_be_found() -> None:
     plain = [entry for entry in entries if keys_of(entry) and not entry.endswith("*")]
     assert len(plain) > 5_000
     assert [entry for entry in plain if not extract(entry, lexicon).groups] == []
+
+
+def test_wishes_about_the_form_go_with_every_label() -> None:
+    """Wishes stand behind prompts of each label, in the families of those prompts, so that they weigh nothing."""
+    rows = list(prompts.constrained())
+    assert {label for _, label, _, _ in rows} == LABELS
+    assert {family for _, _, family, _ in rows} <= {family for _, _, family, _ in prompts.seeds()}
