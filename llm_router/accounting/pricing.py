@@ -72,6 +72,9 @@ _FLAG_NAMES = (
 _SNAPSHOT = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)\Z")
 # Variants that OpenRouter sells at (about) the price of the model itself.
 _SAME_PRICE = frozenset({"nitro", "floor", "online", "exacto"})
+# OpenAI's models of the older tokenizer, by tiktoken's own table: snapshots and sizes of them have no row.
+_OLDER_ENCODING = re.compile(r"(?:gpt-4|gpt-3\.?5-turbo)(?:-.*)?\Z", re.DOTALL)
+_OLDER = "cl100k_base"
 _OLLAMA_CLOUD = re.compile(r"[:-]cloud\Z")
 _JSON_SCHEMA = re.compile(r"openai/(?:gpt-4o|gpt-4\.1|gpt-5|gpt-6|o1|o3|o4)|google/gemini-")
 _NO_JSON_SCHEMA = re.compile(r"openai/(?:gpt-4o-2024-05-13|gpt-4|gpt-4-turbo|gpt-3\.5-turbo|o1-mini)\Z")
@@ -135,11 +138,11 @@ class PriceTable:
     def _find(self, model_id: str) -> ModelInfo | None:
         if own := self._overrides.get(model_id):
             below = self._find_shipped(model_id) or self._capabilities_elsewhere(model_id)
-            return _overridden(below or ModelInfo(), own)
+            return _overridden(below or _unlisted(model_id) or ModelInfo(), own)
         info = self._find_shipped(model_id)
         if info is None and model_id.partition("/")[0] in self._free and not _OLLAMA_CLOUD.search(model_id):
             return ModelInfo(prices=_FREE)
-        return info or self._capabilities_elsewhere(model_id)
+        return info or self._capabilities_elsewhere(model_id) or _unlisted(model_id)
 
     def _find_shipped(self, model_id: str) -> ModelInfo | None:
         """The row of this id, or of the id that it is another name of. Overrides of that other id hold as well."""
@@ -198,6 +201,12 @@ def cost(info: ModelInfo | None, usage: Usage) -> float | None:
         hours = min(write_1h, write)
         total += hours * long + (write - hours) * short
     return total / 1e6
+
+
+def _unlisted(model_id: str) -> ModelInfo | None:
+    """What the name alone tells of a model that no row describes: which tokenizer it has."""
+    older = _OLDER_ENCODING.match(model_id.rpartition("/")[2])
+    return ModelInfo(encoding=_OLDER, native_encoding=True) if older else None
 
 
 def _read_row(model_id: str, row: Mapping[str, Any]) -> ModelInfo:

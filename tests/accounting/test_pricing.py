@@ -83,6 +83,29 @@ def test_unknown_price_is_none(table, model):
     assert cost(table.info(model), Usage(fresh_input=10, output=10)) is None
 
 
+@pytest.mark.parametrize(
+    ("model", "encoding"),
+    [
+        ("openai/gpt-4-0613", "cl100k_base"),
+        ("openai/gpt-4-32k", "cl100k_base"),
+        ("openai/gpt-3.5-turbo-16k", "cl100k_base"),
+        ("azure/gpt-35-turbo", "cl100k_base"),
+        ("openrouter/openai/gpt-4-0314", "cl100k_base"),
+    ],
+)
+def test_older_models_without_a_row_keep_their_tokenizer(table, model, encoding):
+    """Snapshots of GPT-4 and GPT-3.5 that the table does not list are counted with their own encoding, unpriced."""
+    info = table.info(model)
+    assert info.encoding == encoding
+    assert cost(info, Usage(fresh_input=10, output=10)) is None
+
+
+def test_newer_names_are_not_taken_for_older_ones(table):
+    """Names that only begin like the older ones have no row, or their own."""
+    assert table.info("vllm/gpt-4x") is None
+    assert table.info("openai/gpt-4o-2030-01-01").encoding == "o200k_base"
+
+
 def test_local_ollama_is_free(table):
     """A model on the user's own machine costs 0, which is known."""
     assert cost(table.info("ollama/llama3.1:8b"), Usage(fresh_input=10, output=10)) == 0.0
