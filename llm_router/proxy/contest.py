@@ -17,6 +17,7 @@ from llm_router.proxy.parts import Parts, Slot
 from llm_router.routing.breaker import EARLY_PROBE_EVERY, Permit
 from llm_router.routing.plan import Candidate, Obstacle, Plan, Skipped, larger_window
 from llm_router.wire.chat import ChatRequest
+from llm_router.wire.providers.fields import asks_to_think
 
 Win = WonStream | WonWhole
 
@@ -157,9 +158,7 @@ class Contest:
 
     def _way(self, candidate: Candidate, account: str) -> Way:
         chat = self._exchange.chat
-        effort = chat.body.get("reasoning_effort") or chat.body.get("reasoning")
-        asks = bool(effort) and effort != "none"
-        return self._live.way(candidate, account, self._decision.category, chat.stream, asks)
+        return self._live.way(candidate, account, self._decision.category, chat.stream, asks_to_think(chat.body))
 
     def _note_failure(self, candidate: Candidate, permit: Permit, error: AttemptFailed, began: float) -> None:
         parts, failure = self._parts, error.failure

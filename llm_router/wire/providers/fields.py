@@ -48,6 +48,12 @@ def effort(body: Mapping[str, Any]) -> Effort | None:
     return _reasoning(wish) if isinstance(wish, dict) else _thinking(body.get("thinking"))
 
 
+def asks_to_think(body: Mapping[str, Any]) -> bool:
+    """Whether the request wants thinking before the answer, in any of those forms."""
+    wanted = effort(body)
+    return wanted is not None and wanted.level != "none"
+
+
 def _reasoning(wish: Mapping[str, Any]) -> Effort | None:
     if wish.get("enabled") is False:
         return Effort("none")
