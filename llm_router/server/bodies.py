@@ -84,11 +84,14 @@ async def read_on(connection: web.RequestHandler, payload: StreamReader, limit: 
             if size > BIG_BODY_BYTES and isinstance(connection, Connection):
                 connection.hold(len(part))
             parts.append(part)
+        return b"".join(parts)
     except BodyEnded as ended:
         raise ended.answer from None
     except web.RequestPayloadError:
         raise ApiError(400, "The body's framing is broken", code="bad_http", headers=CLOSE) from None
-    return b"".join(parts)
+    finally:
+        # The reader keeps its error, and that its frames: what was read must not wait with them for the collector.
+        parts.clear()
 
 
 def _refuse_length(limit: int) -> NoReturn:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import Any
+import traceback
+from typing import Any, cast
 
 import pytest
+from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.streams import StreamReader
 
+from llm_router.errors import ApiError
+from llm_router.server.bodies import read_on
+from llm_router.server.connections import BodyEnded
 from llm_router.wire.chat import ChatRequest
 from tests.server.conftest import CONFIG, StartRouter
 
@@ -44,3 +51,17 @@ async def test_a_failed_attempt_lets_go_of_its_request(serve: StartRouter, answe
             gc.garbage.clear()
             gc.enable()
     assert kept == []
+
+
+@pytest.mark.parametrize("error", [web.RequestPayloadError("broken"), BodyEnded(ApiError(408, "late"))])
+async def test_a_broken_upload_is_let_go_of(error: Exception) -> None:
+    """What came of a body whose framing broke, or that stopped coming, does not outlive its refusal."""
+    protocol = BaseProtocol(asyncio.get_running_loop())
+    protocol.connection_made(asyncio.Transport())
+    payload = StreamReader(protocol, 2**16, loop=asyncio.get_running_loop())
+    payload.feed_data(b"x" * 1000)
+    asyncio.get_running_loop().call_soon(payload.set_exception, error)
+    with pytest.raises(ApiError) as refused:
+        await read_on(cast(Any, protocol), payload, 2000)
+    frames = [frame for frame, _ in traceback.walk_tb(refused.value.__traceback__) if "parts" in frame.f_locals]
+    assert [frame.f_locals["parts"] for frame in frames] == [[]]
