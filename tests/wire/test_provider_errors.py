@@ -131,6 +131,28 @@ def test_words_of_a_400_that_is_not_the_clients_fault(words: str, kind: K) -> No
 
 
 @pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("Invalid schema for function 'get_billing_info': 'required' is missing", K.INVALID_REQUEST),
+        ("tools[0].function_declarations[0].parameters.properties[billing_address].items: missing", K.INVALID_REQUEST),
+        ("properties[billing].items: missing field", K.INVALID_REQUEST),
+        ('Invalid JSON payload received. Unknown name "billing" at \'tools[0]\': Cannot find field', K.UNSUPPORTED),
+        ("Tool choice 'billing' is not in `tools`", K.INVALID_REQUEST),
+        ("Tool `invalid_api_key` is declared twice", K.INVALID_REQUEST),
+        ("Error while downloading https://billing.example.org/a.png", K.INVALID_REQUEST),
+        ("Image https://example.org/models/a.png not found", K.INVALID_REQUEST),
+        ("[{'loc': ('body', 'x'), 'msg': 'Input should be a list', 'input': 'an incorrect API key?'}]",
+         K.INVALID_REQUEST),
+        ("Input should be a string [type=string_type, input_value={'text': 'no such model'}]", K.INVALID_REQUEST),
+        ("[{'msg': 'Input should be a list', 'input': 'My context window'}]", K.INVALID_REQUEST),
+    ],
+)  # fmt: skip
+def test_what_a_client_wrote_shuts_nobody_out(words: str, kind: K) -> None:
+    """A refusal that repeats names, links or values of the request is no word about our account or the model."""
+    assert read_failure(400, {}, body(message=words), NOW).kind is kind
+
+
+@pytest.mark.parametrize(
     ("headers", "answer", "seconds"),
     [
         ({"retry-after": "7"}, b"", 7.0),
@@ -196,6 +218,20 @@ def test_the_kind_of_an_error_inside_a_200_is_read() -> None:
     error = {"code": 400, "message": "Provider returned error", "metadata": {"error_type": "context_length_exceeded"}}
     assert request_trouble(upstream_error(ErrorSeen(error))) is K.CONTEXT_LENGTH
     assert request_trouble(upstream_error(ErrorSeen({"code": 502, "message": "Provider returned error"}))) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": 429, "message": "Too many tokens in the context window of a minute"},
+        {"code": "rate_limit_exceeded", "message": "Too many tokens"},
+        {"code": "ThrottlingException", "message": "Too many tokens, please wait before trying again."},
+        {"message": "Too many tokens per day, please wait before trying again."},
+    ],
+)
+def test_a_rate_limit_inside_a_200_is_no_long_prompt(error: dict[str, object]) -> None:
+    """Tokens that are too many for a minute are the provider's trouble: a model of the same size may answer."""
+    assert request_trouble(upstream_error(ErrorSeen(error))) is None
 
 
 def test_the_words_of_the_provider_are_kept() -> None:

@@ -23,7 +23,7 @@ MESSAGE_CHARS = 2000
 _CERTAIN_CONTEXT_WORDS = re.compile(r"context_length_exceeded|exceed_context_size|exceeds the available context size")
 _CONTEXT_WORDS = re.compile(
     r"context_(?:length|window)_exceeded|exceed_context_size|context (?:length|window|limit|size)|prompt is too long"
-    r"|exceeds the maximum number of tokens|input is too long|too many (?:input )?tokens"
+    r"|exceeds the maximum number of tokens|input is too long|too many (?:input )?tokens(?! per|, please wait)"
     # As hosts and servers of open models say it.
     r"|maximum (?:prompt|model) length|max_prompt_tokens_exceeded|prompt token count of \d+ exceeds"
     r"|exceeded model token limit|more than max tokens allowed|reduce the length of (?:the|your)"
@@ -46,8 +46,9 @@ _QUOTA_WORDS = re.compile(
 )
 # What is wrong with our account, said with a status that would blame the request.
 _UNPAID_WORDS = re.compile(
-    r"billing|credit balance is too low|insufficient balance|spend(?:ing)? limit|budget has been exceeded"
-    r"|reached your specified .{0,20}usage limit|account is in good standing",
+    r"(?<![\w\".[])billing(?![\w\"\]])|billing_(?:error|hard_limit|not_active)|credit balance is too low"
+    r"|insufficient balance|spend(?:ing)? limit|budget has been exceeded|reached your specified .{0,20}usage limit"
+    r"|account is in good standing",
     re.IGNORECASE,
 )
 _KEY_WORDS = re.compile(
@@ -76,6 +77,9 @@ _UNSUPPORTED_WORDS = re.compile(
     r"|allowed for this model|only works in thinking mode|response_format type is unavailable",
     re.IGNORECASE,
 )
+# What servers repeat of a request: the value that they refuse, to the end; and its names and addresses.
+_ECHO = re.compile(r"(?:['\"]input['\"]: ?|input_value=).*", re.DOTALL)
+_NAMES = re.compile(r"https?://\S+|(['`])[^\s'`]+\1")
 # With these the request itself is refused; any other status below 500 tells of a wrong address or a broken server.
 _REQUEST_STATUSES = frozenset({400, 409, 413, 414, 422})
 _MOST_WORDS = 5  # of a list of errors
@@ -103,6 +107,8 @@ def read_failure(status: int, headers: Mapping[str, str], body: bytes, now: floa
 def request_trouble(failure: Failure) -> FailureKind | None:
     """Whether an error that came inside a 200 is about the length or the content of the request; else None."""
     said = _Said(failure.code or "", failure.type or "", failure.message)
+    if failure.code == "429" or _RATE_CODES.search(said.codes):
+        return None  # too many tokens a minute are no long prompt
     if failure.code == "403" and _POLICY_WORDS.search(said.text):
         return FailureKind.CONTENT_POLICY
     kind = _request_kind(400, {}, said)
@@ -115,6 +121,11 @@ class _Said(NamedTuple):
     code: str
     type: str
     message: str
+
+    @property
+    def codes(self) -> str:
+        """What no client can have written."""
+        return f"{self.code} {self.type}"
 
     @property
     def text(self) -> str:
@@ -207,10 +218,9 @@ def _frees_itself(headers: Mapping[str, str], error: Mapping[str, Any]) -> bool:
 
 
 def _is_out_of_quota(said: _Said) -> bool:
-    codes = f"{said.code} {said.type}"
-    if _QUOTA_CODES.search(codes):
+    if _QUOTA_CODES.search(said.codes):
         return True
-    return not _RATE_CODES.search(codes) and _QUOTA_WORDS.search(said.message) is not None
+    return not _RATE_CODES.search(said.codes) and _QUOTA_WORDS.search(said.message) is not None
 
 
 def _about_content(error: Mapping[str, Any], text: str) -> bool:
@@ -221,16 +231,19 @@ def _about_content(error: Mapping[str, Any], text: str) -> bool:
 def _request_kind(status: int, error: Mapping[str, Any], said: _Said) -> FailureKind:
     """What is wrong with a request, or rather with our account or the model that it names."""
     # OpenRouter's own message is the same for whatever the provider behind it said.
-    text = f"{said.text} {_words(_metadata(error).get('raw'))[:MESSAGE_CHARS]}"
-    if _KEY_WORDS.search(text) or _has_reason(error, "API_KEY_INVALID"):
+    words = _ECHO.sub("", f"{said.message} {_words(_metadata(error).get('raw'))[:MESSAGE_CHARS]}")
+    text = f"{said.codes} {words}"
+    # Nobody may shut an account or a model out for all others by how a tool or a file is called.
+    own = f"{said.codes} {_NAMES.sub(' ', words)}"
+    if _KEY_WORDS.search(own) or _has_reason(error, "API_KEY_INVALID"):
         return FailureKind.AUTHENTICATION
     if _CONTEXT_WORDS.search(text):
         return FailureKind.CONTEXT_LENGTH
     if status == 400 and _REFUSED_CONTENT.search(text):
         return FailureKind.CONTENT_POLICY
-    if status == 400 and _UNPAID_WORDS.search(text):
+    if status == 400 and _UNPAID_WORDS.search(own):
         return FailureKind.QUOTA_EXCEEDED
-    if _MODEL_GONE_WORDS.search(text):
+    if _MODEL_GONE_WORDS.search(own):
         return FailureKind.MODEL_NOT_FOUND
     # A prompt over the tokens that the account may send in a minute is too large for this model alone.
     over_rate = status == 413 and said.code == "rate_limit_exceeded"
