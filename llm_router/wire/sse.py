@@ -100,6 +100,7 @@ class EventSplitter:
     def _keep(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > self._limit:
+            self.waiting.clear()  # whoever keeps the splitter need not keep what nobody will get
             raise EventTooLarge(f"an event is longer than {self._limit} bytes")
         self.waiting.append(data)
 

@@ -40,12 +40,13 @@ def test_any_drip_equals_the_whole(parts: list[bytes], data: st.DataObject) -> N
 
 
 def test_an_endless_line_is_refused() -> None:
-    """An event without an end is cut at the limit."""
+    """An event without an end is cut at the limit, and what came of it is not kept."""
     splitter = EventSplitter(limit=100)
     for piece in (b"data: ", b"x" * 50, b"x" * 44):
         assert splitter.feed(piece) == b""
     with pytest.raises(EventTooLarge):
         splitter.feed(b"x")
+    assert splitter.rest() == b""
 
 
 def test_events_are_read_as_the_standard_says() -> None:
