@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import orjson
-
-from llm_router.errors import AttemptFailed, Failure
-from llm_router.proxy.gate import error_in, upstream_error
+from llm_router.errors import Failure
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.anthropic_answer import completion
 from llm_router.wire.providers.anthropic_models import traits
 from llm_router.wire.providers.anthropic_request import misfit, request_body, uses_json_tool
 from llm_router.wire.providers.anthropic_stream import AnthropicTranslator
 from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall
-from llm_router.wire.providers.chunks import ChunkWriter, not_a_completion
+from llm_router.wire.providers.chunks import ChunkWriter, whole_answer
 from llm_router.wire.providers.errors import read_failure
 
 # The version with sampling parameters; the newer one refuses them for every model.
@@ -56,15 +52,7 @@ class AnthropicAdapter:
 
     def completion(self, chat: ChatRequest, target: Target, body: bytes) -> Completion:
         """The completion in a whole answer. Raises AttemptFailed if it is an error or nothing known."""
-        try:
-            answer: Any = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise AttemptFailed(not_a_completion()) from None
-        error = error_in(answer)
-        if error is not None:
-            raise AttemptFailed(upstream_error(error))
-        if not isinstance(answer, dict) or not isinstance(answer.get("content"), list):
-            raise AttemptFailed(not_a_completion())
+        answer = whole_answer(body, lambda found: isinstance(found.get("content"), list))
         json_tool = uses_json_tool(chat, traits(target.model, target.info))
         answer = {"id": f"msg_{self._created()}", "model": target.model, **answer}
         return completion(answer, created=self._created(), json_tool=json_tool)

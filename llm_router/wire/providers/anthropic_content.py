@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llm_router.wire.chat import ChatRequest
-from llm_router.wire.providers.base import Misfit
 from llm_router.wire.providers.history import Conversation, Result, Turn, result_text
-from llm_router.wire.providers.parts import IMAGE_TYPES, file_data, image_url, inline_data, located_parts, text_of
+from llm_router.wire.providers.parts import IMAGE_TYPES, file_data, image_url, inline_data, text_of
 
 Block = dict[str, Any]
 CONTINUE: Block = {"type": "text", "text": "Continue."}
 
 
-def content_misfit(chat: ChatRequest) -> Misfit | None:
-    """The first content part that Claude cannot take."""
-    for place, part in located_parts(chat):
-        reason = _unfit(part)
-        if reason is not None:
-            return Misfit(place, reason)
-    return None
-
-
-def _unfit(part: Mapping[str, Any]) -> str | None:
+def unfit(part: Mapping[str, Any]) -> str | None:
+    """Why Claude cannot take a content part; None if it can."""
     kind = part.get("type")
     url = image_url(part)
     if url is not None:

@@ -7,11 +7,12 @@ from typing import Any
 
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.anthropic_cache import mark_stable_prefix
-from llm_router.wire.providers.anthropic_content import blocks, content_misfit, messages
+from llm_router.wire.providers.anthropic_content import blocks, messages, unfit
 from llm_router.wire.providers.anthropic_models import Traits
 from llm_router.wire.providers.base import Misfit
 from llm_router.wire.providers.fields import Effort, common_misfit, effort, number, response_schema, stops
 from llm_router.wire.providers.history import Conversation, read_conversation
+from llm_router.wire.providers.parts import content_misfit
 from llm_router.wire.providers.schemas import object_schema, strict_schema
 from llm_router.wire.providers.tools import Choice, functions, tool_choice
 
@@ -26,7 +27,7 @@ _USER_ID_LENGTH = 256
 
 def misfit(chat: ChatRequest) -> Misfit | None:
     """What of this request Claude cannot take at all."""
-    return common_misfit(chat, "Claude") or content_misfit(chat)
+    return common_misfit(chat, "Claude") or content_misfit(chat, unfit)
 
 
 def uses_json_tool(chat: ChatRequest, traits: Traits) -> bool:

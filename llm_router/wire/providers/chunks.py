@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import orjson
 
-from llm_router.errors import Failure, FailureKind
+from llm_router.errors import AttemptFailed, Failure, FailureKind
+from llm_router.proxy.gate import error_in, upstream_error
 from llm_router.wire.chat import dump
 from llm_router.wire.sse import data_event
 from llm_router.wire.usage import Usage, to_openai
@@ -148,9 +149,19 @@ def function_call(id: str, name: str, arguments: str) -> dict[str, Any]:
     return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def not_a_completion() -> Failure:
-    """The failure for a 200 answer that is no answer."""
-    return Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without a completion in it", 200)
+def whole_answer(body: bytes, is_answer: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
+    """The JSON of a 200 answer in a dialect of its own. Raises AttemptFailed where it is an error, or no answer."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        answer = None
+    error = error_in(answer)
+    if error is not None:
+        raise AttemptFailed(upstream_error(error))
+    if not isinstance(answer, dict) or not is_answer(answer):
+        words = "the provider answered 200 without a completion in it"
+        raise AttemptFailed(Failure(FailureKind.INVALID_RESPONSE, words, 200))
+    return answer
 
 
 def nothing_said() -> Failure:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 from urllib.parse import quote
 
-import orjson
-
-from llm_router.errors import AttemptFailed, Failure
-from llm_router.proxy.gate import error_in, upstream_error
+from llm_router.errors import Failure
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall
-from llm_router.wire.providers.chunks import not_a_completion
+from llm_router.wire.providers.chunks import whole_answer
 from llm_router.wire.providers.errors import read_failure
 from llm_router.wire.providers.google_answer import completion
 from llm_router.wire.providers.google_request import misfit, request_body
@@ -47,15 +43,7 @@ class GeminiAdapter:
 
     def completion(self, chat: ChatRequest, target: Target, body: bytes) -> Completion:
         """The completion in a whole answer. Raises AttemptFailed if it is an error or nothing known."""
-        try:
-            answer: Any = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise AttemptFailed(not_a_completion()) from None
-        error = error_in(answer)
-        if error is not None:
-            raise AttemptFailed(upstream_error(error))
-        if not isinstance(answer, dict) or not {"candidates", "promptFeedback"} & answer.keys():
-            raise AttemptFailed(not_a_completion())
+        answer = whole_answer(body, lambda found: not {"candidates", "promptFeedback"}.isdisjoint(found))
         return completion(answer, model=target.model, created=int(self._clock()))
 
     def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:

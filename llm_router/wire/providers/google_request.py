@@ -13,7 +13,7 @@ from llm_router.wire.providers.base import Misfit
 from llm_router.wire.providers.fields import common_misfit, effort, number, response_schema, stops
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, GeminiTraits, gemini_traits, thinking_config
 from llm_router.wire.providers.history import Part, Result, Turn, read_conversation, result_text
-from llm_router.wire.providers.parts import audio_data, file_data, image_url, inline_data, located_parts, text_of
+from llm_router.wire.providers.parts import audio_data, content_misfit, file_data, image_url, inline_data, text_of
 from llm_router.wire.providers.schemas import object_schema
 from llm_router.wire.providers.tools import functions, tool_choice
 
@@ -34,16 +34,15 @@ _THINKING_NAMES = {
 
 def misfit(chat: ChatRequest) -> Misfit | None:
     """What of this request Gemini cannot take."""
-    unfit = common_misfit(chat, "Gemini", _MODALITIES)
-    if unfit is not None:
-        return unfit
-    for place, part in located_parts(chat):
-        if _part(part) is None:
-            kind = part.get("type")
-            if kind == "file":
-                return Misfit(place, "a file id of another provider cannot be read by Google; send file_data")
-            return Misfit(place, f"Gemini takes no content part of type {kind!r}")
-    return None
+    return common_misfit(chat, "Gemini", _MODALITIES) or content_misfit(chat, _unfit)
+
+
+def _unfit(part: Part) -> str | None:
+    if _part(part) is not None:
+        return None
+    if part.get("type") == "file":
+        return "a file id of another provider cannot be read by Google; send file_data"
+    return f"Gemini takes no content part of type {part.get('type')!r}"
 
 
 def request_body(chat: ChatRequest, model: str, info: ModelInfo | None, options: Mapping[str, Any]) -> Json:

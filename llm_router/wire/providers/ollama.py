@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import orjson
-
-from llm_router.errors import AttemptFailed, Failure
-from llm_router.proxy.gate import error_in, upstream_error
+from llm_router.errors import Failure
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall
-from llm_router.wire.providers.chunks import not_a_completion
+from llm_router.wire.providers.chunks import whole_answer
 from llm_router.wire.providers.errors import read_failure
 from llm_router.wire.providers.ollama_request import misfit, request_body
 from llm_router.wire.providers.ollama_stream import OllamaTranslator, completion
@@ -41,15 +37,7 @@ class OllamaAdapter:
 
     def completion(self, chat: ChatRequest, target: Target, body: bytes) -> Completion:
         """The completion in a whole answer. Raises AttemptFailed if it is an error or nothing known."""
-        try:
-            answer: Any = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise AttemptFailed(not_a_completion()) from None
-        error = error_in(answer)
-        if error is not None:
-            raise AttemptFailed(upstream_error(error))
-        if not isinstance(answer, dict) or not isinstance(answer.get("message"), dict):
-            raise AttemptFailed(not_a_completion())
+        answer = whole_answer(body, lambda found: isinstance(found.get("message"), dict))
         return completion(answer, model=target.model, created=int(self._clock()))
 
     def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:

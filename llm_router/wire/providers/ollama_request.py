@@ -10,7 +10,7 @@ from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.base import Misfit
 from llm_router.wire.providers.fields import common_misfit, effort, number, response_schema, stops
 from llm_router.wire.providers.history import Part, Turn, read_conversation, result_text
-from llm_router.wire.providers.parts import file_data, image_url, inline_data, located_parts, plain_text
+from llm_router.wire.providers.parts import content_misfit, file_data, image_url, inline_data, plain_text
 from llm_router.wire.providers.schemas import object_schema
 from llm_router.wire.providers.tools import functions, tool_choice
 
@@ -27,14 +27,7 @@ _NUMBERS = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_pena
 
 def misfit(chat: ChatRequest) -> Misfit | None:
     """What of this request Ollama cannot take."""
-    unfit = common_misfit(chat, "Ollama")
-    if unfit is not None:
-        return unfit
-    for place, part in located_parts(chat):
-        reason = _unfit(part)
-        if reason is not None:
-            return Misfit(place, reason)
-    return None
+    return common_misfit(chat, "Ollama") or content_misfit(chat, _unfit)
 
 
 def _unfit(part: Mapping[str, Any]) -> str | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from llm_router.wire.chat import ChatRequest, dump
+from llm_router.wire.providers.base import Misfit
 from llm_router.wire.providers.reasoning import is_thinking
 
 _DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
@@ -114,12 +115,16 @@ def audio_data(part: Mapping[str, Any]) -> Data | None:
     return Data(f"audio/{kind if isinstance(kind, str) else 'wav'}", value)
 
 
-def located_parts(chat: ChatRequest) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every part that is neither text nor thought, with its place as a client would write it."""
+def content_misfit(chat: ChatRequest, unfit: Callable[[Mapping[str, Any]], str | None]) -> Misfit | None:
+    """The first part, neither text nor thought, for which `unfit` has a reason, at its place as clients write it."""
     for number, message in enumerate(chat.messages):
         content = message.get("content")
         if not isinstance(content, list):
             continue
         for index, part in enumerate(content):
-            if isinstance(part, dict) and text_of(part) is None and not is_thinking(part):
-                yield f"messages[{number}].content[{index}]", part
+            if not isinstance(part, dict) or text_of(part) is not None or is_thinking(part):
+                continue
+            reason = unfit(part)
+            if reason is not None:
+                return Misfit(f"messages[{number}].content[{index}]", reason)
+    return None
