@@ -8,6 +8,7 @@ Each change carries the number of its transaction, so that a worker can ask for 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 import tempfile
@@ -62,18 +63,26 @@ def create(folder: Path, rows: Sequence[Row] = ()) -> None:
 def restore(folder: Path) -> bool:
     """Makes the file anew, empty, where it was removed; False where there is one. Raises OSError or sqlite3.Error."""
     path = folder / STATE_NAME
-    if path.exists():
-        return False
-    for suffix in ("-wal", "-shm"):
-        path.with_name(f"{STATE_NAME}{suffix}").unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".state-") as place:
-        create(Path(place))
-        try:
-            # Whole at once, and once: other workers may be at it.
-            os.link(Path(place) / STATE_NAME, path)
-        except FileExistsError:
+    # One worker at a time: what another has begun to write beside a new file is no rest of the old one.
+    with _locked(folder):
+        if path.exists():
             return False
+        for suffix in ("-wal", "-shm"):
+            path.with_name(f"{STATE_NAME}{suffix}").unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".state-") as place:
+            create(Path(place))
+            (Path(place) / STATE_NAME).rename(path)  # whole at once
     return True
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class StateRows:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -388,3 +389,30 @@ def test_a_removed_file_is_made_anew_by_whoever_comes_first(tmp_path: Path) -> N
     with contextlib.closing(first), contextlib.closing(second):
         first.put_share("slot", "a", 3)
         assert second.shares("slot") == {"a": (0, 3)}
+
+
+def test_workers_that_begin_together_have_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one has begun to write beside the new file is not taken for a rest of the old one by another."""
+    begun: list[StateRows] = []
+
+    def begin(number: int) -> None:
+        shared_rows.restore(tmp_path)
+        begun.append(StateRows(tmp_path, number, lambda: SETTINGS))
+        begun[-1].put_share("slot", "a", number)
+
+    other = threading.Thread(target=begin, args=(2,))
+    remove = Path.unlink
+
+    def let_the_other_go_first(path: Path, missing_ok: bool = False) -> None:
+        if other.ident is None:
+            other.start()
+            other.join(0.3)
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", let_the_other_go_first)
+    begin(1)
+    other.join()
+    with contextlib.ExitStack() as stack:
+        for rows in begun:
+            stack.callback(rows.close)
+        assert {rows.worker: rows.shares("slot")["a"] for rows in begun} == {1: (1, 2), 2: (2, 1)}
