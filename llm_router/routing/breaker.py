@@ -150,9 +150,9 @@ class Circuits:
         return Block("cooldown", until, "the provider asked to wait (rate limit)")
 
     def last_attempt(self, model: str) -> float:
-        """When `model` or its provider last failed or was probed, as far as that is still known; else 0."""
+        """When what is open of the circuits of `model` and its provider last failed or was probed; 0 if nothing is."""
         circuits = (self._models.get(model), self._providers.get(split_model(model)[0]))
-        return max((circuit.last_attempt for circuit in circuits if circuit is not None), default=0.0)
+        return max((circuit.last_attempt for circuit in circuits if circuit and circuit.open_until), default=0.0)
 
     def _account_until(self, account: str) -> float:
         return self._accounts.get(account, (0.0, ""))[0]

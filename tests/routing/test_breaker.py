@@ -208,6 +208,17 @@ def test_an_early_probe_once_a_second(circuits: Circuits) -> None:
     assert circuits.admit(MODEL, KEYS, 2.3, early=True) is not None
 
 
+def test_only_open_circuits_say_when_a_chain_was_probed_last(circuits: Circuits) -> None:
+    """A provider that is reached, and whose other models fail, holds no probe of a chain up."""
+    fail(circuits, FailureKind.CONNECT_ERROR, 0)
+    opened(circuits)
+    fail(circuits, FailureKind.RATE_LIMITED, 50, model=OTHER, wait=1)
+    assert circuits.last_attempt(MODEL) == 0
+    permit = circuits.admit(MODEL, KEYS, 60, early=True)
+    assert permit is not None
+    assert circuits.last_attempt(MODEL) == 60
+
+
 def test_several_keys_are_tried_in_turn(circuits: Circuits) -> None:
     """A refused or limited key is passed over while another is good."""
     keys = ("one", "two")
