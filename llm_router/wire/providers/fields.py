@@ -49,9 +49,13 @@ def effort(body: Mapping[str, Any]) -> Effort | None:
 
 
 def asks_to_think(body: Mapping[str, Any]) -> bool:
-    """Whether the request wants thinking before the answer, in any of those forms."""
+    """Whether the request wants thinking before the answer, in any of those forms, also at a host's own level."""
     wanted = effort(body)
-    return wanted is not None and wanted.level != "none"
+    if wanted is not None:
+        return wanted.level != "none"
+    wish = body.get("reasoning")
+    level = body.get("reasoning_effort") or (wish.get("effort") if isinstance(wish, dict) else None)
+    return isinstance(level, str) and level != ""
 
 
 def _reasoning(wish: Mapping[str, Any]) -> Effort | None:
