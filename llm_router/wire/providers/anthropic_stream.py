@@ -82,9 +82,9 @@ class AnthropicTranslator:
         return self._translate(self._splitter.feed(data))
 
     def close(self) -> bytes:
-        """The upstream ended: what still waited for its blank line, and the usage that nobody ended with."""
+        """The upstream ended: what still waited for its blank line, and the end that was not told after a finish."""
         out = self._translate(self._splitter.rest())
-        return out + self._usage_chunk() if self._ended == "finish" else out
+        return out + self._stop() if self._ended == "finish" else out
 
     def _translate(self, whole: bytes) -> bytes:
         if not whole:
@@ -217,15 +217,11 @@ class AnthropicTranslator:
         return out + self._chunks.finish(finish_reason(stop_reason, called=self._called), choice_extra(details))
 
     def _stop(self) -> bytes:
-        if self._ended != "finish":
-            # An end without a stop reason is a cut; the missing finish tells so.
-            self._ended = "done"
-            return b""
-        return self._usage_chunk() + DONE_EVENT
-
-    def _usage_chunk(self) -> bytes:
-        self._ended = "done"
-        return self._chunks.usage(self.usage) if self._wants_usage and self.usage is not None else b""
+        finished, self._ended = self._ended == "finish", "done"
+        if not finished:
+            return b""  # an end without a stop reason is a cut; the missing finish tells so
+        usage = self._chunks.usage(self.usage) if self._wants_usage and self.usage is not None else b""
+        return usage + DONE_EVENT
 
     def _error(self, event: _Event) -> bytes:
         self._ended = "done"

@@ -160,13 +160,13 @@ def _error(error: Any) -> bytes:
 
 
 def completion(answer: Mapping[str, Any], *, model: str, created: int) -> Completion:
-    """A whole answer of `/api/chat` as a completion. Raises AttemptFailed where it holds nothing and goes on."""
+    """A whole answer of `/api/chat` as a completion. Raises AttemptFailed where it holds nothing and no end."""
     answer = {"model": model, **answer}
     id = answer_id(answer)
     said = answer["message"]
     calls = read_calls(said, id, 0)
     text, reasoning = str(said.get("content") or ""), str(said.get("thinking") or "")
-    if answer.get("done") is False and not (text or reasoning or calls):
+    if answer.get("done") is not True and not (text or reasoning or calls):
         raise AttemptFailed(nothing_said())
     usage = from_ollama(answer)
     body = completion_body(

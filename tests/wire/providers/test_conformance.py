@@ -220,6 +220,7 @@ def test_a_200_without_an_answer_is_a_failed_attempt(dialect: str, body: bytes) 
         ("anthropic", b'{"type":"message","content":[],"stop_reason":null}', False),
         ("anthropic", b'{"type":"message","content":[],"stop_reason":"end_turn"}', True),
         ("ollama", b'{"message":{"role":"assistant","content":""},"done":false}', False),
+        ("ollama", b'{"message":{"role":"assistant","content":""}}', False),
         ("ollama", b'{"message":{"role":"assistant","content":""},"done":true}', True),
     ],
 )

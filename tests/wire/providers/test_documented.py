@@ -81,7 +81,7 @@ def test_every_field_has_a_row() -> None:
 def test_the_table_is_true(field: str, column: str) -> None:
     """same: the value is there; dropped: nothing changes; refused: a misfit names the field; else it is where the
     table says."""
-    says = re.sub(r" \(\d\)", "", ROWS[field][COLUMNS.index(column)])
+    says = re.sub(r" \(\d+\)", "", ROWS[field][COLUMNS.index(column)])
     value, needs = SAMPLES[field]
     adapter, target = WHERE[column]
     misfit = adapter.misfit(make_chat(usage=False, **needs, **{field: value}), target)

@@ -107,9 +107,9 @@ def test_an_end_without_a_stop_reason_is_a_cut() -> None:
 
 
 def test_a_host_that_leaves_out_the_last_event() -> None:
-    """After the stop reason the answer is whole; its usage is sent when the stream ends."""
+    """After the stop reason the answer is whole, of however many choices; its end is sent when the stream ends."""
     read = read_stream(translate("anthropic", _sse(_start(input_tokens=5), _end("end_turn", output_tokens=2))))
-    assert (read.finish, read.done) == ("stop", False)
+    assert (read.finish, read.done) == ("stop", True)
     assert read.usage is not None
 
 
