@@ -119,12 +119,13 @@ class Router:
             else:
                 self._send(exchange, won, downstream)
         except ApiError as error:
-            error.headers = {**exchange.headers(), **error.headers}
             exchange.fail(error)
             raise
         except asyncio.CancelledError:
             if self._out_of_time and exchange.won is None:
-                raise self._refuse(exchange) from None
+                # It is not the client that left: we do.
+                exchange.fail(refusal := shutting_down())
+                raise refusal from None
             exchange.cancel()
             raise
         finally:
@@ -132,13 +133,6 @@ class Router:
             self._close(exchange)
             if self._idle is not None and not self.in_flight:
                 self._idle.set()
-
-    def _refuse(self, exchange: Exchange) -> ApiError:
-        """It is not the client that left: we do."""
-        error = shutting_down()
-        error.headers = {**exchange.headers(), **error.headers}
-        exchange.fail(error)
-        return error
 
     def _decide(self, exchange: Exchange, live: Live) -> Decision:
         decision = decide(exchange.chat, live.snapshot, live.classify)

@@ -122,7 +122,8 @@ class Exchange:
         self.status = 499 if self.first_byte_ms is None else 200
 
     def fail(self, error: ApiError) -> None:
-        """The client is told `error`."""
+        """The client is told `error`, and what happened before."""
+        error.headers = {**self.headers(), **error.headers}
         self.outcome = "failed"
         self.status = error.status
         self.failure_code = error.code or error.type
