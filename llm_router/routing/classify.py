@@ -15,9 +15,10 @@ from llm_router.config.values import Category
 from llm_router.routing.classify_custom import Profiles, compile_profiles
 from llm_router.routing.classify_evidence import Evidence, in_words
 from llm_router.routing.classify_features import Features, bounded, clipped, extract
+from llm_router.routing.classify_followups import follows, joined
 from llm_router.routing.classify_keywords import Hit, KeywordMatcher, compile_keywords
 from llm_router.routing.classify_model import Found, Model, load, softmax
-from llm_router.routing.turns import Turns
+from llm_router.routing.turns import EARLIER, Turns
 
 CONVERSATION = "conversation"
 _TOOLS = "tools"  # decided by the request's tools; here only the user's keywords can choose it
@@ -25,9 +26,6 @@ _CACHED = 512  # classifications that are kept, each with the texts that were re
 _HIT = 4.0  # what one hit of the user's own keywords adds to its category's score, and every further one
 _FURTHER_HIT = 0.5
 _MOST_HITS = 4
-_SHORT = 14  # tokens of a follow-up that still leans on its thread
-_OUTSPOKEN = 0.3  # how much a follow-up that is plain by itself leans less
-_EARLIER = 3  # earlier texts that a follow-up may lean on
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +43,12 @@ class Classification:
 
 
 class _Scored(NamedTuple):
-    """What is known of a text before anybody asks why. `share` tells how far it leans on the one before it."""
+    """What is known of a text before anybody asks why. `likely`: how likely it goes on with the one before it."""
 
     features: Features
     found: Found
     logits: Sequence[float]
-    share: float
+    likely: float
     scores: dict[str, float]
     hits: Sequence[Hit]
 
@@ -96,7 +94,7 @@ class Brain:
         # What is read of a text follows from the clipped text, which is quicker to cut out of a known one.
         texts: tuple[str, ...] = (clipped(turns.latest),)
         if turns.earlier:
-            texts += tuple([clipped(text) for text in turns.earlier[:_EARLIER]])
+            texts += tuple([clipped(text) for text in turns.earlier[:EARLIER]])
         key = (roster, texts)
         known = self._cache.get(key)
         if known is not None:
@@ -118,25 +116,25 @@ class Brain:
         return Classification(best, probabilities[best], "local", probabilities, evidence)
 
     def _score(self, texts: Sequence[str], roster: Roster) -> _Scored:
+        """Scores of a text by category, with those of its thread as likely as it goes on with it."""
         features = extract(texts[0], self.model.lexicon)
         found = self.model.find(features)
-        logits, share = self._threaded(texts, features, found)
+        logits = self.model.logits(found)
         hits = roster.own_keywords.find(texts[0])
         scores = self._by_category(logits, features, roster, {hit.category for hit in hits})
         for hit in hits:
             scores.setdefault(hit.category, scores[CONVERSATION] - _HIT / 2)
             scores[hit.category] += _HIT + _FURTHER_HIT * (min(hit.count, _MOST_HITS) - 1)
-        return _Scored(features, found, logits, share, scores, hits)
+        likely = self._follows(texts[0], features, scores) if len(texts) > 1 else 0.0
+        if likely:
+            scores = joined(scores, self._score(texts[1:], roster).scores, likely, CONVERSATION)
+        return _Scored(features, found, logits, likely, scores, hits)
 
-    def _threaded(self, texts: Sequence[str], features: Features, found: Found) -> tuple[list[float], float]:
-        """Scores of a text with those of its thread, as far as it leans on it; and how far that is."""
-        own = self.model.logits(found)
-        share = lean(features, self.model.followup, own) if len(texts) > 1 else 0.0
-        if not share:
-            return own, 0.0
-        earlier = extract(texts[1], self.model.lexicon)
-        before, _ = self._threaded(texts[1:], earlier, self.model.find(earlier))
-        return [a + share * b for a, b in zip(own, before, strict=True)], share
+    def _follows(self, text: str, features: Features, scores: Mapping[str, float]) -> float:
+        first = max(scores, key=scores.__getitem__)
+        lead = scores[first] - max((score for name, score in scores.items() if name != first), default=scores[first])
+        refers = self.model.followup in features.groups
+        return follows(text, refers=refers, lead=lead, plain=first == CONVERSATION)
 
     def _by_category(
         self, logits: Sequence[float], features: Features, roster: Roster, named: Collection[str]
@@ -155,9 +153,9 @@ class Brain:
         return scores
 
     def _evidence(self, best: str, scored: _Scored, roster: Roster) -> tuple[str, ...]:
-        features, found, logits, share, _, hits = scored
+        features, found, logits, likely, _, hits = scored
         reasons = [f"keyword '{hit.keyword}' (yours)" for hit in hits if hit.category == best]
-        if share >= 0.5:
+        if likely >= 0.5:
             reasons.append("a short follow-up to earlier words")
         trained = roster.profiles.trained.get(best, best)
         if trained in self.model.classes:
@@ -177,17 +175,6 @@ def classify_by_keywords(turns: Turns, roster: Roster) -> Classification:
     scores = {hit.category: hit.count / total for hit in hits}
     evidence = tuple(f"keyword '{hit.keyword}' ({hit.category})" for hit in hits[:6])
     return Classification(hits[0].category, 1.0, "keywords", scores, evidence)
-
-
-def lean(features: Features, followup: int, scores: Sequence[float]) -> float:
-    """How much a text leans on the one before it: more if it is short or refers back, less if it is plain by itself."""
-    size = sum(1 for gram in features.grams if gram.isalnum())
-    refers = followup in features.groups
-    if size > (2 * _SHORT if refers else _SHORT):
-        return 0.0
-    share = 1.0 if size <= 3 else (0.9 if refers else 0.5) * (1 - (size - 3) / (2 * _SHORT))
-    second, first = sorted(scores)[-2:]
-    return share / (1 + _OUTSPOKEN * (first - second))
 
 
 def _log_sum(values: Sequence[float]) -> float:
