@@ -341,6 +341,28 @@ def _plain_done(block: bytes) -> int:
     return 0
 
 
+def unfinished_event(rest: bytes) -> bytes:
+    """The last event of a stream where only its blank line is missing, with one; half an event is dropped.
+
+    Providers exist that leave the blank line out, and clients would silently lose such an event.
+    """
+    if not any(_is_whole(event.data) for event in iter_events(rest)):
+        return b""
+    if rest.endswith(b"\n\r"):
+        return rest
+    ending = rest[-1:] if rest.endswith((b"\n", b"\r")) else b"\n\n"
+    return rest + ending
+
+
+def _is_whole(data: bytes | None) -> bool:
+    if data == DONE:
+        return True
+    try:
+        return isinstance(orjson.loads(data or b""), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
 def finished_choices(blocks: list[bytes], wanted: int) -> bool:
     """Whether `wanted` choices have a finish_reason, looking at the newest of `blocks` first."""
     seen: set[Any] = set()

@@ -15,11 +15,21 @@ from typing import Protocol
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.proxy.gate import HOLD, REJECT, Gate, Verdict, finished_choices, is_plain, screen, upstream_error
+from llm_router.proxy.gate import (
+    HOLD,
+    REJECT,
+    Gate,
+    Verdict,
+    finished_choices,
+    is_plain,
+    screen,
+    unfinished_event,
+    upstream_error,
+)
 from llm_router.proxy.tap import Tap
 from llm_router.proxy.upstream import ConnectionLost, UpstreamError, UpstreamResponse
 from llm_router.wire.providers.base import StreamTranslator
-from llm_router.wire.sse import DONE, DONE_EVENT, EventSplitter, EventTooLarge, SseEvent, data_event, iter_events
+from llm_router.wire.sse import DONE_EVENT, EventSplitter, EventTooLarge, data_event
 from llm_router.wire.usage import Usage
 
 SWEEP_EVERY = 0.25  # seconds
@@ -169,7 +179,7 @@ class Relay:
             kind = FailureKind.CONNECTION_LOST if isinstance(error, ConnectionLost) else FailureKind.PROTOCOL_ERROR
             self._fail(Failure(kind, str(error)))
             return
-        rest = self._translator.close() if self._translator is not None else self._unfinished_event()
+        rest = self._translator.close() if self._translator is not None else unfinished_event(self._splitter.rest())
         if rest:
             if self._client is not None:
                 self._pass(rest)
@@ -181,19 +191,6 @@ class Relay:
                 self._finish()
             elif self._verdict is None:
                 self._decide(REJECT)
-
-    def _unfinished_event(self) -> bytes:
-        """The last event where only its blank line is missing; half an event is dropped.
-
-        Providers exist that leave the blank line out, and clients would silently lose such an event.
-        """
-        rest = self._splitter.rest()
-        if not any(_is_whole(event) for event in iter_events(rest)):
-            return b""
-        if rest.endswith(b"\n\r"):
-            return rest
-        ending = rest[-1:] if rest.endswith((b"\n", b"\r")) else b"\n\n"
-        return rest + ending
 
     # --- before the commit point -----------------------------------------------------------------------------------
 
@@ -361,17 +358,6 @@ class Relay:
     def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-
-
-def _is_whole(event: SseEvent) -> bool:
-    if event.data is None:
-        return False
-    if event.data == DONE:
-        return True
-    try:
-        return isinstance(orjson.loads(event.data), dict)
-    except orjson.JSONDecodeError:
-        return False
 
 
 # After the commit point a client is told one of these codes.

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import orjson
 
 from llm_router.accounting.pricing import ModelInfo
+from llm_router.proxy.gate import unfinished_event
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.chunks import call_id
 from llm_router.wire.providers.fields import effort
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, compat_effort, gemini_traits
 from llm_router.wire.providers.reasoning import google_signatures, is_thinking
 from llm_router.wire.providers.tools import functions
-from llm_router.wire.sse import DONE, EventSplitter, data_event, iter_events, raw_events
+from llm_router.wire.sse import EventSplitter, data_event, iter_events, raw_events
 from llm_router.wire.usage import Usage
 
 # Any other is answered with 400 "Unknown name ...: Cannot find field": OpenAI's newest, and those of other hosts.
@@ -118,10 +119,7 @@ class GoogleCompatTranslator:
 
     def close(self) -> bytes:
         """The upstream ended: gives an event that lacks its blank line alone; half an event is dropped."""
-        rest = self._splitter.rest()
-        if not any(_is_whole(event.data) for event in iter_events(rest)):
-            return b""
-        return self._repair(rest.rstrip(b"\r\n") + b"\n\n")
+        return self._repair(unfinished_event(self._splitter.rest()))
 
     def _repair(self, whole: bytes) -> bytes:
         if not self._concerns(whole):
@@ -179,15 +177,6 @@ class _Begun(NamedTuple):
 
 def _objects(value: Any) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-
-
-def _is_whole(data: bytes | None) -> bool:
-    if data == DONE:
-        return True
-    try:
-        return isinstance(orjson.loads(data or b""), dict)
-    except orjson.JSONDecodeError:
-        return False
 
 
 def _number(call: dict[str, Any], begun: list[_Begun], answer: str) -> bool:
