@@ -185,6 +185,26 @@ def test_the_wait_is_read_wherever_it_stands(
     assert found == seconds
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (403, "You do not have permission to access the File k3xq9 or it may not exist."),
+        (403, "CachedContent not found (or permission denied)"),
+        (404, "Cached content cachedContents/9 was not found"),
+        (404, "No such File object: file-abc"),
+        (404, "File file-9ab was not found"),
+    ],
+)
+def test_a_file_that_is_gone_shuts_nobody_out(status: int, words: str) -> None:
+    """Files and cached prefixes of old conversations expire: that is no word about our key, nor about the model."""
+    assert read_failure(status, {}, body(message=words, code=status), NOW).kind is K.INVALID_REQUEST
+
+
+def test_a_wrong_address_is_not_the_clients_fault() -> None:
+    """A server that has no such route may call it a file."""
+    assert read_failure(404, {}, b"File not found", NOW).kind is K.MODEL_NOT_FOUND
+
+
 def test_an_in_flight_budget_is_a_rate_limit() -> None:
     """OpenRouter's 402 about requests in flight passes by itself where it says when; every other 402 is the bill."""
     in_flight = body(message="budget", code=402, metadata={"limit_source": "openrouter_in_flight_budget"})

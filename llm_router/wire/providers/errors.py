@@ -56,6 +56,12 @@ _KEY_WORDS = re.compile(
     r"|location is not supported",
     re.IGNORECASE,
 )
+# A file or a cached prefix that the request names and that is gone: they expire, and no key and no model is at fault.
+_GONE_WORDS = re.compile(
+    r"the file \S+ or it may not exist|cached ?content\b.{0,80}not found|no such file object"
+    r"|file:? \S*\d\S* (?:was |is )?not found",
+    re.IGNORECASE,
+)
 _MODEL_GONE_WORDS = re.compile(
     r"model_not_found|not a valid model|no such model|(?:unknown|invalid) model|no endpoints found for|decommissioned"
     r"|models?[ /].{0,80}(?:not exist|not found|is not available|no longer (?:supported|available))",
@@ -193,6 +199,8 @@ def _kind(status: int, headers: Mapping[str, str], error: Mapping[str, Any], sai
         return FailureKind.AUTHENTICATION
     if status == 402:
         return FailureKind.RATE_LIMITED if _frees_itself(headers, error) else FailureKind.QUOTA_EXCEEDED
+    if status in (403, 404) and _GONE_WORDS.search(said.message):
+        return FailureKind.INVALID_REQUEST
     if status == 403:
         return FailureKind.CONTENT_POLICY if _about_content(error, said.text) else FailureKind.AUTHENTICATION
     if status == 404:
