@@ -64,9 +64,11 @@ _GONE_WORDS = re.compile(
 )
 _MODEL_GONE_WORDS = re.compile(
     r"model_not_found|not a valid model|no such model|(?:unknown|invalid) model|no endpoints found for|decommissioned"
+    r"|model identifier is invalid"
     r"|models?[ /].{0,80}(?:not exist|not found|is not available|no longer (?:supported|available))",
     re.IGNORECASE,
 )
+_NO_ACCESS_WORDS = re.compile(r"model_not_found|model_permission|access (?:to )?(?:the |this )?model", re.IGNORECASE)
 _UNSUPPORTED_CODES = frozenset(
     {"unsupported_parameter", "unsupported_value", "unknown_parameter", "max_tokens_exceeded", "unsupported_model"}
 )
@@ -202,7 +204,7 @@ def _kind(status: int, headers: Mapping[str, str], error: Mapping[str, Any], sai
     if status in (403, 404) and _GONE_WORDS.search(said.message):
         return FailureKind.INVALID_REQUEST
     if status == 403:
-        return FailureKind.CONTENT_POLICY if _about_content(error, said.text) else FailureKind.AUTHENTICATION
+        return _forbidden(error, said)
     if status == 404:
         misfit = _request_kind(status, error, said) is FailureKind.UNSUPPORTED
         return FailureKind.UNSUPPORTED if misfit else FailureKind.MODEL_NOT_FOUND
@@ -229,6 +231,13 @@ def _is_out_of_quota(said: _Said) -> bool:
     if _QUOTA_CODES.search(said.codes):
         return True
     return not _RATE_CODES.search(said.codes) and _QUOTA_WORDS.search(said.message) is not None
+
+
+def _forbidden(error: Mapping[str, Any], said: _Said) -> FailureKind:
+    """What a 403 forbids: this content, one model (a good key may be without it), or everything."""
+    if _about_content(error, said.text):
+        return FailureKind.CONTENT_POLICY
+    return FailureKind.MODEL_NOT_FOUND if _NO_ACCESS_WORDS.search(said.text) else FailureKind.AUTHENTICATION
 
 
 def _about_content(error: Mapping[str, Any], text: str) -> bool:
