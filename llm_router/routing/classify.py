@@ -15,10 +15,10 @@ from llm_router.config.values import Category
 from llm_router.routing.classify_custom import Profiles, compile_profiles
 from llm_router.routing.classify_evidence import Evidence, in_words
 from llm_router.routing.classify_features import Features, bounded, clipped, extract
-from llm_router.routing.classify_followups import follows, joined
+from llm_router.routing.classify_followups import follows, joined, may_follow
 from llm_router.routing.classify_keywords import Hit, KeywordMatcher, compile_keywords
 from llm_router.routing.classify_model import Found, Model, load, softmax
-from llm_router.routing.turns import EARLIER, Turns
+from llm_router.routing.turns import Turns
 
 CONVERSATION = "conversation"
 _TOOLS = "tools"  # decided by the request's tools; here only the user's keywords can choose it
@@ -94,7 +94,7 @@ class Brain:
         # What is read of a text follows from the clipped text, which is quicker to cut out of a known one.
         texts: tuple[str, ...] = (clipped(turns.latest),)
         if turns.earlier:
-            texts += tuple([clipped(text) for text in turns.earlier[:EARLIER]])
+            texts += _leant_on(turns)
         key = (roster, texts)
         known = self._cache.get(key)
         if known is not None:
@@ -175,6 +175,18 @@ def classify_by_keywords(turns: Turns, roster: Roster) -> Classification:
     scores = {hit.category: hit.count / total for hit in hits}
     evidence = tuple(f"keyword '{hit.keyword}' ({hit.category})" for hit in hits[:6])
     return Classification(hits[0].category, 1.0, "keywords", scores, evidence)
+
+
+def _leant_on(turns: Turns) -> tuple[str, ...]:
+    """The texts before the newest, back to one that is too long to lean on another."""
+    texts: list[str] = []
+    later = turns.latest
+    for text in turns.earlier:
+        if not may_follow(later):
+            break
+        texts.append(clipped(text))
+        later = text
+    return tuple(texts)
 
 
 def _log_sum(values: Sequence[float]) -> float:

@@ -116,12 +116,17 @@ _STARTS_WITH = tuple(_phrases(_STARTS))
 _POINTS_BACK = _phrases(_POINTERS)
 
 
+def may_follow(text: str) -> bool:
+    """Whether a text is short enough to go on with another; a quick look."""
+    return len(text) <= _READ
+
+
 def follows(text: str, *, refers: bool, lead: float, plain: bool) -> float:
     """How likely a text goes on with the one before it, 0 to 1.
 
     `refers`: it has words that refer back. `lead`: by how much its first category leads; `plain`: that is conversation.
     """
-    if len(text) > _READ:
+    if not may_follow(text):
         return 0.0
     head = text.strip().lower()
     words = [token for token in tokens(head) if token[0].isalnum()]

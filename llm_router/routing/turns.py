@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from llm_router.routing.wrappers import own_words
 
-EARLIER = 4  # earlier user texts kept for short follow-ups
+EARLIER = 8  # earlier user texts kept for rows of short follow-ups
 _LOOKBACK = 64  # messages that are searched for earlier user texts; agent loops are long
 _TEXT_TYPES = ("text", "input_text", None)
 _IMAGE_TYPES = ("image_url", "image", "input_image")
@@ -22,7 +22,8 @@ class Turns(NamedTuple):
     """The person's side of a conversation.
 
     `latest` is the newest user text that says something, `earlier` the texts before it (newest first, at most
-    `EARLIER`). `in_tool_loop`: the model is waiting for, or has just been given, a tool's result.
+    `EARLIER`, one that was repeated just once). `in_tool_loop`: the model is waiting for, or has just been given, a
+    tool's result.
     """
 
     latest: str = ""
@@ -43,7 +44,8 @@ def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
         if role == "user":
             content = message.get("content")
             words = own_words(content) if type(content) is str else message_text(content)
-            if words and seen <= _LOOKBACK and len(said) <= EARLIER:
+            # The same once more ("continue", above all) says nothing new.
+            if words and seen <= _LOOKBACK and len(said) <= EARLIER and words not in said[-1:]:
                 said.append(words)
         if looping is None:
             looping = False if words and type(content) is str else _is_looping(role, message, words)

@@ -226,6 +226,15 @@ def test_rows_of_followups_keep_their_threads_category(
     assert brain.classify(turns, roster).category == thread
 
 
+@pytest.mark.parametrize("thread", ["code", "creative", "conversation"])
+def test_a_long_row_of_followups_keeps_the_category(brain: Brain, roster: Roster, thread: str) -> None:
+    """Eight follow-ups in a row, which say nothing at all, are still about what was asked for first."""
+    said = [CLEAR[thread][0], "continue", "ok", "go on", "yes", "more", "continue", "again please", "next"]
+    for length in range(2, len(said) + 1):
+        messages = [part for text in said[:length] for part in (user(text), {"role": "assistant", "content": "..."})]
+        assert brain.classify(read_turns(messages[:-1]), roster).category == thread
+
+
 @pytest.mark.parametrize(
     ("category", "text"),
     [

@@ -148,6 +148,12 @@ def test_earlier_texts_come_newest_first_and_bounded() -> None:
     assert not turns.in_tool_loop
 
 
+def test_a_repeated_text_counts_once() -> None:
+    """However often a person says "continue", what they asked for before it is still known."""
+    asked = [user("Write a novel"), *[user("continue"), {"role": "assistant", "content": "..."}] * 20]
+    assert read_turns(asked) == Turns("continue", ("Write a novel",))
+
+
 def test_anthropic_tool_results_are_a_tool_loop() -> None:
     """A tool result inside a user message keeps the loop open."""
     result = {"type": "tool_result", "tool_use_id": "1", "content": "ok"}
