@@ -89,6 +89,7 @@ NOT_COUNTED: dict[str, tuple[Script, dict[str, Any]]] = {
     "context": (reply(400, error("too long", "context_length_exceeded")), {}),
     "unsupported": (reply(400, error("Unsupported parameter: 'x'", "unsupported_parameter")), {}),
     "moderation": (reply(403, error("flagged by moderation", 403, metadata={"reasons": ["x"]})), {}),
+    "never_fits": (reply(429, error("Request too large for m1: Limit 30000", "rate_limit_exceeded")), {}),
     "name_of_a_tool": (reply(400, error("Invalid schema for function 'get_billing_info'")), {}),
     "link": (reply(400, error("Image https://example.org/models/a.png not found")), {}),
     "value": (reply(400, error("[{'msg': 'Input should be a list', 'input': 'my API key expired'}]")), {}),

@@ -92,6 +92,8 @@ CASES = [
     (400, body(message="invalid image input", type="invalid_request_error"), K.UNSUPPORTED),
     (413, body(message="Request too large for model `x` on tokens per minute", code="rate_limit_exceeded"),
      K.UNSUPPORTED),
+    (429, body(message="Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 60000.",
+               type="tokens", code="rate_limit_exceeded"), K.UNSUPPORTED),
     (405, b"Method Not Allowed", K.SERVER_ERROR),
     (499, body(message="The operation was cancelled.", status="CANCELLED"), K.CANCELLED),
 ]  # fmt: skip

@@ -210,6 +210,9 @@ def _kind(status: int, headers: Mapping[str, str], error: Mapping[str, Any], sai
         return FailureKind.UNSUPPORTED if misfit else FailureKind.MODEL_NOT_FOUND
     if status == 410:
         return FailureKind.MODEL_NOT_FOUND
+    # A prompt over the tokens that the account may send in a minute is too large for this model alone, at any time.
+    if said.code == "rate_limit_exceeded" and (status == 413 or said.message.startswith("Request too large")):
+        return FailureKind.UNSUPPORTED
     if status == 429:
         return FailureKind.QUOTA_EXCEEDED if _is_out_of_quota(said) else FailureKind.RATE_LIMITED
     if status == 499:
@@ -262,9 +265,7 @@ def _request_kind(status: int, error: Mapping[str, Any], said: _Said) -> Failure
         return FailureKind.QUOTA_EXCEEDED
     if _MODEL_GONE_WORDS.search(own):
         return FailureKind.MODEL_NOT_FOUND
-    # A prompt over the tokens that the account may send in a minute is too large for this model alone.
-    over_rate = status == 413 and said.code == "rate_limit_exceeded"
-    if over_rate or not _UNSUPPORTED_CODES.isdisjoint(said) or _UNSUPPORTED_WORDS.search(text):
+    if not _UNSUPPORTED_CODES.isdisjoint(said) or _UNSUPPORTED_WORDS.search(text):
         return FailureKind.UNSUPPORTED
     return FailureKind.INVALID_REQUEST
 
