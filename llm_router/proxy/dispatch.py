@@ -22,7 +22,7 @@ from llm_router.proxy.contest import Contest
 from llm_router.proxy.exchange import Caller, Downstream, Exchange
 from llm_router.proxy.live import Live, accounts_of, go_live
 from llm_router.proxy.parts import Memory, Parts
-from llm_router.proxy.relay import COMPLETED, IdleSweep
+from llm_router.proxy.relay import COMPLETED, CUT, IdleSweep
 from llm_router.proxy.state import CircuitFile
 from llm_router.proxy.tasks import Tasks
 from llm_router.proxy.upstream import UpstreamClient
@@ -177,12 +177,14 @@ class Router:
             else:
                 self.sweep.watch(relay)
                 relay.open(client)
-            exchange.outcome = "completed" if await relay.run() is COMPLETED else "cut"
-            exchange.failure = relay.failure if exchange.outcome == "cut" else exchange.failure
+            if await relay.run() is COMPLETED:
+                exchange.outcome = "completed"
         except ConnectionError:
             exchange.cancel()
         finally:
             self.sweep.forget(relay)
+            if relay.end is CUT:
+                exchange.cut(relay.failure)
             relay.abandon()
             exchange.usage = relay.usage
 

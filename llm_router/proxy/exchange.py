@@ -116,8 +116,15 @@ class Exchange:
         else:
             self.failure = won.empty
 
+    def cut(self, failure: Failure | None) -> None:
+        """The answer broke off."""
+        self.outcome = "cut"
+        self.failure = failure
+
     def cancel(self) -> None:
-        """The client left."""
+        """The client left, unless that comes after the end: who does not read hears late of a cut."""
+        if self.outcome == "cut":
+            return
         self.outcome = "cancelled"
         self.status = 499 if self.first_byte_ms is None else 200
 

@@ -179,6 +179,23 @@ async def test_nobody_holds_the_drain(own: Own, what: str) -> None:
     connection.close()
 
 
+async def test_who_does_not_read_is_booked_as_cut(own: Own) -> None:
+    """A stream that ends with the drain did not end by its client, also where that has not read for a while."""
+    stage = await own(env={"ROUTER_DRAIN_TIMEOUT": "1"})
+    stage.a.script = stream([text("x" * 16_000)] * 2000)
+    connection = await Connection.open(stage.router.port, receive_buffer=4096)
+    name = f"unread-{uuid.uuid4()}"
+    await connection.send(request_bytes(body=chat_body("router/ab"), headers={"x-request-id": name}))
+    await stage.a.wait_for(1)
+    await connection.receive(PATIENCE)
+    stage.router.signal(signal.SIGTERM)
+    assert await _wait(stage.router) == 0
+    connection.close()
+    await asyncio.to_thread(stage.router.start)
+    record = (await stage.router.ask("GET", f"/v1/requests/{name}")).json()
+    assert (record["outcome"], record["failure"]) == ("cut", "shutting_down")
+
+
 async def test_a_burst(stage: Stage) -> None:
     """Three hundred requests at the same instant are all answered whole."""
     got = await asyncio.gather(*(stage.chat("router/ab", number % 2 == 0, patience=30) for number in range(300)))
