@@ -56,8 +56,8 @@ async def test_max_concurrency_queues(own: Own) -> None:
         running += 1
         most = max(most, running)
         await asyncio.sleep(0.1)
+        running -= 1  # before the answer: with its last byte the next request may be here
         await healthy(exchange)
-        running -= 1
 
     upstreams.a.script = counted
     document = {"base_url": upstreams.a.url, "api_key_env": "X_KEY", "max_concurrency": 1}
