@@ -72,9 +72,9 @@ class GeminiTranslator:
         waiting = self._splitter.waiting
         if waiting[0].lstrip()[:1] not in _OPENERS or waiting[-1].rstrip()[-1:] not in _CLOSERS:
             return b""
-        bare = b"".join(waiting)
-        error = error_in(_parse(bare)) if len(bare) <= _BARE_ERROR_BYTES else None
-        return self._translate(self._splitter.rest()) if error is not None else b""
+        if sum(map(len, waiting)) > _BARE_ERROR_BYTES or error_in(_parse(b"".join(waiting))) is None:
+            return b""
+        return self._translate(self._splitter.rest())
 
     def close(self) -> bytes:
         """The upstream ended: gives finish, usage and `[DONE]` if the answer had come to its end."""
