@@ -181,17 +181,17 @@ class Connection(web.RequestHandler):
                 raise
             finally:
                 self._request_in_progress = False
-            if not keep or self._close:
-                self.force_close()
-                return
-            if self._paused:
-                # who does not read answers gets no more of them; others shall not wait for who asks without pause
+            if keep and self._paused:
+                # who does not read answers gets no more of them
                 try:
                     await self._drain_helper()
                 except ConnectionError:
                     return
-            elif self._messages:
-                await asyncio.sleep(0)
+            if not keep or self._close:
+                self.force_close()
+                return
+            if self._messages:
+                await asyncio.sleep(0)  # others shall not wait for who asks without pause
 
     def _take_parsed(self, direct: Direct) -> Plain | None:
         """The next message, if it may come by the short way."""
@@ -404,7 +404,7 @@ class Connection(web.RequestHandler):
         return not waiter.done() if waiter is not None else not self._started
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
-        """Lets the request in progress end, for `timeout` seconds altogether; takes no other."""
+        """Lets the request in progress end, and its client read, each for `timeout` seconds; takes no other."""
         task = self._task_handler
         self.refuse_unfinished()
         self.close()
@@ -414,9 +414,11 @@ class Connection(web.RequestHandler):
                 task.cancel()
                 await asyncio.wait({task}, timeout=1.0)
         self.force_close()
-        if self.transport is not None:  # it lingers
+        if self._manager is not None:  # its client has not read all, or it lingers
+            if self.transport is not None:
+                timeout = FAREWELL_S if timeout is None else min(timeout, FAREWELL_S)
             self._lost = self._loop.create_future()
-            await asyncio.wait({self._lost}, timeout=FAREWELL_S if timeout is None else min(timeout, FAREWELL_S))
+            await asyncio.wait({self._lost}, timeout=timeout)
             self.force_close()
 
     def log_exception(self, *args: Any, **kw: Any) -> None:

@@ -17,12 +17,14 @@ import pytest
 
 from tests.support.chunks import DONE, error, finish, role, text
 from tests.support.client import Connection, ask, chat_body, request_bytes
+from tests.support.crew import refuses
 from tests.support.fixtures import Launch, Stage
 from tests.support.router import RouterProcess, chains
 from tests.support.upstream import Exchange, Script, hang, healthy, reply, stream
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 Own = Callable[..., Awaitable[Stage]]
+LARGE = json.dumps({"choices": [{"index": 0, "message": {"content": "x" * 6_000_000}, "finish_reason": "stop"}]})
 
 
 def _lasting(seconds: float) -> Script:
@@ -194,6 +196,43 @@ async def test_who_does_not_read_is_booked_as_cut(own: Own) -> None:
     await asyncio.to_thread(stage.router.start)
     record = (await stage.router.ask("GET", f"/v1/requests/{name}")).json()
     assert (record["outcome"], record["failure"]) == ("cut", "shutting_down")
+
+
+async def test_the_drain_ends_when_the_last_answer_was_read(own: Own) -> None:
+    """A connection whose client had still to read when the drain began carries no other request, and holds nobody."""
+    stage = await own(env={"ROUTER_DRAIN_TIMEOUT": "60"})
+    stage.a.script = reply(200, LARGE)
+    connection = await stage.router.open_chat("a/m1", False, receive_buffer=4096)
+    await stage.settled(1)
+    stage.router.signal(signal.SIGTERM)
+    await until(lambda: refuses(stage.router.port))
+    got = await connection.answer(PATIENCE)
+    assert (got.ended, len(got.body)) == ("whole", len(LARGE))
+    assert await _wait(stage.router, 30) == 0
+    connection.close()
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["stream", "plain"])
+async def test_the_drain_waits_for_who_reads_slowly(own: Own, streamed: bool) -> None:
+    """What was handed to the system for a client is not lost with the process: the answer arrives whole."""
+    stage = await own(env={"ROUTER_DRAIN_TIMEOUT": "60"})
+    release = asyncio.Event()
+
+    async def late(exchange: Exchange) -> None:
+        await release.wait()
+        await (stream([text("x" * 6_000_000) + finish() + DONE]) if streamed else reply(200, LARGE))(exchange)
+
+    stage.a.script = late
+    connection = await stage.router.open_chat("a/m1", streamed, receive_buffer=4096)
+    await stage.a.wait_for(1)
+    stage.router.signal(signal.SIGTERM)
+    await until(lambda: refuses(stage.router.port))
+    release.set()
+    await asyncio.sleep(0.3)
+    got = await connection.answer(PATIENCE)
+    assert (got.ended, len(got.text)) == ("whole", 6_000_000)
+    assert await _wait(stage.router, 30) == 0
+    connection.close()
 
 
 async def test_a_burst(stage: Stage) -> None:
