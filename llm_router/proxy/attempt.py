@@ -103,13 +103,17 @@ async def attempt(
         won: WonStream | WonWhole
         if chat.stream and not _is_whole(response):
             relay = _relay(response, chat, way, parts, live.mask)
-            won = _stream(relay, await relay.verdict(), live.mask)
+            verdict = await relay.verdict()
+            if verdict is not COMMIT and (body := relay.unlabelled()):
+                won = _whole(response, body, chat, way, live.mask)
+            else:
+                won = _stream(relay, verdict, live.mask)
         else:
             _refuse_page(response)
-            body = response.take_whole(WHOLE_BODY_BYTES)
-            if body is None:
-                body = await response.read(WHOLE_BODY_BYTES)
-            won = _whole(response, body, chat, way, live.mask)
+            whole = response.take_whole(WHOLE_BODY_BYTES)
+            if whole is None:
+                whole = await response.read(WHOLE_BODY_BYTES)
+            won = _whole(response, whole, chat, way, live.mask)
     except BaseException as error:
         if response is not None:
             response.close()

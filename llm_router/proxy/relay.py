@@ -84,6 +84,7 @@ class Relay:
         "_pending",
         "_resumed",
         "_splitter",
+        "_tail",
         "_translator",
         "_verdict",
         "_wake",
@@ -126,6 +127,7 @@ class Relay:
         self._mask = mask
         self._client: ClientStream | None = None
         self._pending: list[bytes] = []
+        self._tail = b""  # what of the body was no event
         self._verdict: Verdict | None = None
         self._resumed = 0.0
         self._blocked = False
@@ -179,7 +181,7 @@ class Relay:
             kind = FailureKind.CONNECTION_LOST if isinstance(error, ConnectionLost) else FailureKind.PROTOCOL_ERROR
             self._fail(Failure(kind, str(error)))
             return
-        rest = self._translator.close() if self._translator is not None else unfinished_event(self._splitter.rest())
+        rest = self._translator.close() if self._translator is not None else self._last_event()
         if rest:
             if self._client is not None:
                 self._pass(rest)
@@ -192,6 +194,13 @@ class Relay:
             elif self._verdict is None:
                 self._decide(REJECT)
 
+    def _last_event(self) -> bytes:
+        rest = self._splitter.rest()
+        event = unfinished_event(rest)
+        if not event and self._client is None:
+            self._tail = rest
+        return event
+
     # --- before the commit point -----------------------------------------------------------------------------------
 
     async def verdict(self) -> Verdict:
@@ -199,6 +208,16 @@ class Relay:
         while self._verdict is None:
             await self._next_wake()
         return self._verdict
+
+    def unlabelled(self) -> bytes:
+        """The body of a rejected answer that came to its end without one event, and begins like JSON; else nothing.
+
+        Gateways exist that send a whole completion as `text/plain`, or as the stream that was asked for.
+        """
+        if not self.whole or self.gate.chunks:
+            return b""
+        body = b"".join([*self.gate.held, self._tail])
+        return body if body.lstrip().startswith(b"{") else b""
 
     def _hold(self, block: bytes) -> None:
         if self._verdict is not None:

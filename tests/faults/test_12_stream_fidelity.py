@@ -292,6 +292,27 @@ async def test_a_plain_answer_passes_exactly(stage: Stage) -> None:
     assert got.body.rstrip(b"\n") == body.encode()
 
 
+@pytest.mark.parametrize("blank", ["", "\n", "\n\n"])
+@pytest.mark.parametrize("label", ["text/event-stream", "text/plain; charset=utf-8", "application/octet-stream"])
+async def test_a_whole_completion_becomes_one_stream_whatever_it_is_called(
+    stage: Stage, label: str, blank: str
+) -> None:
+    """A JSON completion in answer to `stream: true` is an answer also where its Content-Type says otherwise."""
+    stage.a.script = reply(200, json.dumps(completion("Hello there"), indent=1) + blank, content_type=label)
+    got = await stage.chat("router/ab")
+    assert (got.status, got.ended, got.done, stage.b.count) == (200, "whole", True, 0)
+    assert (got.text, got.finishes) == ("Hello there", ["stop"])
+
+
+async def test_an_error_that_is_called_a_stream_is_an_error(stage: Stage) -> None:
+    """A 200 whose body is an error object is told apart from an empty answer, though it claims to be a stream."""
+    body = '{"error": {"message": "the tokenizer is on fire", "code": 500}}'
+    stage.a.script = stage.b.script = reply(200, body, content_type="text/event-stream")
+    got = await stage.chat("router/ab")
+    assert (got.status, stage.a.count, stage.b.count) == (503, 1, 1)
+    assert [attempt["kind"] for attempt in got.json()["error"]["attempts"]] == ["upstream_error", "upstream_error"]
+
+
 @pytest.mark.parametrize("kind", ["text", "tools", "reasoning", "length", "two"])
 async def test_a_whole_completion_becomes_one_stream(stage: Stage, kind: str) -> None:
     """A JSON completion in answer to `stream: true` reaches the client as one whole stream."""
