@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults.circuits import BROKEN, open_circuit, open_circuits, served_by
-from tests.support.chunks import DONE, answer, error, error_event, finish, role, text
+from tests.support.chunks import DONE, answer, error, finish, role, text
 from tests.support.client import Connection
 from tests.support.fixtures import Stage
 from tests.support.upstream import Exchange, Script, hang, healthy, plain, reply, stream
@@ -94,7 +94,6 @@ NOT_COUNTED: dict[str, tuple[Script, dict[str, Any]]] = {
     "link": (reply(400, error("Image https://example.org/models/a.png not found")), {}),
     "value": (reply(400, error("[{'msg': 'Input should be a list', 'input': 'my API key expired'}]")), {}),
     "expired_file": (reply(403, error("You do not have permission to access the File k3x or it may not exist.")), {}),
-    "refused_late": (stream([error_event("messages.0 is odd", 400)]), {}),
     "max_tokens_1": (stream([role(), finish("stop"), DONE]), {"max_tokens": 1}),
     "length": (stream([role(), finish("length"), DONE]), {"max_tokens": 1}),
     "stop_set": (stream([role(), finish("stop"), DONE]), {"stop": ["a"]}),

@@ -260,21 +260,6 @@ def test_a_rate_limit_inside_a_200_is_no_long_prompt(error: dict[str, object]) -
     assert request_trouble(upstream_error(ErrorSeen(error))) is None
 
 
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        ({"code": 400, "message": "messages.0 is odd"}, K.UNSUPPORTED),
-        ({"code": 422, "message": "this model does not support tools"}, K.UNSUPPORTED),
-        ({"code": 400, "message": "Incorrect API key provided"}, None),
-        ({"code": 500, "message": "messages.0 is odd"}, None),
-        ({"message": "this model does not support tools"}, None),
-    ],
-)
-def test_a_refusal_inside_a_200_is_nobodys_fault(error: dict[str, object], kind: K | None) -> None:
-    """What would have been a 400 counts against no circuit; others are asked, since it may be one provider's taste."""
-    assert request_trouble(upstream_error(ErrorSeen(error))) is kind
-
-
 def test_the_words_of_the_provider_are_kept() -> None:
     """Message, code and param of the provider reach the client; pages of HTML do not."""
     failure = read_failure(400, {}, body(message="bad tool", code="x", param="tools[0]"), NOW)

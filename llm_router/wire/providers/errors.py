@@ -90,7 +90,6 @@ _ECHO = re.compile(r"(?:['\"]input['\"]: ?|input_value=).*", re.DOTALL)
 _NAMES = re.compile(r"https?://\S+|(['`])[^\s'`]+\1")
 # With these the request itself is refused; any other status below 500 tells of a wrong address or a broken server.
 _REQUEST_STATUSES = frozenset({400, 409, 413, 414, 422})
-_REFUSAL_CODES = frozenset({"400", "413", "422"})  # the status that a refusal inside a 200 would have had
 _MOST_WORDS = 5  # of a list of errors
 _DEEPEST = 4
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
@@ -114,16 +113,13 @@ def read_failure(status: int, headers: Mapping[str, str], body: bytes, now: floa
 
 
 def request_trouble(failure: Failure) -> FailureKind | None:
-    """What is wrong with a request whose refusal came inside a 200; None where the error is not about the request."""
+    """Whether an error that came inside a 200 is about the length or the content of the request; else None."""
     said = _Said(failure.code or "", failure.type or "", failure.message)
     if failure.code == "429" or _RATE_CODES.search(said.codes):
         return None  # too many tokens a minute are no long prompt
     if failure.code == "403" and _POLICY_WORDS.search(said.text):
         return FailureKind.CONTENT_POLICY
     kind = _request_kind(400, {}, said)
-    if kind in (FailureKind.INVALID_REQUEST, FailureKind.UNSUPPORTED):
-        # Too late to be sure that it is the request and no one provider's odd taste: others are asked, without blame.
-        return FailureKind.UNSUPPORTED if failure.code in _REFUSAL_CODES else None
     return kind if kind in (FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_POLICY) else None
 
 
