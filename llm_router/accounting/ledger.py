@@ -21,7 +21,7 @@ from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.report import By, LedgerReader, NoLedger, shown
 from llm_router.accounting.settle import CountMode, FindEncoding, Settler, interrupted_record, no_encoding
 from llm_router.accounting.store import LedgerUnusable, Store
-from llm_router.accounting.writer import Writer
+from llm_router.accounting.writer import BATCH, Writer
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ _LINGER = 0.05
 LINGERS = 5
 _COMPANY, _COMPANY_BYTES = 64, 128 * 1024
 _NEVER = 10**9
-_BATCH = 512
 _BATCH_SECONDS = 0.2
 # The clock is looked at after so many bookings, or so many bytes of them.
 _SLICE, _SLICE_BYTES = 16, 16 * 1024
@@ -323,7 +322,7 @@ class Bookkeeper:
         now = began = self._rested = time.monotonic()
         try:
             while queue:
-                if batch and (len(batch) >= _BATCH or now - began > _BATCH_SECONDS or queue[0][1] > _HEAVY_BYTES):
+                if batch and (len(batch) >= BATCH or now - began > _BATCH_SECONDS or queue[0][1] > _HEAVY_BYTES):
                     done, batch, tickets, began = (batch, tickets), [], [], now
                     self._commit(*done)
                 self._settle_slice(batch, tickets, self._is_lagging(now))

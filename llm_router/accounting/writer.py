@@ -13,9 +13,8 @@ from llm_router.accounting.store import LedgerUnusable, Store
 
 log = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 2.0
+BATCH = 512  # records of one transaction
 _MOST_WAITING = 20_000
-_BATCH = 512
 
 
 class Writer:
@@ -25,6 +24,8 @@ class Writer:
     up; `unsummed` how many were written since the hourly sums. `clear` is called with the places on the board of
     records that waited and are dealt with now. Its length is how many wait.
     """
+
+    patience = 2.0  # seconds for which a ledger that failed is left in peace
 
     def __init__(self, store: Store | None, clear: Callable[[list[int]], None]) -> None:
         self._store = store
@@ -40,11 +41,6 @@ class Writer:
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    @property
-    def patience(self) -> float:
-        """For how many seconds a ledger that failed is left in peace."""
-        return _RETRY_SECONDS
 
     def newest_first(self) -> Iterator[LedgerRecord]:
         """What waits; from any thread."""
@@ -62,7 +58,7 @@ class Writer:
     def write_waiting(self) -> None:
         """Tries to write all that waits. What does not fit into memory either is given up, the oldest first."""
         while self._waiting:
-            part = [record for record, _ in islice(self._waiting, _BATCH)]
+            part = [record for record, _ in islice(self._waiting, BATCH)]
             if not self._try(part):
                 surplus = max(0, len(self._waiting) - _MOST_WAITING)
                 self.lost += surplus
@@ -83,7 +79,7 @@ class Writer:
     def tell(self, trouble: str) -> None:
         """Tells the operator once that the ledger cannot be written, and once that it can again."""
         if trouble:
-            self._retry_at = time.monotonic() + _RETRY_SECONDS
+            self._retry_at = time.monotonic() + self.patience
             if not self.trouble:
                 log.error("The ledger cannot be written: %s. Chat goes on; records wait in memory", trouble)
         elif self.trouble:

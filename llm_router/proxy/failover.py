@@ -169,25 +169,18 @@ def _unavailable(
 
 
 def _summary(final: Sequence[Tried], skipped: Sequence[Skipped]) -> str:
-    parts = [
-        f"{entry.candidate.model}: {entry.failure.kind.value}"
-        f"{_keys_to_check(entry.candidate) if entry.failure.kind in _OUR_ACCOUNT else ''}"
-        for entry in final
-        if entry.failure
-    ]
-    parts += [
-        f"{entry.model}: {entry.reason}{_keys_to_check(entry.candidate) if entry.obstacle is Obstacle.ACCOUNT else ''}"
-        for entry in skipped
-    ]
+    failures = [(entry.candidate, entry.failure.kind) for entry in final if entry.failure]
+    parts = [f"{one.model}: {kind.value}{_keys_to_check(one, kind in _OUR_ACCOUNT)}" for one, kind in failures]
+    parts += [f"{e.model}: {e.reason}{_keys_to_check(e.candidate, e.obstacle is Obstacle.ACCOUNT)}" for e in skipped]
     if not final and skipped and all(entry.obstacle is Obstacle.NO_KEY for entry in skipped):
         names = dict.fromkeys(name for e in skipped if e.candidate for name in e.candidate.provider.key_variables)
         return f"No candidate has a key; set {', '.join(names)} ({'; '.join(parts)})"
     return f"No candidate could answer ({'; '.join(parts)})" if parts else "No candidate could answer"
 
 
-def _keys_to_check(candidate: Candidate | None) -> str:
+def _keys_to_check(candidate: Candidate | None, refused: bool) -> str:
     """The variables to look at where a provider refused our key, or what it stands for."""
-    keys = candidate.provider.keys if candidate is not None else ()
+    keys = candidate.provider.keys if candidate is not None and refused else ()
     names = dict.fromkeys(key.variable for key in keys if key.variable)
     return f", check {' and '.join(names)}" if names else ""
 

@@ -16,6 +16,7 @@ from llm_router.accounting import writer
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.schema import MIGRATIONS
 from llm_router.accounting.store import LEDGER_NAME, LedgerUnusable, Store
+from llm_router.accounting.writer import Writer
 from tests.accounting.books import keeping, rows, wait_for
 from tests.accounting.conftest import booking
 
@@ -117,7 +118,7 @@ def full_disk():
 
 def test_a_full_disk_loses_nothing_and_is_told_once(tmp_path, monkeypatch, caplog):
     """While nothing can be written records wait in memory and can be asked for; then all are written, in order."""
-    monkeypatch.setattr(writer, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(Writer, "patience", 0.05)
     with keeping(tmp_path) as keeper:
         keeper.submit(booking("before"))
         assert keeper.flush(60)
@@ -138,7 +139,7 @@ def test_a_full_disk_loses_nothing_and_is_told_once(tmp_path, monkeypatch, caplo
 
 def test_a_disk_that_was_always_full_stops_nothing(tmp_path, monkeypatch):
     """A start on a full disk gives no board and no ledger, but figures; both come when there is room."""
-    monkeypatch.setattr(writer, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(Writer, "patience", 0.05)
     seen = []
     keeper = Bookkeeper(tmp_path, sinks=[seen.extend])
     with full_disk():
@@ -216,7 +217,7 @@ def test_a_read_only_folder():
 
 def test_a_locked_ledger_is_waited_for(tmp_path, monkeypatch):
     """Another program that holds the file for long only delays the records."""
-    monkeypatch.setattr(writer, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(Writer, "patience", 0.05)
     with keeping(tmp_path) as keeper:
         keeper.submit(booking("r-1"))
         assert keeper.flush(60)
@@ -231,7 +232,7 @@ def test_a_locked_ledger_is_waited_for(tmp_path, monkeypatch):
 
 def test_a_fault_of_the_writing_loses_nothing(tmp_path, monkeypatch, caplog):
     """An error that nobody foresaw costs no record and no place on the board: all are written once it can be."""
-    monkeypatch.setattr(writer, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(Writer, "patience", 0.05)
     broken = threading.Event()
     broken.set()
     real = Store.write

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import llm_router
-from llm_router.routing.classify import Brain
+from llm_router.routing.classify import Brain, Roster
+from tests.routing.prompts import BUILTIN, CREATIVE
 
 WEIGHTS = Path(llm_router.__file__).parent / "data" / "classifier.bin"
 
@@ -16,3 +17,9 @@ WEIGHTS = Path(llm_router.__file__).parent / "data" / "classifier.bin"
 def brain() -> Brain:
     """The shipped classifier."""
     return Brain.load(WEIGHTS.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def roster(brain: Brain) -> Roster:
+    """The built-in categories and `creative`."""
+    return brain.roster([*BUILTIN, CREATIVE])

@@ -5,6 +5,7 @@ with RouterProcess(tmp, config=chains({"a": a.port})) as router: ...
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -219,6 +220,10 @@ class RouterProcess:
         """Waits for the end; the exit code."""
         assert self.process is not None
         return self.process.wait(timeout)
+
+    async def ended(self, timeout: float = 15.0) -> int:  # noqa: ASYNC109 - that of `wait`
+        """The same, while the loop goes on."""
+        return await asyncio.to_thread(self.wait, timeout)
 
     def stop(self) -> None:
         """Ends the process, by force where it does not end within two seconds."""

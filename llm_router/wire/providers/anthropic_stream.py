@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import orjson
 
@@ -44,7 +44,7 @@ class AnthropicTranslator:
     """
 
     __slots__ = (
-        "_blocks", "_called", "_calls", "_ended", "_handlers", "_json_tool", "_make_writer", "_meaning", "_newest",
+        "_blocks", "_called", "_calls", "_ended", "_json_tool", "_make_writer", "_meaning", "_newest",
         "_reported", "_splitter", "_thinking", "_wants_usage", "_writer", "usage",
     )  # fmt: skip
 
@@ -63,16 +63,6 @@ class AnthropicTranslator:
         self._thinking: list[_Event] = []
         self._meaning = False
         self._ended: str | None = None  # "finish" after the finish chunk, "done" when nothing may follow
-        self._handlers: dict[str, Callable[[_Event], bytes]] = {
-            "content_block_delta": self._delta,
-            "message_start": self._start,
-            "content_block_start": self._block_start,
-            "content_block_stop": self._block_stop,
-            "message_delta": self._message_delta,
-            "message_stop": lambda _: self._stop(),
-            "ping": lambda _: PING if self._meaning else b"",
-            "error": self._error,
-        }
 
     def __repr__(self) -> str:
         return f"<AnthropicTranslator calls={len(self._calls)} ended={self._ended}>"
@@ -99,11 +89,13 @@ class AnthropicTranslator:
                 continue
             if isinstance(payload, dict):
                 kind = payload.get("type")
-                handler = self._handlers.get(kind if isinstance(kind, str) else event.name.decode("latin-1"))
+                handler = _HANDLERS.get(kind if isinstance(kind, str) else event.name.decode("latin-1"))
                 if handler is None and payload.get("error"):
-                    handler = self._error  # of a gateway on the way, which does not know Anthropic's form
+                    handler = (
+                        AnthropicTranslator._error
+                    )  # of a gateway on the way, which does not know Anthropic's form
                 if handler is not None:
-                    out.append(handler(payload))
+                    out.append(handler(self, payload))
         return b"".join(out)
 
     @property
@@ -236,6 +228,19 @@ class AnthropicTranslator:
         if isinstance(usage, dict):
             self._reported |= {name: value for name, value in usage.items() if value is not None}
             self.usage = from_anthropic(self._reported)
+
+
+# Of the class: a translator that held its own methods would wait for the collector.
+_HANDLERS: Final[Mapping[str, Callable[[AnthropicTranslator, _Event], bytes]]] = {
+    "content_block_delta": AnthropicTranslator._delta,
+    "message_start": AnthropicTranslator._start,
+    "content_block_start": AnthropicTranslator._block_start,
+    "content_block_stop": AnthropicTranslator._block_stop,
+    "message_delta": AnthropicTranslator._message_delta,
+    "message_stop": lambda translator, _: translator._stop(),
+    "ping": lambda translator, _: PING if translator._meaning else b"",
+    "error": AnthropicTranslator._error,
+}
 
 
 def _object(value: Any) -> _Event:

@@ -14,7 +14,7 @@ from llm_router.accounting.pricing import ModelInfo
 from llm_router.proxy.gate import unfinished_event
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.chunks import call_id
-from llm_router.wire.providers.fields import effort
+from llm_router.wire.providers.fields import effort, objects
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, compat_effort, gemini_traits
 from llm_router.wire.providers.reasoning import google_signatures, is_thinking
 from llm_router.wire.providers.tools import functions
@@ -143,9 +143,9 @@ class GoogleCompatTranslator:
 
     def _mend(self, chunk: dict[str, Any]) -> bool:
         changed = False
-        for choice in _objects(chunk.get("choices")):
+        for choice in objects(chunk.get("choices")):
             place, delta = str(choice.get("index")), choice.get("delta")
-            for call in _objects(delta.get("tool_calls")) if isinstance(delta, dict) else ():
+            for call in objects(delta.get("tool_calls")) if isinstance(delta, dict) else ():
                 changed = _number(call, self._seen.setdefault(place, []), str(chunk.get("id"))) or changed
             if self._seen.get(place) and choice.get("finish_reason") == "stop":
                 choice["finish_reason"], changed = "tool_calls", True
@@ -157,9 +157,9 @@ def mended_completion(answer: Any) -> bytes | None:
     if not isinstance(answer, dict):
         return None
     changed = False
-    for choice in _objects(answer.get("choices")):
+    for choice in objects(answer.get("choices")):
         message = choice.get("message")
-        calls = _objects(message.get("tool_calls")) if isinstance(message, dict) else []
+        calls = objects(message.get("tool_calls")) if isinstance(message, dict) else []
         for index, call in enumerate(calls):
             if not call.get("id"):
                 call["id"], changed = call_id(str(answer.get("id")), index), True
@@ -173,10 +173,6 @@ class _Begun(NamedTuple):
 
     id: str
     index: Any
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _number(call: dict[str, Any], begun: list[_Begun], answer: str) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from llm_router.wire.providers.fields import objects
+
 # Entries of ours are told from a provider's own by this mark; other providers see an entry of unknown format.
 _MARK = "anthropic:"
 _GOOGLE_FORMAT = "google-gemini-v1"
@@ -30,14 +32,14 @@ def thinking_blocks(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Anthropic's thinking blocks of an assistant message, from any of the forms that clients send; none without
     a signature, because the provider refuses those."""
     blocks: list[dict[str, Any]] = []
-    for detail in _objects(message.get("reasoning_details")):
+    for detail in objects(message.get("reasoning_details")):
         if _is_ours(detail):
             blocks += _unpack(detail["data"].removeprefix(_MARK))
         elif detail.get("format") == "anthropic-claude-v1":
             blocks.append(_from_detail(detail))
     for place in ("thinking_blocks", "content"):
         if not blocks:
-            blocks = [dict(block) for block in _objects(message.get(place))]
+            blocks = [dict(block) for block in objects(message.get(place))]
     return [clean for block in blocks if (clean := _signed(block)) is not None]
 
 
@@ -67,7 +69,7 @@ def _is_ours(detail: Any) -> bool:
 
 def _unpack(data: str) -> list[dict[str, Any]]:
     try:
-        return [dict(block) for block in _objects(orjson.loads(data))]
+        return [dict(block) for block in objects(orjson.loads(data))]
     except orjson.JSONDecodeError:
         return []
 
@@ -110,11 +112,11 @@ def google_details(signature: str, call: str, index: int) -> dict[str, Any]:
 def google_signatures(message: Mapping[str, Any]) -> dict[str, str]:
     """Google's thought signatures of an assistant message by tool call id, as the client sent that id."""
     found: dict[str, str] = {}
-    for detail in _objects(message.get("reasoning_details")):
+    for detail in objects(message.get("reasoning_details")):
         call, data = detail.get("id"), detail.get("data")
         if detail.get("format") == _GOOGLE_FORMAT and isinstance(call, str) and isinstance(data, str) and data:
             found[call] = data
-    for call in _objects(message.get("tool_calls")):
+    for call in objects(message.get("tool_calls")):
         signature = extra_signature(call)
         if signature and isinstance(call.get("id"), str):
             found[call["id"]] = signature
@@ -127,7 +129,3 @@ def extra_signature(call: Mapping[str, Any]) -> str | None:
     google = extra.get("google") if isinstance(extra, dict) else None
     signature = google.get("thought_signature") if isinstance(google, dict) else None
     return signature if isinstance(signature, str) and signature else None
-
-
-def _objects(value: Any) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,0 +1,73 @@
+"""Categories, and prompts that plainly belong to one, in many languages."""
+
+from llm_router.config.values import Category
+
+BUILTIN = [Category("tools"), Category("code"), Category("reasoning"), Category("conversation")]
+CREATIVE = Category("creative", description="stories and poems", custom=True)
+
+CLEAR = {
+    "code": [
+        "Write a TypeScript function that flattens a nested array",
+        "Traceback (most recent call last):\n  File 'x.py', line 3\nZeroDivisionError: division by zero",
+        "Warum wirft mein Python-Skript einen KeyError?",
+        "Écris une requête SQL qui compte les commandes par mois",
+        "¿Cómo hago un bucle infinito en Go con goroutines?",
+        "Come creo un container docker con postgres?",
+        "Como faço deploy de uma aplicação Node no Kubernetes?",
+        "Как подключить библиотеку requests в Python?",
+        "用Java实现一个队列",
+        "JavaScriptで配列をソートする関数を書いて",
+        "파이썬으로 웹 크롤러 코드를 작성해줘",
+        "اكتب كود بلغة جافا لقراءة ملف",
+        "पायथन में लूप का कोड लिखो",
+        "Python'da bir dosyayı satır satır okuyan kod yaz",
+    ],
+    "reasoning": [
+        "Solve 2x + 5 = 17 for x and show each step",
+        "Prove that the product of two odd numbers is odd.",
+        "Ein Auto fährt 180 km in 2 Stunden. Wie groß ist die Durchschnittsgeschwindigkeit?",
+        "Calcule la dérivée de f(x) = x² + 3x",
+        "Si 3 manzanas cuestan 6 euros, ¿cuánto cuestan 10 manzanas?",
+        "Calcola la probabilità di ottenere due volte testa con una moneta",
+        "Resolva a equação x² - 4x + 3 = 0",
+        "Докажите, что сумма углов треугольника равна 180 градусам",
+        "小明有12个苹果，吃了5个，还剩几个？",
+        "半径3cmの円の面積を求めてください",
+        "방정식 2x + 3 = 9를 풀어줘",
+        "احسب مساحة مثلث قاعدته 4 وارتفاعه 6",
+        "समीकरण 2x + 3 = 9 हल करो",
+        "2x + 3 = 9 denklemini çöz",
+    ],
+    "creative": [
+        "Write a poem about the sea in winter",
+        "Tell me a short story about a fox who could not sleep",
+        "Schreibe ein Gedicht über den Herbst",
+        "Écris une courte histoire sur un vieux marin",
+        "Escribe un poema sobre la luna",
+        "Scrivi una favola su una volpe",
+        "Escreva um conto sobre um gato mágico",
+        "Сочини сказку про лису и зайца",
+        "写一首关于春天的诗",
+        "桜についての詩を書いてください",
+        "가을에 대한 시를 써줘",
+        "اكتب قصة قصيرة عن قطة",
+        "बारिश पर एक कविता लिखो",
+        "Deniz hakkında bir şiir yaz",
+    ],
+    "conversation": [
+        "What is the capital of Portugal?",
+        "How do I get better at small talk?",
+        "Was sind gute Ausflugsziele rund um München?",
+        "Quels sont les bienfaits du yoga ?",
+        "¿Quién descubrió América?",
+        "Chi ha scritto la Divina Commedia?",
+        "Quais são os pontos turísticos de Lisboa?",
+        "Какая погода обычно в Сочи в мае?",
+        "推荐几个北京的旅游景点",
+        "日本で一番高い山は何ですか？",
+        "서울에서 가볼 만한 곳을 추천해줘",
+        "ما هي أفضل الأطعمة الصحية؟",
+        "भारत का राष्ट्रीय पक्षी कौन सा है?",
+        "Türkiye'nin en kalabalık şehri hangisi?",
+    ],
+}
