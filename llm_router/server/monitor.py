@@ -13,6 +13,7 @@ from llm_router import __version__
 from llm_router.accounting.report import DIMENSIONS, parse_since
 from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError
+from llm_router.proxy.dispatch import Router
 from llm_router.server.answers import json_answer
 from llm_router.server.guard import identity_of
 from llm_router.server.keys import ROUTER
@@ -31,6 +32,8 @@ def add_routes(app: web.Application) -> None:
         "/providers": providers,
         "/models": models,
         "/v1/models": models,
+        "/models/{model:(?s:.+)}": model,
+        "/v1/models/{model:(?s:.+)}": model,
         "/v1/requests/{request_id}": ledger_request,
         "/v1/usage": usage,
         "/openapi.json": openapi,
@@ -111,16 +114,27 @@ async def providers(request: web.Request) -> web.StreamResponse:
 async def models(request: web.Request) -> web.StreamResponse:
     """GET /v1/models and /models: what may be written as `model`."""
     router = request.app[ROUTER]
-    created = int(router.started)
-    return json_answer(
-        {
-            "object": "list",
-            "data": [
-                {"id": name, "object": "model", "created": created, "owned_by": owner}
-                for name, owner in model_names(router.snapshot).items()
-            ],
-        }
-    )
+    names = model_names(router.snapshot)
+    return json_answer({"object": "list", "data": [_entry(router, name, owner) for name, owner in names.items()]})
+
+
+async def model(request: web.Request) -> web.StreamResponse:
+    """GET /v1/models/{model} and /models/{model}: one entry of that list; a slash in the id may come raw or encoded."""
+    router = request.app[ROUTER]
+    name = request.match_info["model"]
+    owner = model_names(router.snapshot).get(name)
+    if owner is None:
+        raise ApiError(
+            404,
+            f"There is no model {name[:130]!a} in the list of GET /v1/models; any 'provider/model' may be asked for",
+            param="model",
+            code="model_not_found",
+        )
+    return json_answer(_entry(router, name, owner))
+
+
+def _entry(router: Router, name: str, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": int(router.started), "owned_by": owner}
 
 
 def model_names(snapshot: Snapshot) -> dict[str, str]:

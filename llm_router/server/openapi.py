@@ -78,6 +78,7 @@ def description() -> Node:
 def _paths() -> Node:
     chat = _chat()
     models = _get("What may be written as `model`", "ModelList")
+    model = {**_get("One of them", "Model", errors=(*_GUARD, 404)), "parameters": [_in_path("model")]}
     return {
         "/": {"get": _front()},
         "/health": {"get": {**_get("Is the process alive", "Health", errors=(400, 403)), "security": [{}]}},
@@ -95,6 +96,8 @@ def _paths() -> Node:
         "/providers": {"get": _get("The providers, and which of them are configured", "Providers")},
         "/models": {"get": models},
         "/v1/models": {"get": models},
+        "/models/{model}": {"get": model},
+        "/v1/models/{model}": {"get": model},
         "/chat/completions": {"post": chat},
         "/v1/chat/completions": {"post": chat},
         "/v1/explain": {"post": _explain()},

@@ -42,6 +42,9 @@ _CATEGORY_NAME: Final[Node] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64
 _WORDS: Final = _list({"type": "string", "minLength": 1})
 _MODEL: Final[Node] = {"type": "string", "pattern": r"^\S{1,256}$", "description": "`provider/model`"}
 _CHAIN: Final = _list(_MODEL, minItems=1)
+_ENTRY: Final = _object(
+    "id object created owned_by", id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT
+)
 
 _MESSAGE: Final[Node] = {
     **_object(
@@ -99,13 +102,8 @@ SCHEMAS: Final[dict[str, Node]] = {
         ),
         skipped=_list(_object("model reason", model=_TEXT, reason=_TEXT)),
     ),
-    "ModelList": _object(
-        "object data",
-        object={"const": "list"},
-        data=_list(
-            _object("id object created owned_by", id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT)
-        ),
-    ),
+    "Model": _ENTRY,
+    "ModelList": _object("object data", object={"const": "list"}, data=_list(_ENTRY)),
     "Health": _object(
         "status version uptime_s routing_mode providers categories",
         status={"const": "healthy"},

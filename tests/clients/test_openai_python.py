@@ -164,6 +164,18 @@ async def test_models(stage: Stage) -> None:
     assert "a/m1" in found
 
 
+@pytest.mark.parametrize("name", ["router", "router/ab", "a/m1"])
+async def test_one_model(stage: Stage, name: str) -> None:
+    """`models.retrieve()` finds each name that may be asked for, and what is not listed is the SDK's NotFoundError."""
+    assert (await in_thread(stage, lambda client: client.models.retrieve(name))).id == name
+
+    def miss(client: openai.OpenAI) -> None:
+        with pytest.raises(openai.NotFoundError, match="GET /v1/models"):
+            client.models.retrieve(name + "-nosuch")
+
+    await in_thread(stage, miss)
+
+
 @pytest.mark.parametrize("end", ["reset", "fin", "finish", "hang"])
 async def test_a_cut_stream_raises(stage: Stage, end: Any) -> None:
     """A provider that breaks off is an APIError for the SDK's user, never a silently short answer."""

@@ -67,6 +67,23 @@ async def test_models(serve: StartRouter) -> None:
     assert (await served.ask("GET", "/models")).json() == answer.json()
 
 
+@pytest.mark.parametrize("name", ["router", "router/code", "router%2Fcode", "a/vendor/m2", "a%2Fvendor%2Fm2"])
+async def test_one_model(serve: StartRouter, name: str) -> None:
+    """A name behind the list's path gives its entry alone, as clients that retrieve a model expect."""
+    served = await serve()
+    entries = {model["id"]: model for model in (await served.ask("GET", "/v1/models")).json()["data"]}
+    for path in ("/v1/models/", "/models/"):
+        answer = await served.ask("GET", path + name)
+        assert (answer.status, answer.json()) == (200, entries[name.replace("%2F", "/")])
+
+
+@pytest.mark.parametrize("name", ["nosuch", "router/nosuch", "a/m1/", "%00", "a/m1%0a"])
+async def test_a_model_that_is_not_listed(serve: StartRouter, name: str) -> None:
+    """A name that the list does not hold is OpenAI's 404 `model_not_found`."""
+    answer = await (await serve()).ask("GET", f"/v1/models/{name}")
+    assert (answer.status, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
 async def test_providers(serve: StartRouter) -> None:
     """/providers tells where each provider is and whether it has a key, and no key."""
     answer = await (await serve()).ask("GET", "/providers")

@@ -124,6 +124,8 @@ async def requests_of(served: Served) -> dict[tuple[str, str], tuple[str, Any]]:
     served.router.bookkeeper.enter("pending", 1.0)
     plain = {(method, path): (path, None) for method, path, _ in operations()}
     return plain | {
+        ("GET", "/models/{model}"): ("/models/router/code", None),
+        ("GET", "/v1/models/{model}"): ("/v1/models/a%2Fm1", None),
         ("POST", "/v1/explain"): ("/v1/explain", CHAT),
         ("GET", "/v1/requests/{request_id}"): ("/v1/requests/pending", None),
         ("POST", "/config/category"): ("/config/category", {"name": "x", "models": ["a/m1"]}),
