@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 
-if TYPE_CHECKING:
-    from llm_router.accounting.metrics import Metrics
+from llm_router.accounting.sums import Sums, Watched
 
 _STATES: Final = ("closed", "open", "half_open", "cooldown")
 
 
-class FiguresCollector:
-    """Reads `Metrics` while they are summed. Holds no state."""
+class Source(Protocol):
+    """Where the figures come from."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    version: str
+    circuits: Callable[[], Mapping[str, Any]]
+    watched: Watched | None
+
+    def summed(self) -> AbstractContextManager[Sums]:
+        """The sums, which do not change while this is entered."""
+        ...
+
+
+class FiguresCollector:
+    """Reads its source at each scrape. Holds no state."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     def describe(self) -> list[Any]:
         """Nothing to tell beforehand: names are known once they are collected."""
@@ -27,83 +39,23 @@ class FiguresCollector:
 
     def collect(self) -> Iterator[Any]:
         """All families."""
-        with self._metrics.summed():
-            families = [*self._requests(), *self._models(), *self._sizes()]
+        with self._source.summed() as sums:
+            families = [*_requests(sums), *_models(sums), *_sizes(sums)]
         yield from families
         yield from self._now()
 
-    def _requests(self) -> Iterator[Any]:
-        metrics = self._metrics
-        requests = CounterMetricFamily(
-            "llm_router_requests", "Chat requests by how they ended.", labels=["category", "model", "outcome"]
-        )
-        for labels, count in metrics.outcomes.items():
-            requests.add_metric(labels, count)
-        yield requests
-        attempts = CounterMetricFamily(
-            "llm_router_attempts", "Tries at candidates by how they ended.", labels=["model", "kind"]
-        )
-        for attempt, count in metrics.attempts.items():
-            attempts.add_metric(attempt, count)
-        yield attempts
-        yield CounterMetricFamily(
-            "llm_router_failovers", "Tries beyond a request's first candidate.", value=metrics.failovers
-        )
-        durations = HistogramMetricFamily(
-            "llm_router_request_duration_seconds", "From a request's admission to its end.", labels=["category"]
-        )
-        for category, histogram in metrics.durations.items():
-            durations.add_metric([category], histogram.cumulative(), histogram.sum)
-        yield durations
-
-    def _models(self) -> Iterator[Any]:
-        first_byte = HistogramMetricFamily(
-            "llm_router_first_byte_seconds", "From a request's admission to its first byte.", labels=["model"]
-        )
-        tokens = CounterMetricFamily(
-            "llm_router_tokens",
-            "Tokens that the bill rests on; cache_read is part of input, reasoning part of output.",
-            labels=["model", "direction"],
-        )
-        cost = CounterMetricFamily(
-            "llm_router_cost_usd", "Known cost in USD by the evidence for it.", labels=["model", "source"]
-        )
-        unknown = CounterMetricFamily(
-            "llm_router_unknown_cost_requests", "Requests whose price is unknown.", labels=["model"]
-        )
-        for model, figures in self._metrics.by_model.items():
-            first_byte.add_metric([model], figures.first_byte.cumulative(), figures.first_byte.sum)
-            tokens.add_metric([model, "input"], figures.input_tokens)
-            tokens.add_metric([model, "cache_read"], figures.cached_input)
-            tokens.add_metric([model, "output"], figures.output_tokens)
-            tokens.add_metric([model, "reasoning"], figures.reasoning)
-            for source, usd in figures.cost.items():
-                cost.add_metric([model, source], usd)
-            unknown.add_metric([model], figures.unknown_cost)
-        return iter((first_byte, tokens, cost, unknown))
-
-    def _sizes(self) -> Iterator[Any]:
-        metrics = self._metrics
-        sizes = HistogramMetricFamily("llm_router_request_tokens", "Tokens of a request.", labels=["direction"])
-        sizes.add_metric(["input"], metrics.input_sizes.cumulative(), metrics.input_sizes.sum)
-        sizes.add_metric(["output"], metrics.output_sizes.cumulative(), metrics.output_sizes.sum)
-        yield sizes
-        yield CounterMetricFamily(
-            "llm_router_estimated_counts", "Requests whose tokens were estimated, at least in part.", metrics.estimated
-        )
-
     def _now(self) -> Iterator[Any]:
-        metrics = self._metrics
-        yield InfoMetricFamily("llm_router_build", "The running version.", value={"version": metrics.version})
+        source = self._source
+        yield InfoMetricFamily("llm_router_build", "The running version.", value={"version": source.version})
         circuits = GaugeMetricFamily(
             "llm_router_circuit_state", "1 for the state that a model's circuit is in.", labels=["model", "state"]
         )
-        for model, circuit in metrics.circuits().get("circuits", {}).items():
+        for model, circuit in source.circuits().get("circuits", {}).items():
             state = str(circuit.get("state", "")).replace("-", "_")
             for known in dict.fromkeys((*_STATES, state)):
                 circuits.add_metric([model, known], float(known == state))
         yield circuits
-        watched = metrics.watched
+        watched = source.watched
         if watched is None:
             return
         yield GaugeMetricFamily("llm_router_in_flight_requests", "Chat requests that are running.", watched.in_flight)
@@ -126,6 +78,65 @@ class FiguresCollector:
             if for_output is not None:
                 drift.add_metric([model, "output"], for_output)
         yield drift
+
+
+def _requests(sums: Sums) -> Iterator[Any]:
+    requests = CounterMetricFamily(
+        "llm_router_requests", "Chat requests by how they ended.", labels=["category", "model", "outcome"]
+    )
+    for labels, count in sums.outcomes.items():
+        requests.add_metric(labels, count)
+    yield requests
+    attempts = CounterMetricFamily(
+        "llm_router_attempts", "Tries at candidates by how they ended.", labels=["model", "kind"]
+    )
+    for attempt, count in sums.attempts.items():
+        attempts.add_metric(attempt, count)
+    yield attempts
+    yield CounterMetricFamily("llm_router_failovers", "Tries beyond a request's first candidate.", value=sums.failovers)
+    durations = HistogramMetricFamily(
+        "llm_router_request_duration_seconds", "From a request's admission to its end.", labels=["category"]
+    )
+    for category, histogram in sums.durations.items():
+        durations.add_metric([category], histogram.cumulative(), histogram.sum)
+    yield durations
+
+
+def _models(sums: Sums) -> Iterator[Any]:
+    first_byte = HistogramMetricFamily(
+        "llm_router_first_byte_seconds", "From a request's admission to its first byte.", labels=["model"]
+    )
+    tokens = CounterMetricFamily(
+        "llm_router_tokens",
+        "Tokens that the bill rests on; cache_read is part of input, reasoning part of output.",
+        labels=["model", "direction"],
+    )
+    cost = CounterMetricFamily(
+        "llm_router_cost_usd", "Known cost in USD by the evidence for it.", labels=["model", "source"]
+    )
+    unknown = CounterMetricFamily(
+        "llm_router_unknown_cost_requests", "Requests whose price is unknown.", labels=["model"]
+    )
+    for model, of_model in sums.by_model.items():
+        first_byte.add_metric([model], of_model.first_byte.cumulative(), of_model.first_byte.sum)
+        tokens.add_metric([model, "input"], of_model.input_tokens)
+        tokens.add_metric([model, "cache_read"], of_model.cached_input)
+        tokens.add_metric([model, "output"], of_model.output_tokens)
+        tokens.add_metric([model, "reasoning"], of_model.reasoning)
+        for source, usd in of_model.cost.items():
+            cost.add_metric([model, source], usd)
+        unknown.add_metric([model], of_model.unknown_cost)
+    return iter((first_byte, tokens, cost, unknown))
+
+
+def _sizes(sums: Sums) -> Iterator[Any]:
+    sizes = HistogramMetricFamily("llm_router_request_tokens", "Tokens of a request.", labels=["direction"])
+    sizes.add_metric(["input"], sums.input_sizes.cumulative(), sums.input_sizes.sum)
+    sizes.add_metric(["output"], sums.output_sizes.cumulative(), sums.output_sizes.sum)
+    yield sizes
+    yield CounterMetricFamily(
+        "llm_router_estimated_counts", "Requests whose tokens were estimated, at least in part.", sums.estimated
+    )
 
 
 class ProcessesCollector:

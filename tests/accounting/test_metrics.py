@@ -11,8 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from llm_router.accounting.booking import Attempt
 from llm_router.accounting.drift import DriftBook
-from llm_router.accounting.metrics import SECONDS, Histogram, Metrics
+from llm_router.accounting.metrics import Metrics
 from llm_router.accounting.settle import Settler
+from llm_router.accounting.sums import SECONDS, Histogram
 from tests.accounting.conftest import booking, stream
 
 
