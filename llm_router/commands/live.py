@@ -18,9 +18,9 @@ from llm_router.config.timeouts import effective_timeouts
 from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.proxy.gate import judge_completion
+from llm_router.proxy.live import masker_for
 from llm_router.proxy.upstream import UpstreamClient, UpstreamError
 from llm_router.wire.chat import ChatRequest, parse_chat
-from llm_router.wire.masking import Masker
 from llm_router.wire.providers.base import Adapter, Target
 from llm_router.wire.providers.registry import adapter_for
 
@@ -83,7 +83,7 @@ def _is_optional(snapshot: Snapshot, model: str) -> bool:
 
 async def _ask_all(snapshot: Snapshot, prices: PriceTable, models: Iterable[str]) -> list[Outcome]:
     client = UpstreamClient(environ=os.environ)
-    mask = Masker(key.value for provider in snapshot.providers.values() for key in provider.keys)
+    mask = masker_for(snapshot)
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(model: str) -> Outcome:

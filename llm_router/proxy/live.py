@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from base64 import b64encode
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from llm_router.wire.providers.base import Adapter, Target
 from llm_router.wire.providers.registry import Adapters
 
 _KNOWN_MOST = 1024
+# Keys do not belong into a provider's further headers; what looks like one is kept secret all the same.
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|password|credential", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +104,25 @@ def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain, before: Liv
     adapters = Adapters(providers, time.time)
     for model in {model for category in snapshot.categories.values() for model in category.models}:
         adapters[model.partition("/")[0]]  # made before a request needs it
-    secrets = [key.value for provider in providers.values() for key in provider.keys]
-    secrets += snapshot.access.api_keys
-    if snapshot.access.admin_key:
-        secrets.append(snapshot.access.admin_key)
-    for provider in providers.values():
-        secrets += _url_secrets(provider.base_url)
     return Live(
         snapshot=snapshot,
         prices=PriceTable.parse(shipped_prices, snapshot.prices, free_providers=_free_providers(snapshot)),
         adapters=adapters,
         accounts={name: accounts_of(provider) for name, provider in providers.items()},
-        mask=Masker(secrets),
+        mask=masker_for(snapshot),
         brain=brain,
         roster=before.roster if before is not None and same else brain.roster(snapshot.categories.values()),
     )
+
+
+def masker_for(snapshot: Snapshot) -> Masker:
+    """Knows every secret of a configuration: keys, the router's own too, and what addresses and headers hold."""
+    secrets = [*snapshot.access.api_keys, snapshot.access.admin_key or ""]
+    for provider in snapshot.providers.values():
+        secrets += [key.value for key in provider.keys]
+        secrets += _url_secrets(provider.base_url)
+        secrets += [value for name, value in provider.headers.items() if _SECRET_HEADER.search(name)]
+    return Masker(secrets)
 
 
 def _free_providers(snapshot: Snapshot) -> tuple[str, ...]:
@@ -125,13 +132,16 @@ def _free_providers(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def _url_secrets(url: str) -> list[str]:
-    """The password in an address, as it stands there, as it is meant, and as Basic authorization sends it."""
+    """The password in an address, as it stands there, as it is meant, and as Basic authorization sends it.
+
+    A user without a password is a token.
+    """
     userinfo, at, _ = urlsplit(url).netloc.rpartition("@")
-    user, _, password = userinfo.partition(":")
-    if not at or not password:
+    if not at:
         return []
-    plain = unquote(password)
-    return [password, plain, b64encode(f"{unquote(user)}:{plain}".encode()).decode()]
+    user, _, password = userinfo.partition(":")
+    secret = password or user
+    return [secret, unquote(secret), b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()]
 
 
 def accounts_of(provider: Provider) -> tuple[str, ...]:

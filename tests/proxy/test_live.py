@@ -17,9 +17,12 @@ DATA = Path(__file__).parents[2] / "llm_router" / "data"
 
 @pytest.fixture
 def live() -> Live:
-    """A configuration whose provider has a name and a password in its address."""
+    """A configuration whose providers have secrets in their addresses and headers."""
     content = {
-        "providers": {"a": {"base_url": "https://usr:pw%2B9secret@127.0.0.1/v1"}},
+        "providers": {
+            "a": {"base_url": "https://usr:pw%2B9secret@127.0.0.1/v1"},
+            "b": {"base_url": "https://tok.55667@127.0.0.1/v1", "headers": {"x-auth-token": "abc.1234"}},
+        },
         "model_mappings": {category: ["a/m"] for category in BUILTIN_CATEGORIES},
     }
     snapshot = load({"HOME": "/home/u"}, {}, json.dumps(content).encode(), "router_config.json")
@@ -31,3 +34,9 @@ def live() -> Live:
 def test_the_password_of_an_address_is_masked(live: Live, form: str) -> None:
     """A provider may echo it as it stands in the address, as it is meant, or as it was sent."""
     assert live.mask(f"denied: Basic {form} is wrong") == "denied: Basic *** is wrong"
+
+
+@pytest.mark.parametrize("form", ["tok.55667", "dG9rLjU1NjY3Og==", "abc.1234"])
+def test_a_token_in_an_address_or_a_header_is_masked(live: Live, form: str) -> None:
+    """A user without a password is the secret itself; and some put keys into headers of a provider."""
+    assert live.mask(f"denied: {form} is wrong") == "denied: *** is wrong"

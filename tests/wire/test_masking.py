@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable
+from urllib.parse import quote
+
 import pytest
 
-from llm_router.wire.masking import MASK, Masker
+from llm_router.wire.masking import MASK, MESSAGE_CHARS, Masker
 
 
 @pytest.mark.parametrize(
@@ -37,3 +42,28 @@ def test_known_secrets_and_addresses_with_credentials_are_masked() -> None:
     """Whatever form a configured key has; credentials go, the host stays."""
     mask = Masker(["mysecretkey"])
     assert mask("mysecretkey at https://me:pass@host/v1?key=abc") == f"{MASK} at https://{MASK}@host/v1?key={MASK}"
+
+
+@pytest.mark.parametrize("before", range(MESSAGE_CHARS - 32, MESSAGE_CHARS + 2))
+def test_no_cut_leaves_a_part_of_a_secret(before: int) -> None:
+    """A client that has its words repeated decides where in a long message the key behind them stands."""
+    secret = "0123456789abcdef0123456789abcdef"
+    assert secret[:6] not in Masker(["another", secret])("x" * before + secret + " is no key" + "x" * 100)
+
+
+@pytest.mark.parametrize(
+    "form", [json.dumps, lambda key: json.dumps(key).replace("/", "\\/"), lambda key: quote(key, "")]
+)
+def test_a_secret_is_known_in_other_spellings(form: Callable[[str], str]) -> None:
+    """As an error inside of an error has it, or an address."""
+    secret = 'a+b/c"d\\e'
+    assert form(secret).strip('"') not in Masker([secret])(f"no such key: {form(secret)}")
+
+
+@pytest.mark.parametrize("unit", ["key-", "hf_.", "rk-pk_", "sk-", "://a:", "bearer ", "?key=", "'a"])
+def test_masking_takes_no_longer_for_a_nasty_text(unit: str) -> None:
+    """A provider's message of megabytes, or what a client had it repeat, must not hold up everybody's streams."""
+    mask = Masker(["0123456789abcdef"])
+    started = time.process_time()
+    mask(unit * 1_000_000)
+    assert time.process_time() - started < 0.2

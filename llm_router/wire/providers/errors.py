@@ -17,8 +17,7 @@ import orjson
 
 from llm_router.errors import Failure, FailureKind
 from llm_router.proxy.gate import error_type
-
-MESSAGE_CHARS = 2000
+from llm_router.wire.masking import MESSAGE_CHARS
 
 _CERTAIN_CONTEXT_WORDS = re.compile(r"context_length_exceeded|exceed_context_size|exceeds the available context size")
 _CONTEXT_WORDS = re.compile(
@@ -96,13 +95,16 @@ _DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
 
 
 def read_failure(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
-    """The failure that a non-200 answer stands for. `now` is Unix time; the message is not masked yet."""
+    """The failure that a non-200 answer stands for. `now` is Unix time.
+
+    The message is not masked yet, so it is not cut either: of a secret that was cut in two, the half would stay.
+    """
     error = error_object(body)
     message = _message(error, body, status)
     code, kind = _word(error.get("code")), _word(error_type(error))
     param = error.get("param")
     return Failure(
-        _kind(status, headers, error, _Said(code or "", kind or "", message)),
+        _kind(status, headers, error, _Said(code or "", kind or "", message[:MESSAGE_CHARS])),
         message,
         status=status,
         code=code,
@@ -166,8 +168,8 @@ def error_object(body: bytes) -> dict[str, Any]:
 def _message(error: Mapping[str, Any], body: bytes, status: int) -> str:
     message = _words(error.get("message"))
     if message:
-        return message[:MESSAGE_CHARS]
-    text = body[:MESSAGE_CHARS].decode("utf-8", "replace").strip()
+        return message
+    text = body.decode("utf-8", "replace").strip()
     if text and text != "null" and not text.startswith(("<", "{", "[", '"')):
         return text
     return f"the provider answered with status {status}"
