@@ -192,6 +192,15 @@ def test_check_tells_what_looks_wrong(run: Run) -> None:
     assert "OPENAI_API_KEY begins or ends with a quotation mark" in out
 
 
+def test_check_refuses_what_serve_refuses(run: Run) -> None:
+    """An address that the start would not bind is 78 here too, after all that there is to see."""
+    code, out, err = run("check", "--live", ROUTER_HOST="0.0.0.0", OPENAI_API_KEY=KEY)
+    assert code == 78
+    assert "Settings" in out
+    assert "Asking" not in out
+    assert "refusing to bind 0.0.0.0" in err
+
+
 async def test_check_live_asks_each_model_once() -> None:
     """Each configured model is asked for a short answer; a failing one is told with its reason, without its key."""
     good, bad = Upstream(), Upstream()

@@ -6,14 +6,14 @@ from argparse import Namespace
 
 from llm_router.accounting.pricing import ModelInfo, PriceTable
 from llm_router.commands import EXIT_CONFIG, EXIT_OK
-from llm_router.commands.common import DATA, load_configuration, print_table
-from llm_router.config.advice import advice
+from llm_router.commands.common import DATA, complain, load_configuration, print_table
+from llm_router.config.advice import advice, unguarded
 from llm_router.config.report import missing_variables, setting_rows
 from llm_router.config.values import Snapshot
 
 
 def run(arguments: Namespace) -> int:
-    """Prints the whole configuration; asks the models themselves with `--live`."""
+    """Prints the whole configuration, refuses what `serve` would, and with `--live` asks the models themselves."""
     snapshot = load_configuration(arguments)
     if snapshot is None:
         return EXIT_CONFIG
@@ -23,6 +23,9 @@ def run(arguments: Namespace) -> int:
     _print_providers(snapshot)
     _print_chains(snapshot, prices)
     _print_advice(snapshot, prices)
+    if (problem := unguarded(snapshot)) is not None:
+        complain(problem)
+        return EXIT_CONFIG
     if arguments.live:
         from llm_router.commands.live import ask_all
 

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from llm_router.config.values import Provider, Snapshot
+from llm_router.config.options import DIALECTS
+from llm_router.config.providers import BUILTINS
+from llm_router.config.values import BUILTIN_CATEGORIES, Provider, Snapshot
 
 _QUOTES = ("'", '"', "`", "“", "”", "‘", "’")
 _PLACEHOLDER = re.compile(r"your[-_ ]|[-_]here$|^<.*>$|^\$\{?\w+\}?$|x{6,}|\.\.\.$|^changeme$", re.IGNORECASE)
-_BEARER = re.compile(r"^bearer\s", re.IGNORECASE)
+# How the keys of vendors begin; the first that fits tells.
+_VENDORS = {"sk-or-": "openrouter", "sk-ant-": "anthropic", "sk-proj-": "openai", "AIza": "google", "gsk_": "groq"}
 
 
 def advice(snapshot: Snapshot) -> list[str]:
@@ -20,6 +23,7 @@ def advice(snapshot: Snapshot) -> list[str]:
     for provider in snapshot.providers.values():
         found.extend(_about_keys(provider))
         found.extend(_about_address(provider))
+        found.extend(_about_options(provider))
     for key in (*snapshot.access.api_keys, *filter(None, [snapshot.access.admin_key])):
         if looks_quoted(key):
             found.append("ROUTER_API_KEY or ROUTER_ADMIN_KEY begins or ends with a quotation mark; remove the quotes")
@@ -27,7 +31,33 @@ def advice(snapshot: Snapshot) -> list[str]:
     if not any(provider.configured for provider in snapshot.providers.values() if provider.name != "ollama"):
         found.append("no provider key is set, for example OPENROUTER_API_KEY: only Ollama can answer")
     found.extend(_about_chains(snapshot))
+    found.extend(_about_categories(snapshot))
+    if snapshot.access.allow_unauthenticated and _is_open(snapshot):
+        found.append(
+            f"serving {snapshot.host} without a key: whoever reaches it can spend yours; "
+            "publishing it wider needs ROUTER_API_KEY"
+        )
     return found
+
+
+def unguarded(snapshot: Snapshot) -> str | None:
+    """Why this address may not be bound: anybody on the network could spend the keys."""
+    if snapshot.access.allow_unauthenticated or not _is_open(snapshot):
+        return None
+    return (
+        f"refusing to bind {snapshot.host}, which is reachable from other machines, without a key: set ROUTER_API_KEY, "
+        "or say --allow-unauthenticated (ROUTER_ALLOW_UNAUTHENTICATED=1)"
+    )
+
+
+def _is_open(snapshot: Snapshot) -> bool:
+    """Whether other machines can reach the router, and need no key."""
+    if snapshot.access.api_keys or snapshot.host.lower() == "localhost":
+        return False
+    try:
+        return not ip_address(snapshot.host).is_loopback
+    except ValueError:
+        return True
 
 
 def looks_quoted(key: str) -> bool:
@@ -39,11 +69,33 @@ def _about_keys(provider: Provider) -> Iterator[str]:
     for key in provider.keys:
         if looks_quoted(key.value):
             yield f"{key.variable} begins or ends with a quotation mark: the quotes are sent as part of the key"
+        elif key.value.startswith(f"{key.variable}="):
+            yield f"{key.variable} holds its own name: set it to what stands behind the equals sign"
         elif _PLACEHOLDER.search(key.value):
             yield f"{key.variable} looks like a placeholder rather than a key"
+        elif vendor := _other_vendor(provider, key.value):
+            yield f"{key.variable} looks like a key of {vendor}, but it is sent to {provider.shown_url}"
     values = [key.value for key in provider.keys]
     if len(set(values)) < len(values):
         yield f"two of the variables of {provider.name} hold the same key"
+
+
+def _other_vendor(provider: Provider, key: str) -> str | None:
+    """Whose key it looks like, where it is sent to another vendor's own address."""
+    builtin = BUILTINS.get(provider.name)
+    if builtin is None or provider.base_url != builtin.base_url:
+        return None
+    vendor = next((name for start, name in _VENDORS.items() if key.startswith(start)), provider.name)
+    return vendor if vendor != provider.name else None
+
+
+def _about_options(provider: Provider) -> Iterator[str]:
+    for option in provider.options:
+        if provider.api != DIALECTS[option]:
+            yield (
+                f"providers.{provider.name}.options.{option} has no effect: {provider.name} is spoken to as "
+                f'{provider.api}; write "api": "{DIALECTS[option]}" beside it, or remove it'
+            )
 
 
 def _about_address(provider: Provider) -> Iterator[str]:
@@ -68,3 +120,23 @@ def _about_chains(snapshot: Snapshot) -> Iterator[str]:
         if not any(provider.configured for provider in providers):
             variables = dict.fromkeys(name for provider in providers for name in provider.key_variables)
             yield f"no model of the category {category.name} can answer: set {' or '.join(variables)}"
+
+
+def _about_categories(snapshot: Snapshot) -> Iterator[str]:
+    for category in snapshot.categories.values():
+        if not category.custom or category.keywords:
+            continue
+        if snapshot.routing_mode == "keywords":
+            yield f"the category {category.name} has no keywords: only router/{category.name} leads to it"
+        elif not category.description and not category.examples:
+            yield (
+                f"the category {category.name} has no description, examples or keywords: only its name speaks for it"
+                f"{_near_builtin(category.name)}"
+            )
+
+
+def _near_builtin(name: str) -> str:
+    import difflib  # for mistakes alone: a router that started well need not hold it
+
+    near = difflib.get_close_matches(name.lower(), BUILTIN_CATEGORIES, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -10,16 +10,19 @@ from llm_router.config import fields
 from llm_router.config.categories import ModelIds, read_categories
 from llm_router.config.fields import FileKeyError, KeyProblem, join
 from llm_router.config.jsonfile import parse_file
+from llm_router.config.misspelt import misspelt
 from llm_router.config.models import full_model_id
 from llm_router.config.pricelist import read_prices
-from llm_router.config.providers import check_key, read_providers
-from llm_router.config.settings import Environment, Resolved, resolve, sections
+from llm_router.config.providers import BUILTINS, check_key, read_providers
+from llm_router.config.settings import SETTINGS, Environment, Resolved, resolve, sections
 from llm_router.config.values import Access, BreakerSettings, ClassifierSettings, Provider, Snapshot, Timeouts
 from llm_router.errors import ConfigError
 
 _SECTIONS = ("model_mappings", "keywords", "custom_categories", "categories", "providers", "prices", "hedge")
 _SERVER_SECRETS = {"api_key_env": "ROUTER_API_KEY", "admin_key_env": "ROUTER_ADMIN_KEY"}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_VARIABLES_OF_THE_PROCESS = ("ROUTER_CONFIG_FILE", "LLM_ROUTER_IMAGE")
+_LITERAL_KEY = re.compile(r"(?:.*[_-])?(?:api|admin)[_-]?keys?", re.IGNORECASE | re.DOTALL)
 
 
 def load(
@@ -85,7 +88,7 @@ class _Loader:
             workers=values["server.workers"],
             log_level=values["log.level"],
             log_format=values["log.format"],
-            state_dir=values["state_dir"] or self._default_state_dir(),
+            state_dir=self._state_dir(values["state_dir"]),
             drain_timeout=values["server.drain_timeout"],
             header_timeout=values["server.header_timeout"],
             max_body_bytes=values["server.max_body_bytes"],
@@ -93,14 +96,18 @@ class _Loader:
             router_url=values["attribution.url"],
             config_file=file_name,
             sources={**settings.sources, **access_sources, **provider_sources, **category_sources},
-            warnings=(*warnings, *self._warnings),
+            warnings=(*warnings, *self._warnings, *misspelt(self._environment, self._variables(providers))),
             file=self._raw,
         )
 
     def _refuse_unknown_keys(self) -> None:
         known = sections()
         known["server"] = [*known["server"], *_SERVER_SECRETS]
-        fields.only(self._content, "", (*known[""], *(name for name in known if name), *_SECTIONS))
+        top = (*known[""], *(name for name in known if name), *_SECTIONS)
+        for key in self._content:
+            if key not in top:
+                _refuse_misplaced(key, known)
+        fields.only(self._content, "", top)
         for name, keys in known.items():
             if name:
                 section = fields.section(self._content, name)
@@ -165,6 +172,9 @@ class _Loader:
                     check_key(part, name)
                     found[key].append(part)
                     sources[f"server.{key.removesuffix('_env')}"] = source
+            if key in section and not found[key]:
+                unset = " and ".join(names)
+                self._warnings.append(f"server.{key} names {unset}, but nothing is set there: no such key is asked for")
         access = Access(
             api_keys=tuple(dict.fromkeys(found["api_key_env"])),
             admin_key=next(iter(found["admin_key_env"]), None),
@@ -186,12 +196,26 @@ class _Loader:
                 raise KeyProblem(path, f'must be the name of an environment variable, such as "{default}", not a key')
         return names
 
-    def _default_state_dir(self) -> str:
+    def _variables(self, providers: Mapping[str, Provider]) -> set[str]:
+        """Every variable that is read, with this file."""
+        section = fields.section(self._content, "server")
+        return {
+            *(setting.variable for setting in SETTINGS if setting.variable),
+            *(name for key, usual in _SERVER_SECRETS.items() for name in self._secret_variables(section, key, usual)),
+            *(name for provider in providers.values() for name in provider.key_variables),
+            *(name for builtin in BUILTINS.values() for name in builtin.key_variables),
+            *(f"{name.upper()}_BASE_URL" for name in BUILTINS),
+            *_VARIABLES_OF_THE_PROCESS,
+        }
+
+    def _state_dir(self, stated: str | None) -> str:
+        home = self._environment.process.get("HOME", "").rstrip("/") or "~"
+        if stated:  # no shell has looked at what stands in the file, in .env or behind `Environment=`
+            return home + stated[1:] if stated == "~" or stated.startswith("~/") else stated
         systemd = self._environment.process.get("STATE_DIRECTORY", "").split(":")[0]
         if systemd:
             return systemd
         xdg = self._environment.process.get("XDG_STATE_HOME", "")
-        home = self._environment.process.get("HOME", "").rstrip("/") or "~"
         return f"{xdg if xdg.startswith('/') else f'{home}/.local/state'}/llm-router"
 
 
@@ -206,3 +230,13 @@ def _refuse_literal_secrets(section: Mapping[str, Any], name: str) -> None:
         if key in ("api_key", "api_keys", "admin_key"):
             variable = "ROUTER_ADMIN_KEY" if key == "admin_key" else "ROUTER_API_KEY"
             raise KeyProblem(join(name, key), f"keys do not belong into this file; set the variable {variable}")
+
+
+def _refuse_misplaced(key: str, known: Mapping[str, list[str]]) -> None:
+    """Two mistakes at the top of the file that the list of what is known there would not explain."""
+    if _LITERAL_KEY.fullmatch(key):
+        variable = key.upper() if "_" in key and key.isupper() else "OPENROUTER_API_KEY"
+        raise KeyProblem(join("", key), f"keys do not belong into this file; set a variable such as {variable}")
+    place = next((join(head, key) for head, keys in known.items() if head and key in keys), None)
+    if place:
+        raise KeyProblem(join("", key), f"unknown key; did you mean {fields.shown(place)}?")

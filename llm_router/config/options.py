@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from llm_router.config import fields
 from llm_router.config.fields import KeyProblem, join
+from llm_router.config.values import Api
+
+_DURATION = re.compile(r"0|-?(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
 
 
 def _cache(value: Any, path: str) -> bool | str:
@@ -20,7 +24,12 @@ def _tokens(value: Any, path: str) -> int:
 
 def _keep_alive(value: Any, path: str) -> str | float:
     """Seconds, or a duration as Ollama writes it ("10m"); -1 keeps the model for ever."""
-    return fields.text(value, path) if isinstance(value, str) else fields.number(value, path, minimum=-1)
+    if not isinstance(value, str):
+        return fields.number(value, path, minimum=-1)
+    word = fields.text(value, path)
+    if not _DURATION.fullmatch(word):
+        raise KeyProblem(path, f'must be seconds or a duration such as "10m" or "1h30m", not {fields.shown(word)}')
+    return word
 
 
 def _think(value: Any, path: str) -> bool | str:
@@ -48,6 +57,16 @@ OPTIONS = {
     "keep_alive": _keep_alive,
     "think": _think,
     "safety_settings": _safety_settings,
+}
+
+# Which dialect reads an option; in any other it has no effect.
+DIALECTS: Mapping[str, Api] = {
+    "cache": "anthropic-messages",
+    "num_ctx": "ollama",
+    "context": "ollama",
+    "keep_alive": "ollama",
+    "think": "ollama",
+    "safety_settings": "google-generative-ai",
 }
 
 

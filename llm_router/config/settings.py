@@ -92,18 +92,23 @@ def _header_text(value: Any, path: str) -> str:
 def _hosts(value: Any, path: str) -> tuple[str, ...]:
     hosts = fields.texts(value, path)
     for index, host in enumerate(hosts):
-        if "/" in host or any(char.isspace() for char in host):
+        if "/" in host or any(char.isspace() for char in host) or _has_port(host):
             raise KeyProblem(
-                f"{path}[{index}]", "must be a host name such as router.example.org, without scheme or path"
+                f"{path}[{index}]", "must be a host name such as router.example.org, without scheme, port or path"
             )
         _refuse_pattern(host, f"{path}[{index}]")
     return tuple(host.lower() for host in hosts)
 
 
+def _has_port(host: str) -> bool:
+    """Whether a port stands behind a name or an address; the colons of an IPv6 address are none."""
+    return host.rpartition("]")[2].startswith(":") if host.startswith("[") else host.count(":") == 1
+
+
 def _refuse_pattern(name: str, path: str) -> None:
     """Names are compared whole: a pattern would match nothing, and its user would wonder why."""
     if "*" in name and name != "*":
-        raise KeyProblem(path, 'names are compared whole: write each one, or "*" alone for all')
+        raise KeyProblem(path, 'must be a whole name, since a pattern matches nothing: write each one, or "*" for all')
 
 
 def _origins(value: Any, path: str) -> tuple[str, ...]:
@@ -120,7 +125,7 @@ def _origins(value: Any, path: str) -> tuple[str, ...]:
 
 def _host(value: Any, path: str) -> str:
     host = fields.text(value, path)
-    if "/" in host or any(char.isspace() for char in host):
+    if "/" in host or any(char.isspace() for char in host) or _has_port(host):
         raise KeyProblem(path, "must be an address or host name such as 127.0.0.1, without scheme, port or path")
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 

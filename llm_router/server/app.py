@@ -19,7 +19,7 @@ from llm_router.accounting.books import Books, Figures
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.metrics import Metrics
 from llm_router.accounting.ranks import Encodings
-from llm_router.config.advice import advice
+from llm_router.config.advice import advice, unguarded
 from llm_router.config.values import Snapshot
 from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile
@@ -34,7 +34,7 @@ from llm_router.server.bodies import expect_later
 from llm_router.server.chat import CHAT_PATHS, chat
 from llm_router.server.keys import ROUTER
 from llm_router.server.limits import check_parser, raise_descriptor_limit
-from llm_router.server.opening import access_logs, listen, set_up_logging, unguarded
+from llm_router.server.opening import access_logs, listen, set_up_logging
 from llm_router.server.serving import serve
 
 log = logging.getLogger("llm_router")

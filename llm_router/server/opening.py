@@ -1,9 +1,8 @@
-"""Before the first request: whether the address may be bound, the listening socket, and where the log goes."""
+"""Before the first request: the listening socket, and where the log goes."""
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
 import socket
 import sys
@@ -15,36 +14,7 @@ import orjson
 from llm_router.accounting.access_log import AccessLog
 from llm_router.config.values import Snapshot
 
-log = logging.getLogger("llm_router")
-
 BACKLOG = 4096
-
-
-def unguarded(snapshot: Snapshot) -> str | None:
-    """Why this address may not be bound: anybody on the network could spend the keys."""
-    access = snapshot.access
-    if access.api_keys or is_loopback(snapshot.host):
-        return None
-    if access.allow_unauthenticated:
-        log.warning(
-            "serving %s without a key: whoever reaches it can spend yours; publishing it wider needs ROUTER_API_KEY",
-            snapshot.host,
-        )
-        return None
-    return (
-        f"refusing to bind {snapshot.host}, which is reachable from other machines, without a key: set ROUTER_API_KEY, "
-        "or say --allow-unauthenticated (ROUTER_ALLOW_UNAUTHENTICATED=1)"
-    )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class TextLines(logging.Formatter):

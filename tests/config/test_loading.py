@@ -127,6 +127,9 @@ def test_flags_come_first() -> None:
         ("ROUTER_ALLOWED_HOSTS", "a.example, http://x/", "item 2 must be a host name"),
         ("ROUTER_ALLOWED_ORIGINS", "example.org", "must be an origin"),
         ("ROUTER_ALLOWED_HOSTS", "*.example.org", "write each one"),
+        ("ROUTER_ALLOWED_HOSTS", "[::1], a.example:8443", "item 2 must be a host name"),
+        ("ROUTER_HOST", "127.0.0.1:80", "without scheme, port or path"),
+        ("ROUTER_HOST", "[::1]:80", "without scheme, port or path"),
         ("ROUTER_ALLOWED_ORIGINS", "https://*.example.org", "write each one"),
         ("ROUTER_CIRCUIT_RECOVERY", "100000000", "at most 2592000, not 100000000"),
         ("ROUTER_MAX_BODY_BYTES", "0", "from 1 to"),
@@ -164,6 +167,9 @@ def test_a_bad_flag_is_named() -> None:
 
 BAD_FILES: list[tuple[Any, str, str]] = [
     ({"model_mapings": {}}, "model_mapings", 'did you mean "model_mappings"'),
+    ({"port": 3456}, "port", 'did you mean "server.port"'),
+    ({"OPENAI_API_KEY": "sk-live-0123456789"}, "OPENAI_API_KEY", "set a variable such as OPENAI_API_KEY"),
+    ({"api_key": "sk-live-0123456789"}, "api_key", "set a variable such as OPENROUTER_API_KEY"),
     ({"circuit_breaker": {"treshold": 3}}, "circuit_breaker.treshold", "failure_threshold"),
     ({"model_mappings": []}, "model_mappings", "must be an object, not a list"),
     ({"model_mappings": {"code": "openai/gpt-4o"}}, "model_mappings.code", "must be a list of model ids, not a string"),
@@ -415,12 +421,15 @@ def test_access_keys_come_from_variables() -> None:
     [
         ({"ROUTER_STATE_DIR": "/var/x", "STATE_DIRECTORY": "/var/lib/r"}, "/var/x"),
         ({"STATE_DIRECTORY": "/var/lib/r:/var/lib/s"}, "/var/lib/r"),
+        ({"ROUTER_STATE_DIR": "~/state"}, "/home/u/state"),
+        ({"ROUTER_STATE_DIR": "~"}, "/home/u"),
+        ({"ROUTER_STATE_DIR": "~other/x"}, "~other/x"),
         ({"XDG_STATE_HOME": "/xdg"}, "/xdg/llm-router"),
         ({"XDG_STATE_HOME": "relative"}, "/home/u/.local/state/llm-router"),
     ],
 )
 def test_the_state_folder(environ: dict[str, str], folder: str) -> None:
-    """ROUTER_STATE_DIR, else systemd's folder, else the XDG one, which must be absolute to count."""
+    """ROUTER_STATE_DIR, its ~ being the home, else systemd's folder, else the XDG one, which must be absolute."""
     assert read(None, environ).state_dir == folder
 
 
@@ -468,6 +477,8 @@ def test_prices_take_every_field_of_the_table() -> None:
         ({"cache": "1h"}, {"cache": "1h"}),
         ({"num_ctx": 8192, "context": 32768}, {"num_ctx": 8192, "context": 32768}),
         ({"keep_alive": "10m"}, {"keep_alive": "10m"}),
+        ({"keep_alive": "1h30m"}, {"keep_alive": "1h30m"}),
+        ({"keep_alive": "-1m"}, {"keep_alive": "-1m"}),
         ({"keep_alive": -1}, {"keep_alive": -1.0}),
         ({"think": True}, {"think": True}),
         ({"think": "low"}, {"think": "low"}),
@@ -490,6 +501,8 @@ def test_options_of_a_dialect(options: Any, taken: Any) -> None:
         ({"num_ctx": True}, "num_ctx"),
         ({"keep_alive": -2}, "keep_alive"),
         ({"keep_alive": ""}, "keep_alive"),
+        ({"keep_alive": "10 minutes"}, "keep_alive"),
+        ({"keep_alive": "300"}, "keep_alive"),
         ({"think": "very"}, "think"),
         ({"safety_settings": {}}, "safety_settings"),
         ({"safety_settings": [{"categories": "x"}]}, "safety_settings[0].categories"),

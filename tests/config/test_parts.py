@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import llm_router
-from llm_router.config.advice import advice
+from llm_router.config.advice import advice, unguarded
 from llm_router.config.defaults import SHIPPED_KEYWORDS, curated_models, default_chain
 from llm_router.config.loading import load
 from llm_router.config.models import full_model_id
@@ -186,6 +186,19 @@ def test_timeouts_are_chosen_field_by_field() -> None:
         ({"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://api.example.org/v1"}, "travels unencrypted"),
         ({"ROUTER_API_KEY": '"abc"'}, "remove the quotes"),
         ({}, "no provider key is set"),
+        ({"OPENAI_API_KEY": "OPENAI_API_KEY=sk-0123456789"}, "OPENAI_API_KEY holds its own name"),
+        (
+            {"OPENAI_API_KEY": "sk-or-v1-0123456789"},
+            "looks like a key of openrouter, but it is sent to https://api.open",
+        ),
+        ({"OPENROUTER_API_KEY": "sk-ant-0123456789"}, "looks like a key of anthropic"),
+        ({"ROUTER_HOST": "10.0.0.1", "ROUTER_ALLOW_UNAUTHENTICATED": "1"}, "serving 10.0.0.1 without a key"),
+        ({"ROUTER_PROT": "0123456789"}, "ROUTER_PROT is set, but nothing reads it; did you mean ROUTER_PORT?"),
+        ({"ROUTER_API_KEYS": "0123456789"}, "did you mean ROUTER_API_KEY?"),
+        ({"ROUTER_ROUTING_MODE": "local"}, "did you mean ROUTING_MODE?"),
+        ({"LLM_ROUTER_PORT": "1"}, "did you mean ROUTER_PORT?"),
+        ({"OPENROUTER_KEY": "sk-0123456789"}, "did you mean OPENROUTER_API_KEY?"),
+        ({"OPENAI_API_BASE": "http://x"}, "did you mean OPENAI_BASE_URL?"),
     ],
 )
 def test_likely_mistakes_are_told(environ: dict[str, str], words: str) -> None:
@@ -200,6 +213,56 @@ def test_nothing_is_told_where_nothing_looks_wrong() -> None:
     assert (
         advice(read(None, OPENAI_API_KEY="sk-proj-4f9a", OLLAMA_API_KEY="o", OLLAMA_BASE_URL="http://10.0.0.2:1")) == []
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"model_mappings": {"coding": ["openai/x"]}}, "only its name speaks for it; did you mean code?"),
+        ({"custom_categories": {"zzz": {}}}, "the category zzz has no description, examples or keywords"),
+        (
+            {"routing_mode": "keywords", "custom_categories": {"zzz": {"description": "d"}}},
+            "the category zzz has no keywords: only router/zzz leads to it",
+        ),
+        (
+            {"providers": {"ollama": {"options": {"num_ctx": 8192}}}},
+            'options.num_ctx has no effect: ollama is spoken to as openai-completions; write "api": "ollama"',
+        ),
+        ({"server": {"api_key_env": ["A", "B"]}}, "server.api_key_env names A and B, but nothing is set there"),
+    ],
+)
+def test_likely_mistakes_of_the_file_are_told(content: dict[str, Any], words: str) -> None:
+    """What the file says validly and without the effect that its author had in mind is told with its name."""
+    (told,) = advice(read(content, OPENAI_API_KEY="sk-proj-4f9a"))
+    assert words in told
+
+
+def test_what_other_programs_read_is_no_slip() -> None:
+    """Variables of other programs, and those that the file itself names, are not taken for misspelt ones of ours."""
+    foreign = ("OPENAI_ORG_ID", "OLLAMA_HOST", "OLLAMA_MODELS", "ANTHROPIC_MODEL", "GOOGLE_APPLICATION_CREDENTIALS",
+               "ROUTER_SERVICE_HOST", "ROUTER_PORT_3456_TCP", "DEFAULT_TIMEOUT")  # fmt: skip
+    content = {"providers": {"openai": {"api_key_env": ["OPENAI_API_KEY", "OPENAI_API_KEY_2"]}}}
+    environ = dict.fromkeys(foreign, "x") | {"OPENAI_API_KEY": "sk-proj-1", "OPENAI_API_KEY_2": "sk-proj-2"}
+    assert advice(read(content, **environ)) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "refused"),
+    [
+        ({"ROUTER_HOST": "0.0.0.0"}, True),
+        ({"ROUTER_HOST": "router.example.org"}, True),
+        ({"ROUTER_HOST": "::"}, True),
+        ({"ROUTER_HOST": "0.0.0.0", "ROUTER_API_KEY": "k"}, False),
+        ({"ROUTER_HOST": "0.0.0.0", "ROUTER_ALLOW_UNAUTHENTICATED": "1"}, False),
+        ({"ROUTER_HOST": "::1"}, False),
+        ({"ROUTER_HOST": "localhost"}, False),
+    ],
+)
+def test_an_open_address_is_refused_without_a_key(environ: dict[str, str], refused: bool) -> None:
+    """Beyond loopback either a key is asked for or the user said that none shall be."""
+    problem = unguarded(read(None, **environ))
+    assert (problem is not None) == refused
+    assert problem is None or "set ROUTER_API_KEY" in problem
 
 
 def test_a_chain_that_cannot_answer_is_told() -> None:
