@@ -56,6 +56,12 @@ def check_stream(port: int) -> None:
     print(f"streamed {len(chunks)} chunks from {answer.headers['x-router-model']}")
 
 
+def check_page(port: int) -> None:
+    page = ask(port, "GET", "/", accept="text/html").read().decode()
+    assert "<script>" in page, page[:500]
+    assert "{{" not in page, page
+
+
 def main(program: str, metrics_file: str) -> None:
     said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True)  # noqa: S603 - ours
     print(said.stdout.strip())
@@ -64,6 +70,7 @@ def main(program: str, metrics_file: str) -> None:
     try:
         print(f"healthy after {wait_until_healthy(port, process):.2f} s")
         check_stream(port)
+        check_page(port)
         metrics = ask(port, "GET", "/metrics", accept="text/plain")
         assert metrics.status == 200, metrics.status
         pathlib.Path(metrics_file).write_bytes(metrics.read())

@@ -44,11 +44,8 @@ def add_routes(app: web.Application) -> None:
 async def front(request: web.Request) -> web.StreamResponse:
     """GET /: a page for people, JSON for programs."""
     if quality(request.headers.get(hdrs.ACCEPT, ""), "text/html") > 0:
-        return web.Response(
-            text=front_page(f"{request.scheme}://{request.host}"),
-            content_type="text/html",
-            headers={"X-Content-Type-Options": "nosniff"},
-        )
+        text, headers = await asyncio.to_thread(front_page, f"{request.scheme}://{request.host}")
+        return web.Response(text=text, content_type="text/html", headers=headers)
     return json_answer(
         {
             "name": "llm-router",

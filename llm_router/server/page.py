@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from base64 import b64encode
+from functools import cache
 from html import escape
+from pathlib import Path
+from typing import Final
 
 from llm_router import __version__
 
-_ROUTES = (
+_ROUTES: Final = (
     ("/health", "is it alive, and which providers have a key"),
     ("/metrics", "requests, latency, cost"),
     ("/v1/models", "names to write as model"),
@@ -15,31 +21,44 @@ _ROUTES = (
     ("/v1/usage", "what was spent, by model"),
     ("/openapi.json", "every route, for machines"),
 )
+_INLINE: Final = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 
 
-def front_page(address: str) -> str:
-    """The page, without scripts and without anything from elsewhere. `address` is how the reader reached us."""
+def front_page(address: str) -> tuple[str, dict[str, str]]:
+    """The page and its headers; `address` is how the reader reached us. Reads the disk.
+
+    The page asks this router for figures, and nobody else for anything.
+    """
+    return _template().replace("{{address}}", escape(address)), _headers()
+
+
+@cache
+def _headers() -> dict[str, str]:
+    """What a browser may do with the page: run its own script, ask its own origin, and nothing more."""
+    allowed = {name: f"'sha256-{_digest(text)}'" for name, text in _INLINE.findall(_template())}
+    policy = (
+        "default-src 'none'",
+        "connect-src 'self'",
+        "img-src data:",
+        f"script-src {allowed['script']}",
+        f"style-src {allowed['style']}",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+    return {
+        "Content-Security-Policy": "; ".join(policy),
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+@cache
+def _template() -> str:
     rows = "".join(f'<tr><td><a href="{path}">{path}</a></td><td>{escape(text)}</td></tr>' for path, text in _ROUTES)
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>llm-router</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52em; margin: 3em auto; padding: 0 1em }}
-pre {{ background: #8882; padding: .8em; overflow-x: auto }}
-td {{ padding: .1em 1em .1em 0 }}
-:root {{ color-scheme: light dark }}
-</style>
-<h1>llm-router {__version__}</h1>
-<p>An OpenAI-compatible proxy: send a chat to the model <code>router</code>; it finds out what kind of task it is,
-asks the first able model of that category's chain, and moves on to the next one if that fails.</p>
-<pre>curl -N {escape(address)}/v1/chat/completions -d '{{
-  "model": "router", "stream": true,
-  "messages": [{{"role": "user", "content": "Hello"}}]
-}}'</pre>
-<table>{rows}</table>
-<p>The guides are in the folder <code>docs/</code> of the source; <code>docs/API.md</code> tells all about these
-routes.</p>
-</html>
-"""
+    page = Path(__file__).with_name("page.html").read_text("utf-8")
+    return page.replace("{{version}}", __version__).replace("{{routes}}", rows)
+
+
+def _digest(text: str) -> str:
+    return b64encode(hashlib.sha256(text.encode()).digest()).decode()

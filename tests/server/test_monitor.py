@@ -146,19 +146,6 @@ def test_quality(accept: str, wanted: float) -> None:
     assert quality(accept, "text/html") == wanted
 
 
-async def test_front_page(serve: StartRouter) -> None:
-    """GET / is a page for browsers and JSON for everybody else; the page loads nothing from elsewhere."""
-    served = await serve()
-    page = await served.ask("GET", "/", headers={"Accept": "text/html,*/*;q=0.8"})
-    assert (page.header("content-type") or "").startswith("text/html")
-    assert b"docs/" in page.body
-    assert b"<script" not in page.body
-    assert b"src=" not in page.body
-    told = (await served.ask("GET", "/")).json()
-    assert told["version"] == __version__
-    assert "docs/" in told["docs"]
-
-
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/completions", "/responses"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_what_is_not_offered(serve: StartRouter, path: str, method: str) -> None:
