@@ -29,13 +29,13 @@ class Attempt(NamedTuple):
 
 @dataclass(slots=True)
 class SideCost:
-    """An answer that was paid for but not passed on: the loser of a hedge, or a model that was asked to classify.
+    """An answer that was paid for but not passed on: the loser of a hedge, an empty one, a model's about the category.
 
     `request` is what was sent, `answer` the bytes that came (OpenAI-shaped), `reported` usage that arrived
     beside them.
     """
 
-    kind: Literal["hedge", "classifier"]
+    kind: Literal["hedge", "classifier", "empty"]
     model: str
     request: bytes = field(default=b"", repr=False)
     answer: Sequence[bytes] = field(default=(), repr=False)

@@ -95,11 +95,14 @@ class Settler:
         return self._weigh(booking, answer, prompt, output, booking.outcome == "completed")
 
     def _side(self, side: SideCost, estimate: bool, thorough: bool) -> Evidence:
+        # Of a stream only the beginning came, and what it reported by then.
+        whole = not side.answer_is_stream or side.kind == "empty"
+        thorough = thorough or not whole
         answer = _read(side, thorough)
         if answer.usage is not None and not thorough:
             return _as_reported(answer.usage, side.price_info)
         prompt, output = self._count(side, answer, estimate)
-        return self._weigh(side, answer, prompt, output, True)
+        return self._weigh(side, answer, prompt, output, whole)
 
     def _count(self, paid: Booking | SideCost, answer: Answer, estimate: bool) -> tuple[_Counted, _Counted]:
         """Our own counts of the prompt and of the answer."""
@@ -107,8 +110,16 @@ class Settler:
             self.degraded += 1
             tokens = (len(answer.text) + len(answer.reasoning) + len(answer.tool_text)) // 4
             return (_estimate_prompt(paid), False), (tokens, False)
-        counter = self._counter(paid.price_info)
-        return counter.request(paid.request), _count_answer(counter, answer)
+        name = paid.price_info.encoding if paid.price_info else DEFAULT_ENCODING
+        counter = self._counters.get(name)
+        if counter is not None:
+            return counter.request(paid.request), _count_answer(counter, answer)
+        counter = self._new_counter(name)
+        prompt, output = counter.request(paid.request), _count_answer(counter, answer)
+        if name in self._counters:
+            return prompt, output
+        # Another encoding stood in: that is an estimate.
+        return (prompt[0], False), (output[0], False)
 
     def _weigh(
         self, paid: Booking | SideCost, answer: Answer, prompt: _Counted, output: _Counted, whole: bool
@@ -148,13 +159,6 @@ class Settler:
             return False
         self._since_sample = 0
         return True
-
-    def _counter(self, info: ModelInfo | None) -> Counter:
-        name = info.encoding if info else DEFAULT_ENCODING
-        counter = self._counters.get(name)
-        if counter is None:
-            counter = self._new_counter(name)
-        return counter
 
     def _new_counter(self, name: str) -> Counter:
         """The counter of an encoding, else of the default one, else one that estimates (and is asked for again)."""
@@ -271,6 +275,7 @@ def _record(
     if sides:
         side_price, side_json = _sum_sides(sides)
         price = None if price is None or side_price is None else price + side_price
+        source = None if price is None else source or _source_of(sides)
     attempts = booking.attempts
     finish = answer.finish_reasons
     first_byte_ms = booking.first_byte_ms
@@ -330,6 +335,11 @@ def _microseconds(ms: float) -> float:
 
 
 _NO_REPORT = (None,) * len(Usage._fields)
+
+
+def _source_of(sides: Sequence[tuple[SideCost, Evidence]]) -> str | None:
+    """The evidence for a bill that has nothing but side costs."""
+    return next((evidence[-1] for _, evidence in sides if evidence[-1] is not None), None)
 
 
 def _sum_sides(sides: Sequence[tuple[SideCost, Evidence]]) -> tuple[float | None, str]:

@@ -146,7 +146,7 @@ class Sums:
         return sums
 
     def _add(self, labels: tuple[Any, ...], columns: tuple[Any, ...]) -> None:
-        """Adds requests that are alike; those that no model answered have no more than an outcome and a duration."""
+        """Adds requests that are alike; those that no model answered have an outcome, a duration, a cost."""
         category, model, provider, outcome, counted_by, cost_source = labels
         first_byte, total, inputs, outputs, cached, reasoning, costs, tried = columns
         self._add_attempts(chain.from_iterable(tried))
@@ -161,11 +161,11 @@ class Sums:
         self.cost += spent
         if counted_by == "estimate":
             self.estimated += len(total)
-        if not name:
+        if name:
+            provider = _OTHER if name == _OTHER else provider
+            self.providers[provider] = self.providers.get(provider, 0) + len(total)
+        elif not spent and None not in costs:
             return
-        if name == _OTHER:
-            provider = _OTHER
-        self.providers[provider] = self.providers.get(provider, 0) + len(total)
         model_sums = self.by_model.get(name)
         if model_sums is None:
             model_sums = self.by_model[name] = ModelSums()

@@ -34,11 +34,23 @@ _LOCAL_MODES = ("local", "keywords")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One answered question: the category, which mode's model gave it, and what it cost."""
+    """One answered question: the category, and which mode's model gave it."""
 
     category: str
     mode: str
-    cost: SideCost
+    model: str
+
+
+@dataclass(slots=True)
+class Call:
+    """One question to one model after the other; `costs` are theirs whose answers came, of use or not."""
+
+    costs: tuple[SideCost, ...] = ()
+
+    def take_costs(self) -> tuple[SideCost, ...]:
+        """What is to be paid, for the first request that asks."""
+        costs, self.costs = self.costs, ()
+        return costs
 
 
 class Asker:
@@ -49,7 +61,7 @@ class Asker:
         self._tasks = tasks
         self._circuits = Circuits(BreakerSettings(recovery_timeout_sec=_RECOVERY_SECONDS))
         self._known: OrderedDict[bytes, Asked] = OrderedDict()
-        self._running: dict[bytes, asyncio.Task[Asked | None]] = {}
+        self._running: dict[bytes, tuple[Call, asyncio.Task[Asked | None]]] = {}
 
     def __repr__(self) -> str:
         return f"<Asker known={len(self._known)} running={len(self._running)}>"
@@ -58,28 +70,27 @@ class Asker:
         """Whether `refine` could change anything, so that most requests need not wait for it."""
         return not decision.decided and live.snapshot.routing_mode not in _LOCAL_MODES
 
-    async def refine(self, decision: Decision, live: Live) -> tuple[Decision, SideCost | None]:
-        """The decision after asking, and what the call cost if this request was the one that made it."""
+    async def refine(self, decision: Decision, live: Live) -> tuple[Decision, tuple[SideCost, ...]]:
+        """The decision after asking, and what the calls cost, if no other request pays for them."""
         models = self._models(decision, live)
         turns = decision.turns
         if not models or turns is None or not turns.latest.strip():
-            return decision, None
+            return decision, ()
         categories = [category for category in live.snapshot.categories.values() if category.name != "tools"]
         key = question_key(turns.latest, turns.earlier, categories, [model for _, model in models])
-        asked, cost = self._known.get(key), None
-        if asked is None:
-            seconds = live.snapshot.classifier.timeout_ms / 1000
-            running = self._running.get(key)
-            mine = running is None
-            if running is None:
-                work = self._ask_in_turn(key, decision, categories, models, live, seconds)
-                running = self._running[key] = self._tasks.start(work, "ask for a category")
-            done, _ = await asyncio.wait({running}, timeout=seconds)
-            asked = running.result() if done and running.exception() is None else None
-            cost = asked.cost if asked is not None and mine else None
-        if asked is None:
-            return decision, cost
-        return _with_answer(decision, asked, live), cost
+        asked = self._known.get(key)
+        if asked is not None:
+            return _with_answer(decision, asked, live), ()
+        seconds = live.snapshot.classifier.timeout_ms / 1000
+        running = self._running.get(key)
+        if running is None:
+            call = Call()
+            work = self._ask_in_turn(key, call, decision, categories, models, live, seconds)
+            running = self._running[key] = call, self._tasks.start(work, "ask for a category")
+        call, task = running
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        asked = task.result() if done and task.exception() is None else None
+        return decision if asked is None else _with_answer(decision, asked, live), call.take_costs()
 
     def _models(self, decision: Decision, live: Live) -> list[tuple[str, str]]:
         """Whom to ask, in turn: (mode, full id). Nobody where structure or the client has decided already."""
@@ -102,6 +113,7 @@ class Asker:
     async def _ask_in_turn(
         self,
         key: bytes,
+        call: Call,
         decision: Decision,
         categories: list[Category],
         models: list[tuple[str, str]],
@@ -112,17 +124,21 @@ class Asker:
         try:
             for position, (mode, model) in enumerate(models):
                 left = deadline - asyncio.get_running_loop().time()
-                asked = await self._ask(mode, model, decision, categories, live, left / (len(models) - position))
-                if asked is not None:
-                    self._remember(key, asked)
+                share = left / (len(models) - position)
+                category = await self._ask(model, call, decision, categories, live, share)
+                if category is not None:
+                    asked = self._known[key] = Asked(category, mode, model)
+                    if len(self._known) > _CACHED:
+                        self._known.popitem(last=False)
                     return asked
             return None
         finally:
             del self._running[key]
 
     async def _ask(
-        self, mode: str, model: str, decision: Decision, categories: list[Category], live: Live, seconds: float
-    ) -> Asked | None:
+        self, model: str, call: Call, decision: Decision, categories: list[Category], live: Live, seconds: float
+    ) -> str | None:
+        """The category that the model names, if it names one."""
         provider_name, upstream_model = split_model(model)
         provider = live.snapshot.providers[provider_name]
         if seconds <= 0 or decision.turns is None:
@@ -140,28 +156,22 @@ class Asker:
         way = Way(live.adapters[provider_name], target, seconds, seconds, seconds)
         try:
             won = await attempt(self._parts, live, chat, way, seconds)
-        except EmptyAnswer:
+        except EmptyAnswer as empty:
             self._circuits.released(permit)
-            return None
+            won = empty.won
         except AttemptFailed as error:
             self._circuits.failed(permit, error.failure, self._parts.clock())
             return None
         except BaseException:
             self._circuits.released(permit)
             raise
-        self._circuits.committed(permit)
-        self._circuits.completed(permit)
+        else:
+            self._circuits.committed(permit)
+            self._circuits.completed(permit)
         assert isinstance(won, WonWhole)
-        category = read_answer(orjson.loads(won.body), [category.name for category in categories])
-        if category is None:
-            return None
-        cost = SideCost("classifier", model, chat.raw, (won.body,), False, won.usage, info)
-        return Asked(category, mode, cost)
-
-    def _remember(self, key: bytes, asked: Asked) -> None:
-        self._known[key] = asked
-        if len(self._known) > _CACHED:
-            self._known.popitem(last=False)
+        # Paid is also an answer that does not help.
+        call.costs += (SideCost("classifier", model, chat.raw, (won.body,), False, won.usage, info),)
+        return read_answer(orjson.loads(won.body), [category.name for category in categories])
 
 
 def _with_answer(decision: Decision, asked: Asked, live: Live) -> Decision:
@@ -169,5 +179,5 @@ def _with_answer(decision: Decision, asked: Asked, live: Live) -> Decision:
     if category is None:
         return decision
     chain = decision.chain if decision.mode == "models" else category.models
-    evidence = Evidence(lambda: (f"{asked.cost.model} was asked and said {asked.category}", *decision.evidence))
+    evidence = Evidence(lambda: (f"{asked.model} was asked and said {asked.category}", *decision.evidence))
     return decision._replace(category=asked.category, mode=asked.mode, chain=chain, confidence=1.0, evidence=evidence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from math import inf
+from typing import Literal
 
 from llm_router.accounting.booking import SideCost
 from llm_router.config.values import Hedge
@@ -18,6 +19,7 @@ from llm_router.routing.breaker import EARLY_PROBE_EVERY, Permit
 from llm_router.routing.plan import Candidate, Obstacle, Plan, Skipped, larger_window
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.fields import asks_to_think
+from llm_router.wire.usage import Usage
 
 Win = WonStream | WonWhole
 
@@ -34,6 +36,7 @@ class Contest:
         "_decision",
         "_early",
         "_empty",
+        "_empty_cost",
         "_exchange",
         "_hedge",
         "_live",
@@ -52,6 +55,7 @@ class Contest:
         self._decision = exchange.decision
         self._early = self._losing = False
         self._empty: Win | None = None
+        self._empty_cost: SideCost | None = None
         self._skipped = plan.skipped
         self._queue = plan.candidates
         self._hedge = hedge
@@ -69,6 +73,8 @@ class Contest:
                 return win
         if self._empty is not None:
             self._empty.committed_at = self._time()
+            if self._empty_cost is not None:
+                self._exchange.discharge(self._empty_cost)
             return self._empty
         raise chain_failed(
             self._exchange.tried, self._skipped, explicit=self._decision.explicit, now=self._parts.clock()
@@ -135,7 +141,7 @@ class Contest:
                 self._judge(candidate, error)
                 return None
             except BaseException:
-                self._note_leaving(candidate, permit, began)
+                self._note_leaving(candidate, permit, began, asked=held is slot)
                 if held is not None:
                     held.release()
                 raise
@@ -169,15 +175,38 @@ class Contest:
             parts.circuits.failed(permit, failure, parts.clock(), in_chain=not self._decision.explicit)
         parts.changed()
 
-    def _note_leaving(self, candidate: Candidate, permit: Permit, began: float) -> None:
-        """The client has left, or another candidate was quicker."""
-        exchange = self._exchange
-        exchange.candidate = candidate
-        gone = Failure(FailureKind.CANCELLED, "given up before an answer came")
-        exchange.note(Tried(candidate, gone, (self._time() - began) * 1000))
-        if self._losing:
-            exchange.charge(SideCost("hedge", candidate.model, exchange.chat.raw, price_info=candidate.info))
+    def _note_leaving(self, candidate: Candidate, permit: Permit, began: float, *, asked: bool) -> None:
+        """The client has left, or another candidate was quicker; who still waited for a place was not `asked`."""
+        self._note_given_up(candidate, (self._time() - began) * 1000)
+        if asked:
+            self._bill(candidate)
         self._parts.circuits.released(permit)
+
+    def _note_given_up(self, candidate: Candidate, ms: float) -> None:
+        gone = Failure(FailureKind.CANCELLED, "given up before an answer came")
+        self._exchange.note(Tried(candidate, gone, ms))
+
+    def _bill(
+        self, candidate: Candidate, answer: Sequence[bytes] = (), stream: bool = False, usage: Usage | None = None
+    ) -> None:
+        """What one that is given up has cost: the request's own bill where the client left it alone, else waste."""
+        exchange = self._exchange
+        if self._losing or exchange.candidate is not None:
+            exchange.charge(self._side_cost("hedge", candidate, answer, stream, usage))
+        else:
+            exchange.candidate = candidate
+            exchange.answer, exchange.answer_bytes = tuple(answer), sum(map(len, answer))
+            exchange.answer_is_stream, exchange.usage = stream, usage
+
+    def _side_cost(
+        self,
+        kind: Literal["hedge", "empty"],
+        candidate: Candidate,
+        answer: Sequence[bytes],
+        stream: bool,
+        usage: Usage | None,
+    ) -> SideCost:
+        return SideCost(kind, candidate.model, self._exchange.chat.raw, answer, stream, usage, candidate.info)
 
     def _has_another_key(self, candidate: Candidate, failure: Failure) -> bool:
         if failure.kind not in _KEY_FAILURES or len(candidate.accounts) < 2:
@@ -189,6 +218,9 @@ class Contest:
         if isinstance(error, EmptyAnswer):
             self._empty = error.won
             self._empty.candidate = candidate
+            # Its prompt was read, and perhaps it thought in silence. If it is passed on after all it is no waste.
+            self._empty_cost = self._side_cost("empty", candidate, *_what_came(error.won))
+            self._exchange.charge(self._empty_cost)
             return
         failure = error.failure
         if ends_here(failure, explicit=self._decision.explicit):
@@ -246,37 +278,45 @@ class Contest:
         return self._parts.first_tokens.p95(candidate.model) if after == "p95" else after
 
     async def _stop(self, tasks: list[asyncio.Task[Win | None]], best: Win | None) -> None:
-        """Ends all but the best, at once; what they were asked for nothing is booked as waste."""
+        """Ends all but the best, at once; what they were asked for nothing is booked, as waste or as what was left."""
         running = [task for task in tasks if not task.done()]
+        # Where nobody won and nobody ended it all, the client has left.
+        self._losing = best is not None or any(_ended_it(task) for task in tasks)
         if running:
-            self._losing = True
             for task in running:
                 task.cancel()
             await asyncio.wait(running)
-            self._losing = False
         for task in tasks:
             if task.cancelled() or task.exception() is not None:
                 continue
             # A second winner, or one whose client left before it could be used.
             win = task.result()
             if win is not None and win is not best:
-                self._exchange.charge(self._lose(win))
+                self._lose(win)
+        self._losing = False
 
-    def _lose(self, win: Win) -> SideCost:
-        """Another candidate was quicker: stops this one at once; what it has cost by now is waste."""
+    def _lose(self, win: Win) -> None:
+        """Nobody wants this answer any more: stops it at once, and books what it has cost by now."""
         assert win.permit is not None
         self._parts.circuits.released(win.permit)
         if win.slot is not None:
             win.slot.release()
-        answer: Sequence[bytes]
+        self._note_given_up(win.candidate, win.committed_ms)
         if isinstance(win, WonStream):
             win.relay.abandon()
-            answer = win.relay.gate.held
-            usage = win.relay.usage
-        else:
-            answer, usage = (win.body,), win.usage
-        stream, candidate = isinstance(win, WonStream), win.candidate
-        return SideCost("hedge", candidate.model, self._exchange.chat.raw, answer, stream, usage, candidate.info)
+        self._bill(win.candidate, *_what_came(win))
+
+
+def _what_came(win: Win) -> tuple[Sequence[bytes], bool, Usage | None]:
+    """Of an answer that the client has seen nothing of: its bytes, whether they are a stream, usage beside them."""
+    if isinstance(win, WonStream):
+        return win.relay.unsent(), True, win.relay.usage
+    return (win.body,), win.as_stream, win.usage
+
+
+def _ended_it(task: asyncio.Task[Win | None]) -> bool:
+    """Whether this try brought the answer for the client, which was no completion."""
+    return task.done() and not task.cancelled() and task.exception() is not None
 
 
 def explains_empty(chat: ChatRequest) -> bool:

@@ -142,9 +142,9 @@ class Router:
         return decision
 
     async def _ask(self, exchange: Exchange, decision: Decision, live: Live) -> Decision:
-        decision, cost = await self._asker.refine(decision, live)
+        decision, costs = await self._asker.refine(decision, live)
         exchange.decision = decision
-        if cost is not None:
+        for cost in costs:
             exchange.charge(cost)
         return decision
 

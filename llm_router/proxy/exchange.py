@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from llm_router.accounting.booking import Attempt, Booking, Outcome, SideCost
-from llm_router.errors import ApiError, Failure
+from llm_router.errors import ApiError, Failure, FailureKind
 from llm_router.proxy.attempt import WonStream, WonWhole
 from llm_router.proxy.failover import Tried
 from llm_router.proxy.relay import ClientStream
@@ -89,11 +89,15 @@ class Exchange:
         """Something has to be paid beside the answer."""
         self.side_costs += (cost,)
 
+    def discharge(self, cost: SideCost) -> None:
+        """What was charged turns out to be the answer itself."""
+        self.side_costs = tuple([other for other in self.side_costs if other is not cost])
+
     def told(self) -> Told:
         """What happened, in the order of `ROUTER_HEADERS`."""
         decision, candidate, tried = self.decision, self.candidate, self.tried
         if candidate is None and tried:
-            candidate = tried[-1].candidate
+            candidate = _last_heard(tried)
         return (
             decision.category if decision is not None else NONE,
             decision.mode if decision is not None else NONE,
@@ -168,3 +172,9 @@ class Exchange:
             self.side_costs,
             self.ticket,
         )
+
+
+def _last_heard(tried: Sequence[Tried]) -> Candidate:
+    """The last one that failed by itself; who was given up for it, beside it, said nothing."""
+    heard = [entry for entry in tried if entry.failure is None or entry.failure.kind is not FailureKind.CANCELLED]
+    return (heard or tried)[-1].candidate

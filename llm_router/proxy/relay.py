@@ -203,6 +203,10 @@ class Relay:
 
     # --- before the commit point -----------------------------------------------------------------------------------
 
+    def unsent(self) -> list[bytes]:
+        """What came before the client's side was open."""
+        return [*self.gate.held, *self._pending]
+
     async def verdict(self) -> Verdict:
         """COMMIT or REJECT, as soon as it is known."""
         while self._verdict is None:
@@ -241,7 +245,7 @@ class Relay:
     def open(self, client: ClientStream) -> None:
         """The client has the head of the answer: what was held goes out now, the rest as it comes."""
         self._client = client
-        first = b"".join([*self.gate.held, *self._pending])
+        first = b"".join(self.unsent())
         if self.gate.read_all and len(self._pending) == 1:
             self._send(first)
         elif first:
@@ -260,7 +264,7 @@ class Relay:
     def pass_on_empty(self, client: ClientStream) -> None:
         """Sends a rejected but well-formed empty answer as it came."""
         self._client = client
-        whole = b"".join([*self.gate.held, *self._pending])
+        whole = b"".join(self.unsent())
         self.tap.keep(whole)
         client.end(whole)
         self.end = COMPLETED

@@ -9,12 +9,13 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from llm_router.accounting.booking import Attempt
+from llm_router.accounting.booking import Attempt, SideCost
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.metrics import Metrics
 from llm_router.accounting.settle import Settler
 from llm_router.accounting.sums import SECONDS, Histogram
-from tests.accounting.conftest import booking, stream
+from llm_router.wire.usage import Usage
+from tests.accounting.conftest import INFO, booking, stream
 
 
 def settled(request_id="r-1", **fields):
@@ -109,6 +110,22 @@ def test_when_somebody_looks_makes_no_difference():
     for metrics in (alone, in_parts):
         assert metrics.to_json() == {**expected, "total_cost_usd": cost}
         assert own_samples(metrics) == pytest.approx(text)
+
+
+def test_what_was_paid_where_nobody_answered_is_in_every_sum():
+    """Side costs of a request that no model answered, known or not, are told of by JSON and Prometheus alike."""
+    usage = Usage(10, 0, 0, 5)
+    known = SideCost("classifier", "x/c", reported=usage, price_info=INFO)
+    unknown = SideCost("classifier", "x/u", reported=usage)
+    nobody = {"model": "", "provider": "", "answer": [], "outcome": "failed", "status": 503}
+    metrics = Metrics()
+    metrics.observe([settled(side_costs=(known,), **nobody), settled(side_costs=(unknown,), **nobody)])
+    figures, text = metrics.to_json(), own_samples(metrics)
+    assert figures["total_cost_usd"] == pytest.approx(20e-6)
+    assert text["llm_router_cost_usd_total", (("model", ""), ("source", "provider_usage"))] == pytest.approx(20e-6)
+    assert figures["unknown_cost_requests"] == 1
+    assert text["llm_router_unknown_cost_requests_total", (("model", ""),)] == 1
+    assert figures["model_distribution"] == figures["provider_distribution"] == {}
 
 
 def test_names_that_clients_choose_are_bounded():

@@ -104,7 +104,28 @@ def test_hedges_and_classifier_calls_are_added(settler):
     assert (listed["kind"], listed["model"], listed["output_tokens"]) == ("classifier", "x/c", 3)
     loser = SideCost("hedge", "x/h", REQUEST, stream("Hel", finish=None)[:-1], answer_is_stream=True)
     record = settler.settle(booking(side_costs=(classifier, loser)))
-    assert (record.cost_usd, record.side_cost_usd) == (None, None)
+    assert (record.cost_usd, record.side_cost_usd, record.kind.cost_source) == (None, None, None)
+
+
+def test_a_bill_of_side_costs_alone_names_their_evidence(settler):
+    """Where nobody answered but somebody was paid, the cost has a source."""
+    classifier = SideCost("classifier", "x/c", REQUEST, [completion(usage=USAGE)], price_info=INFO)
+    record = settler.settle(booking(model="", answer=[], outcome="failed", side_costs=(classifier,)))
+    assert (record.cost_usd, record.kind.cost_source) == (pytest.approx(18e-6), "provider_usage")
+    assert settler.settle(booking(model="", answer=[], outcome="failed")).kind.cost_source is None
+
+
+@pytest.mark.parametrize("mode", ["always", "when_missing"])
+def test_what_a_hedge_had_reported_when_it_lost_is_not_its_whole_bill(settler, mode):
+    """The first report of a stream that was given up is older than its words: these are billed, and teach nothing."""
+    settler.mode = mode
+    early = Usage(fresh_input=10, output=1)
+    loser = SideCost("hedge", "x/h", REQUEST, stream("a b c d", finish=None)[:-1], True, early, INFO)
+    for _ in range(9):
+        record = settler.settle(booking(side_costs=(loser,)))
+    (listed,) = orjson.loads(record.side_costs)
+    assert (listed["input_tokens"], listed["output_tokens"]) == (10, 4)
+    assert settler.drift.ratio("x/h") == (None, None)
 
 
 def test_drift_is_learned_and_applied(settler):
@@ -162,7 +183,7 @@ def test_without_ranks_the_bill_is_an_estimate():
 
 
 def test_another_encoding_stands_in_until_its_own_is_built(encoding):
-    """A model of an encoding that is not built is counted with the default one, then with its own."""
+    """A model of an encoding that is not built is counted with the default one, which is an estimate; then its own."""
     built = {"o200k_base": encoding}
     asked = []
 
@@ -172,7 +193,8 @@ def test_another_encoding_stands_in_until_its_own_is_built(encoding):
 
     settler = Settler(find, DriftBook())
     old = ModelInfo(prices=Prices(1.0, 1.0), encoding="cl100k_base")
-    assert settler.settle(booking(price_info=old)).counted_input == 10
+    record = settler.settle(booking(price_info=old))
+    assert (record.counted_input, record.kind.counted_by) == (10, "estimate")
     assert asked == ["cl100k_base", "o200k_base"]
 
     class Letters:
@@ -180,9 +202,11 @@ def test_another_encoding_stands_in_until_its_own_is_built(encoding):
             return len(text.encode())
 
     built["cl100k_base"] = Letters()
-    assert settler.settle(booking(price_info=old)).counted_input == 3 + 4 + len("Say hello.")
+    record = settler.settle(booking(price_info=old))
+    assert (record.counted_input, record.kind.counted_by) == (3 + 4 + len("Say hello."), "tiktoken")
     harmony = ModelInfo(prices=Prices(1.0, 1.0), encoding="o200k_harmony")
-    assert settler.settle(booking(price_info=harmony)).counted_input == 10
+    record = settler.settle(booking(price_info=harmony))
+    assert (record.counted_input, record.kind.counted_by) == (10, "tiktoken")
 
 
 class CountingEncoding:

@@ -1,0 +1,97 @@
+"""The contest without sockets: what can only be told where two answers come in the same moment."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import orjson
+import pytest
+
+from llm_router.config.values import BreakerSettings, Hedge, Provider
+from llm_router.proxy import contest
+from llm_router.proxy.attempt import WonWhole
+from llm_router.proxy.contest import Contest
+from llm_router.proxy.exchange import Caller, Exchange
+from llm_router.proxy.parts import Parts
+from llm_router.routing.breaker import Circuits
+from llm_router.routing.plan import Candidate, Plan
+from llm_router.wire.chat import parse_chat
+
+CHAT = orjson.dumps({"model": "router", "stream": True, "messages": [{"role": "user", "content": "hello"}]})
+EVENTS = b'data: {"choices": [{"delta": {"content": "hi"}}]}\n\ndata: [DONE]\n\n'
+
+
+class Stub:
+    """Has the attributes that it is given."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+def candidate(model: str) -> Candidate:
+    """A candidate of a provider without limits."""
+    return Candidate(model, Provider("p", "http://p"), model, None, ("key",))
+
+
+def hedged(*models: str) -> tuple[Contest, Exchange]:
+    """A contest whose second candidate starts at once."""
+    parts = Parts(cast(Any, None), Circuits(BreakerSettings()), lambda: 0.0, lambda: None)
+    live = Stub(snapshot=Stub(timeouts=Stub(total=None)), way=lambda *_: Stub(first_byte=60.0))
+    exchange = Exchange(parse_chat(CHAT), Caller("id"), 0.0, parts.deadlines.loop.time())
+    exchange.decision = cast(Any, Stub(explicit=False, category="code", mode="local"))
+    plan = Plan(tuple(map(candidate, models)), ())
+    return Contest(parts, cast(Any, live), exchange, plan, Hedge(after=0.0, budget=1.0)), exchange
+
+
+@pytest.fixture
+def both_answer(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Once it is set all attempts that run have an answer in the same turn of the loop."""
+    now = asyncio.Event()
+
+    async def attempt(*_: Any) -> WonWhole:
+        await now.wait()
+        return WonWhole(EVENTS, True, None, {})
+
+    monkeypatch.setattr(contest, "attempt", attempt)
+    return now
+
+
+async def turns() -> None:
+    """Whatever can happen by now has happened."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_second_winner_is_an_attempt_and_waste(both_answer: asyncio.Event) -> None:
+    """Of two answers in one moment one is used; the other was asked as well, and what came of it is paid for."""
+    game, exchange = hedged("p/one", "p/two")
+    task = asyncio.ensure_future(game.win())
+    await asyncio.sleep(0.01)
+    await turns()
+    both_answer.set()
+    won = await task
+    exchange.won_by(won)
+    exchange.outcome = "completed"
+    booking = exchange.booking(exchange.started_at)
+    assert [(tried.model, tried.kind) for tried in booking.attempts] == [("p/two", "cancelled"), ("p/one", "ok")]
+    assert exchange.told()[-1] == "2"
+    (waste,) = booking.side_costs
+    assert (waste.model, list(waste.answer), waste.answer_is_stream) == ("p/two", [EVENTS], True)
+
+
+async def test_an_answer_whose_client_has_left_is_the_requests_own(both_answer: asyncio.Event) -> None:
+    """Where the answer and the client's leaving come in one moment, the request is booked with its model and once."""
+    game, exchange = hedged("p/one")
+    game._queue += (candidate("p/two"),)
+    game._hedge = Hedge(after=60.0, budget=1.0)
+    task = asyncio.ensure_future(game.win())
+    await turns()
+    both_answer.set()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    exchange.cancel()
+    booking = exchange.booking(exchange.started_at)
+    assert [(tried.model, tried.kind) for tried in booking.attempts] == [("p/one", "cancelled")]
+    assert (booking.model, booking.outcome, booking.side_costs) == ("p/one", "cancelled", ())
