@@ -26,6 +26,7 @@ _FIRST_TEXT = 8192  # characters of a first text that count; of a long one its e
 _END = 1024
 _PARTS = 16  # parts of a first content that count, and how deep they are looked into
 _DEPTH = 4
+_REMEMBERED = 8192  # characters; a client can make what its conversation goes by as long as a body
 
 
 class Stay(NamedTuple):
@@ -71,18 +72,22 @@ def key_of(chat: ChatRequest, client: str, session: str) -> bytes | None:
     if session or "prompt_cache_key" in body or "metadata" in body:
         named = session or _named(body)
         if named:
-            return _digest(client, "s", named)
+            return (_digest if len(named) <= _REMEMBERED else _digest_anew)(client, "s", named)
     if "user" not in chat.roles:
         return None
     # The first message that a person sent: what follows it changes from turn to turn in agents' requests.
     content = chat.messages[chat.roles.index("user")].get("content")
-    return _digest(client, "b", _ends(content) if type(content) is str else _gist(content, _DEPTH))
+    beginning = _ends(content) if type(content) is str else _gist(content, _DEPTH)
+    return (_digest if len(beginning) <= _REMEMBERED else _digest_anew)(client, "b", beginning)
 
 
 @lru_cache(maxsize=1024)
 def _digest(client: str, kind: str, text: str) -> bytes:
     # Every request of a conversation brings its name, or its beginning, again.
     return hashlib.blake2b(f"{client}\0{kind}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+_digest_anew = _digest.__wrapped__
 
 
 def _named(body: Mapping[str, Any]) -> str:

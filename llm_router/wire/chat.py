@@ -28,6 +28,7 @@ _NEAR = 64  # searching so far again costs less than cutting and joining
 _SHORT = 4096  # up to here a copy costs less than a view
 # A model's name goes into headers, logs and the ledger.
 _MODEL_CHARS = 256
+_TOO_LONG = f"'model' must have at most {_MODEL_CHARS} characters and no control characters"
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _MODELS_HINT = 'use "router", "router/<category>" or "provider/model"'
 # Bodies that orjson refuses (lone surrogates) are read by the slower parser of the standard library up to here.
@@ -110,7 +111,8 @@ def parse_chat(raw: bytes) -> ChatRequest:
     model = body.get("model")
     if type(model) is not str:
         model = ""
-    if (problem := _problem_of_model(model)) is not None:
+    # A name that is too long is not looked up: the bodies of a thousand bad requests would be remembered.
+    if (problem := _TOO_LONG if len(model) > _MODEL_CHARS else _problem_of_model(model)) is not None:
         _refuse("model", problem if "model" in body else f"'model' is missing; {_MODELS_HINT}")
     stream = body.get("stream")
     if stream is not None and type(stream) is not bool:
@@ -160,9 +162,7 @@ def _problem_of_model(model: str) -> str | None:
         return f"'model' must be a non-empty string; {_MODELS_HINT}"
     if not model.isprintable():
         return "'model' holds control characters"
-    if not is_sane(model):
-        return f"'model' must have at most {_MODEL_CHARS} characters and no control characters"
-    return None
+    return None if is_sane(model) else _TOO_LONG
 
 
 def is_sane(model: str) -> bool:

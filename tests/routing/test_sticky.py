@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -56,6 +57,20 @@ def test_deep_beginnings_are_no_trouble() -> None:
     """Any JSON may stand in a message."""
     deep = orjson.loads(b"[" * 200 + b"]" * 200)
     assert key_of(chat(("user", deep)), "me", "") is not None
+
+
+@pytest.mark.parametrize("place", ["name", "beginning"])
+def test_what_is_long_is_not_remembered(place: str) -> None:
+    """A client can make what its conversation goes by as long as a body, and another one each time."""
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            long = f"{number}" + "x" * 200_000
+            content = "hi" if place == "name" else [{f"{number} {key}": "x" * 2000} for key in range(100)]
+            assert key_of(chat(("user", content), prompt_cache_key=long if place == "name" else ""), "me", "")
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_clients_are_kept_apart() -> None:

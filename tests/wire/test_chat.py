@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -127,3 +128,15 @@ def test_lone_surrogates_pass() -> None:
     """Half an emoji, as cut by JavaScript clients, is carried on, not refused."""
     raw = b'{"model":"router","messages":[{"role":"user","content":"\\ud83d x"}]}'
     assert b"\\ud83d x" in parse_chat(raw).with_model("a")
+
+
+def test_long_names_of_models_are_not_remembered() -> None:
+    """A thousand bad requests of megabytes must not stay in memory."""
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            with pytest.raises(ApiError, match="at most 256 characters"):
+                parse_chat(json.dumps({**GOOD, "model": f"{number}" + "m" * 200_000}).encode())
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
