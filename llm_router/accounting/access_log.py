@@ -55,7 +55,10 @@ class AccessLog:
 
 
 def text_lines(records: Iterable[LedgerRecord]) -> str:
-    """`time request key=value ...`, the keys always in the same order; a dash stands for what is unknown."""
+    """`time request key=value ...`, the keys always in the same order; a dash stands for what is unknown.
+
+    `failure` is there where there was one.
+    """
     lines = []
     kinds: dict[Kind, tuple[str, str]] = {}
     # The second in which the line before ended, as a line begins, and the milliseconds up to it.
@@ -79,7 +82,8 @@ def text_lines(records: Iterable[LedgerRecord]) -> str:
 
 
 def _what(kind: Kind) -> str:
-    return f"category={_safe(kind.category)} model={_safe(kind.model)} outcome={kind.outcome} status={kind.status}"
+    what = f"category={_safe(kind.category)} model={_safe(kind.model)} outcome={kind.outcome} status={kind.status}"
+    return f"{what} failure={_safe(kind.failure)}" if kind.failure else what
 
 
 def json_line(record: LedgerRecord) -> str:
@@ -88,6 +92,7 @@ def json_line(record: LedgerRecord) -> str:
     second, milliseconds = divmod(_ended(record.started, record.total_ms), 1000)
     line = {
         "time": f"{_second(second)}{_FRACTIONS[milliseconds]}+00:00",
+        "level": "info",
         "event": "request",
         "request_id": record.request_id,
         "category": kind.category,

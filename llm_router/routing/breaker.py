@@ -326,6 +326,17 @@ class Circuits:
         """Every model that has a circuit or a cooldown."""
         return {*self._models, *(model for model, _ in self._cooldowns)}
 
+    def left_out(self) -> dict[tuple[str, str], tuple[str, float]]:
+        """What is not simply asked, cooldowns aside: ("model", "provider" or "account", name), why and until when."""
+        circuits = {"model": self._models, "provider": self._providers}
+        found = {
+            (scope, name): (circuit.kind, circuit.open_until)
+            for scope, known in circuits.items()
+            for name, circuit in known.items()
+            if circuit.open_until
+        }
+        return found | {("account", name): (kind, until) for name, (until, kind) in self._accounts.items()}
+
     def report(self, models: Mapping[str, Sequence[str]], now: float) -> dict[str, Any]:
         """The state of `models` (id -> accounts): `{"open_circuits": [model], "circuits": {model: {...}}}`."""
         circuits = {model: self._describe(model, accounts, now) for model, accounts in models.items()}

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from typing import Any
 
 from aiohttp import web
 
 from llm_router.config.edits import category_change, mapping_change, without_category
 from llm_router.config.report import effective
+from llm_router.config.values import Category
 from llm_router.server.answers import json_answer
 from llm_router.server.bodies import expect_later, read_body
 from llm_router.server.chat import caller_in
 from llm_router.server.keys import ROUTER
+from llm_router.server.telling import take_over
 from llm_router.wire.chat import parse_chat, parse_object
+
+log = logging.getLogger("llm_router")
 
 _MOST_BYTES = 1_048_576
 
@@ -43,6 +49,7 @@ async def put_category(request: web.Request) -> web.StreamResponse:
     body = await _read_object(request)
     snapshot = await request.app[ROUTER].edit(category_change(body))
     category = snapshot.categories[body["name"]]
+    _log_chain(category)
     return json_answer({"status": "ok", "category": category.name, "models": list(category.models)})
 
 
@@ -51,6 +58,7 @@ async def put_mapping(request: web.Request) -> web.StreamResponse:
     body = await _read_object(request)
     snapshot = await request.app[ROUTER].edit(mapping_change(body))
     category = snapshot.categories[body["category"]]
+    _log_chain(category)
     return json_answer({"status": "ok", "category": category.name, "models": list(category.models)})
 
 
@@ -58,12 +66,14 @@ async def delete_category(request: web.Request) -> web.StreamResponse:
     """DELETE /config/category/{name}."""
     name = request.match_info["name"]
     await request.app[ROUTER].edit(lambda file: without_category(file, name))
+    log.info("through the API: the category %s was deleted", name)
     return json_answer({"status": "ok", "deleted": name})
 
 
 async def reload(request: web.Request) -> web.StreamResponse:
     """POST /config/reload: reads the file again; the old configuration stays if the new one is not valid."""
-    snapshot = await request.app[ROUTER].reload()
+    router = request.app[ROUTER]
+    snapshot = await take_over(router, router.reload)
     return json_answer(
         {"status": "ok", "config_file": snapshot.config_file or None, "categories": list(snapshot.categories)}
     )
@@ -81,12 +91,14 @@ async def reset(request: web.Request) -> web.StreamResponse:
     if "/" not in model:
         model = f"{router.snapshot.default_provider}/{model}"
     router.reset_circuit(model)
+    log.info("through the API: the circuit of %s was reset", json.dumps(model))
     return json_answer({"status": "ok", "model": model})
 
 
 async def reset_all(request: web.Request) -> web.StreamResponse:
     """POST /circuit-breaker/reset-all."""
     request.app[ROUTER].reset_all_circuits()
+    log.info("through the API: all circuits were reset")
     return json_answer({"status": "ok"})
 
 
@@ -95,6 +107,10 @@ async def explain(request: web.Request) -> web.StreamResponse:
     router = request.app[ROUTER]
     chat = parse_chat(await read_body(request, router.snapshot.max_body_bytes))
     return json_answer(router.explain(chat, caller_in(request)))
+
+
+def _log_chain(category: Category) -> None:
+    log.info("through the API: the chain of the category %s is %s", category.name, ", ".join(category.models))
 
 
 async def _read_object(request: web.Request) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from llm_router.server.chat import DirectChat
 from llm_router.server.limits import prepare_listener
 from llm_router.server.opening import BACKLOG
 from llm_router.server.runner import Runner, make_runner
+from llm_router.server.telling import Outages, take_over
 
 log = logging.getLogger("llm_router")
 
@@ -104,17 +105,23 @@ class Ending:
 
 
 async def serve(
-    router: Router, app: web.Application, listener: socket.socket, reporter: Reporter, when_ready: Callable[[], object]
+    router: Router,
+    app: web.Application,
+    listener: socket.socket,
+    reporter: Reporter,
+    when_ready: Callable[[], object],
+    *,
+    aloud: bool = True,
 ) -> None:
-    """From the first request to the last."""
+    """From the first request to the last. Of workers one is `aloud`: it logs what they all have in common."""
     runner = make_runner(app, lambda: router.snapshot, lambda: router.draining, DirectChat(router))
     await runner.setup()
     prepare_listener(listener)
     site = web.SockSite(runner, listener, backlog=BACKLOG)
     await site.start()
     ending = Ending()
-    _handle_signals(router, ending, reporter)
-    router.tasks.begin(_watch(router), "watch configuration")
+    _handle_signals(router, ending, reporter, aloud)
+    router.tasks.begin(_watch(router, aloud), "watch configuration")
     settle_memory()
     reporter.ready()
     reporter.start_watchdog(ending.ask, ending.hurry)
@@ -132,7 +139,7 @@ def settle_memory() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-def _handle_signals(router: Router, ending: Ending, reporter: Reporter) -> None:
+def _handle_signals(router: Router, ending: Ending, reporter: Reporter, aloud: bool) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, ending.insist if reporter.alone else ending.ask)
@@ -140,7 +147,7 @@ def _handle_signals(router: Router, ending: Ending, reporter: Reporter) -> None:
     async def reload() -> None:
         reporter.reloading()
         with contextlib.suppress(ApiError):
-            await refresh(router)
+            await refresh(router, aloud=aloud)
         reporter.ready()
 
     def start_reload() -> None:
@@ -149,31 +156,30 @@ def _handle_signals(router: Router, ending: Ending, reporter: Reporter) -> None:
     loop.add_signal_handler(signal.SIGHUP, start_reload)
 
 
-async def refresh(router: Router) -> None:
-    """Reads the configuration again, and says in the log what came of it. Raises ApiError."""
-    try:
+async def refresh(router: Router, *, aloud: bool = True) -> None:
+    """Reads the configuration again; with several workers one of them says what came of it. Raises ApiError."""
+    if aloud:
+        await take_over(router, router.refresh)
+    else:
         await router.refresh()
-    except ApiError as error:
-        log.error("the configuration was not reloaded: %s", error.message)
-        raise
-    for warning in router.snapshot.warnings:
-        log.warning("%s", warning)
-    log.info("the configuration was reloaded")
 
 
-async def _watch(router: Router) -> None:
+async def _watch(router: Router, aloud: bool) -> None:
     """Takes over a configuration file that was changed, lets idle upstream connections go, notices a clock set back."""
     loop = asyncio.get_running_loop()
     ahead = router.clock() - loop.time()
+    outages = Outages(router)
     while True:
         await asyncio.sleep(WATCH_CONFIG_EVERY)
         router.upstream.sweep(loop.time())
         before, ahead = ahead, router.clock() - loop.time()
         if ahead < before - CLOCK_STEP:
             router.circuits.bound_waits(router.clock())
+        if aloud:
+            outages.look()
         if await asyncio.to_thread(router.config_file.changed):
             with contextlib.suppress(ApiError):
-                await refresh(router)
+                await refresh(router, aloud=aloud)
                 # Others need not wait until they look by themselves.
                 router.announce_reload()
 

@@ -336,12 +336,12 @@ class Crew:
 
         async def read_again() -> None:
             with contextlib.suppress(ApiError):
-                await refresh(router)
+                await refresh(router, aloud=number == 1)
 
         state.when_heard = router.circuits_changed
         state.when_told = lambda: router.tasks.begin(read_again(), "reload")
         state.start()
-        await serve(router, app, listener, Line(line), bool)
+        await serve(router, app, listener, Line(line), bool, aloud=number == 1)
         await asyncio.to_thread(state.close)
         return EXIT_OK
 

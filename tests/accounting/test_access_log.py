@@ -34,10 +34,18 @@ def test_failed_attempts_are_named():
     assert " attempts=2(openai/a:rate_limited,openai/m:ok) " in text_line(settled(attempts=attempts))
 
 
+def test_a_failure_is_named():
+    """A request that no candidate could take says so, even where nobody was asked."""
+    one = settled(model="", outcome="failed", status=503, failure="all_candidates_failed", answer=[], attempts=())
+    assert " outcome=failed status=503 failure=all_candidates_failed attempts=0 " in text_line(one)
+    read = orjson.loads(json_line(one))
+    assert (read["failure"], read["level"]) == ("all_candidates_failed", "info")
+
+
 def test_what_is_unknown_is_a_dash_and_never_0():
     """No model, no times, no price: dashes in text, nulls in JSON."""
     one = settled(model="", outcome="failed", answer=[], first_byte_ms=None, attempts=())
-    assert " model=- " in text_line(one)
+    assert " model=- outcome=failed status=200 attempts=0 " in text_line(one)
     assert " attempts=0 first_byte_ms=- " in text_line(one)
     unknown = settled(price_info=None)
     assert " cost_usd=- cost_source=-\n" in text_line(unknown)

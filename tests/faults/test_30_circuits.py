@@ -32,6 +32,17 @@ async def test_opens_after_three_in_a_row(stage: Stage) -> None:
     assert "a/m1" in (await stage.router.ask("GET", "/circuit-breaker")).body.decode()
 
 
+async def test_an_outage_is_in_the_log(own: Own) -> None:
+    """At the level `warning`, where requests have no lines, an outage has one, however many requests meet it."""
+    stage = await own(env={"ROUTER_LOG_LEVEL": "warning"})
+    stage.a.script = BROKEN
+    for _ in range(6):
+        assert await served_by(stage) == "b/m2"
+    await until(lambda: "WARNING model a/m1 is left out (server_error); it is tried again in" in stage.router.log())
+    assert stage.router.log().count("left out") == 1
+    assert "request id" not in stage.router.log()
+
+
 async def test_a_whole_answer_resets_the_row(stage: Stage) -> None:
     """Only failures in a row count: one whole answer starts the row anew."""
     for script in (BROKEN, BROKEN, healthy, BROKEN, BROKEN, healthy):

@@ -42,6 +42,22 @@ async def test_failures_add_up_and_the_circuit_is_one(crew: Any) -> None:
     assert (await both.chat(1)).header("x-router-model") == "a/m1"
 
 
+async def test_one_worker_speaks_for_all(crew: Any) -> None:
+    """An outage that all workers know of, and a reload that all carry out, are one line of the log each."""
+    both = await crew(env={"ROUTER_CIRCUIT_RECOVERY": "600"})
+    both.stage.a.script = BROKEN
+    for _ in range(3):
+        await both.chat(2)
+    log = both.router.log
+    await until(lambda: "model a/m1 is left out (server_error)" in log())
+    both.router.signal(signal.SIGHUP)
+    await until(lambda: "the configuration was reloaded" in log())
+    assert (await both.ask(2, "POST", "/circuit-breaker/reset-all")).status == 200
+    await until(lambda: "model a/m1 is no longer left out" in log())
+    for line in ("is left out", "the configuration was reloaded", "is no longer left out"):
+        assert log().count(line) == 1
+
+
 async def _has_failed(both: Crew, number: int, times: int) -> bool:
     return bool((await both.circuit(number))["failures"] == times)
 
