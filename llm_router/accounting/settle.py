@@ -24,6 +24,7 @@ _BYTES_A_TOKEN = 4
 
 # Clients may name any model, and models call themselves anything: past so many kinds all are made anew.
 _MAX_KINDS = 4_096
+_NAME_CHARS = 256  # of what a provider calls itself and an answer's end; there is no telling what it sends
 
 CountMode = Literal["always", "when_missing"]
 FindEncoding = Callable[[str], Encoding | None]
@@ -278,6 +279,8 @@ def _record(
         source = None if price is None else source or _source_of(sides)
     attempts = booking.attempts
     finish = answer.finish_reasons
+    ended = (finish[0] if 0 in finish else finish[min(finish)]) if finish else None
+    reported_model = answer.model
     first_byte_ms = booking.first_byte_ms
     parts = (
         booking.category,
@@ -290,8 +293,10 @@ def _record(
         booking.status,
         booking.failure or None,
         len(attempts),
-        (finish[0] if 0 in finish else finish[min(finish)]) if finish else None,
-        answer.model,
+        ended if ended is None or len(ended) <= _NAME_CHARS else ended[:_NAME_CHARS],
+        reported_model
+        if reported_model is None or len(reported_model) <= _NAME_CHARS
+        else reported_model[:_NAME_CHARS],
         counted_by,
         source,
     )

@@ -27,6 +27,15 @@ def test_reported_usage_is_believed_over_the_count(settler):
     assert (record.kind.finish_reason, record.kind.reported_model) == ("stop", "m-1")
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_a_provider_calls_itself_is_cut(settler, streamed):
+    """Names of megabytes would fill memory and disk: thousands of them are remembered, and all are written."""
+    body = {"model": "m" * 5000, "choices": [{"message": {"content": "Hi"}, "finish_reason": "f" * 5000}]}
+    answer = [b"data: " + orjson.dumps(body) + b"\n\n"] if streamed else [orjson.dumps(body)]
+    kind = settler.settle(booking(answer=answer, answer_is_stream=streamed)).kind
+    assert (kind.reported_model, kind.finish_reason) == ("m" * 256, "f" * 256)
+
+
 def test_openrouters_cost_is_believed_over_the_price(settler):
     """What the provider says that it charged is the cost, also where no price is known."""
     answer = [completion(usage={**USAGE, "cost": 0.125})]
