@@ -15,6 +15,7 @@ from llm_router.proxy.exchange import Exchange
 from llm_router.proxy.failover import Tried, chain_failed, ends_here, is_blameless, provider_answer
 from llm_router.proxy.live import Live, Way
 from llm_router.proxy.parts import Parts, Slot
+from llm_router.proxy.upstream import CancelledUnsent
 from llm_router.routing.breaker import EARLY_PROBE_EVERY, Permit
 from llm_router.routing.plan import Candidate, Obstacle, Plan, Skipped, larger_window
 from llm_router.wire.chat import ChatRequest
@@ -140,8 +141,9 @@ class Contest:
                     continue
                 self._judge(candidate, error)
                 return None
-            except BaseException:
-                self._note_leaving(candidate, permit, began, asked=held is slot)
+            except BaseException as error:
+                asked = held is slot and not isinstance(error, CancelledUnsent)
+                self._note_leaving(candidate, permit, began, asked=asked)
                 if held is not None:
                     held.release()
                 raise
@@ -176,7 +178,7 @@ class Contest:
         parts.changed()
 
     def _note_leaving(self, candidate: Candidate, permit: Permit, began: float, *, asked: bool) -> None:
-        """The client has left, or another candidate was quicker; who still waited for a place was not `asked`."""
+        """The client has left, or another was quicker; who waited for a place or a connection was not `asked`."""
         self._note_given_up(candidate, (self._time() - began) * 1000)
         if asked:
             self._bill(candidate)

@@ -14,6 +14,7 @@ from llm_router.proxy.attempt import WonWhole
 from llm_router.proxy.contest import Contest
 from llm_router.proxy.exchange import Caller, Exchange
 from llm_router.proxy.parts import Parts
+from llm_router.proxy.upstream import CancelledUnsent
 from llm_router.routing.breaker import Circuits
 from llm_router.routing.plan import Candidate, Plan
 from llm_router.wire.chat import parse_chat
@@ -95,3 +96,29 @@ async def test_an_answer_whose_client_has_left_is_the_requests_own(both_answer: 
     booking = exchange.booking(exchange.started_at)
     assert [(tried.model, tried.kind) for tried in booking.attempts] == [("p/one", "cancelled")]
     assert (booking.model, booking.outcome, booking.side_costs) == ("p/one", "cancelled", ())
+
+
+@pytest.mark.parametrize("unsent", [False, True])
+async def test_who_was_not_reached_is_not_paid(monkeypatch: pytest.MonkeyPatch, *, unsent: bool) -> None:
+    """A client that leaves while the connection is being made leaves no bill; one that leaves later does."""
+
+    async def attempt(*_: Any) -> WonWhole:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise (CancelledUnsent if unsent else asyncio.CancelledError) from None
+        raise AssertionError
+
+    monkeypatch.setattr(contest, "attempt", attempt)
+    game, exchange = hedged("p/one", "p/two")
+    task = asyncio.ensure_future(game.win())
+    await asyncio.sleep(0.01)
+    await turns()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    exchange.cancel()
+    booking = exchange.booking(exchange.started_at)
+    assert [(tried.model, tried.kind) for tried in booking.attempts] == [("p/one", "cancelled"), ("p/two", "cancelled")]
+    paid = [booking.model, *(side.model for side in booking.side_costs)]
+    assert paid == ([""] if unsent else ["p/one", "p/two"])

@@ -7,6 +7,7 @@ into a `BodySink`; no task wakes up per read.
 
 from llm_router.proxy.upstream.client import UpstreamClient
 from llm_router.proxy.upstream.errors import (
+    CancelledUnsent,
     ConnectFailed,
     ConnectionLost,
     ConnectTimeout,
@@ -21,6 +22,7 @@ from llm_router.proxy.upstream.tls import create_tls_context
 
 __all__ = [
     "BodySink",
+    "CancelledUnsent",
     "ConnectFailed",
     "ConnectTimeout",
     "ConnectionLost",

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from llm_router.proxy.upstream.connection import READ_BYTES, BufferedConnection, Connection
 from llm_router.proxy.upstream.dial import Dialer
-from llm_router.proxy.upstream.errors import ConnectFailed, ConnectionLost
+from llm_router.proxy.upstream.errors import CancelledUnsent, ConnectFailed, ConnectionLost
 from llm_router.proxy.upstream.pool import Pool
 from llm_router.proxy.upstream.response import UpstreamResponse
 from llm_router.proxy.upstream.route import Route, Routes
@@ -52,7 +52,7 @@ class UpstreamClient:
 
         A kept connection that dies before the first byte of the answer is replaced once by a fresh one; nothing else
         is tried twice. Raises InvalidCall, ConnectFailed, ConnectTimeout, ConnectionLost or ProtocolError. Being
-        cancelled closes the connection.
+        cancelled closes the connection; until there was one it raises CancelledUnsent.
         """
         if self._closed:
             raise ConnectFailed("the client is closed")
@@ -69,7 +69,10 @@ class UpstreamClient:
                 _give_up(kept, waiter)
                 if not isinstance(error, ConnectionLost) or error.started:
                     raise
-        fresh = await self._connect(route, connect_timeout, self._loop)
+        try:
+            fresh = await self._connect(route, connect_timeout, self._loop)
+        except asyncio.CancelledError:
+            raise CancelledUnsent from None
         waiter = fresh.request(head, call.body)
         try:
             return await waiter

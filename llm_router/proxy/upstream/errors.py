@@ -6,6 +6,8 @@ an address, a host name or a header value, so it may be shown to a client.
 
 from __future__ import annotations
 
+import asyncio
+
 
 class UpstreamError(Exception):
     """Base of everything that this package raises about an upstream."""
@@ -45,3 +47,7 @@ class ProtocolError(UpstreamError):
 
 class ResponseTooLarge(UpstreamError):
     """A body that was to be read whole is larger than the limit."""
+
+
+class CancelledUnsent(asyncio.CancelledError):
+    """Cancelled before there was a connection: the upstream has heard nothing, and will charge nothing."""

@@ -7,12 +7,12 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from llm_router.proxy.upstream import ConnectFailed, ConnectTimeout, UpstreamClient
+from llm_router.proxy.upstream import CancelledUnsent, ConnectFailed, ConnectTimeout, UpstreamClient, UpstreamResponse
 from llm_router.wire.providers.base import UpstreamCall
 from tests.proxy.upstream.certs import Authority
 from tests.proxy.upstream.peers import (
@@ -144,6 +144,31 @@ async def cancelled(call: asyncio.Future[Any]) -> None:
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def heard_nothing(sending: Coroutine[Any, Any, UpstreamResponse]) -> bool:
+    """Whether a call that was cancelled says that the upstream was not asked at all."""
+    with pytest.raises(asyncio.CancelledError) as told:
+        await sending
+    return told.type is CancelledUnsent
+
+
+async def test_what_a_cancelled_upstream_has_heard(serve: Serve, client: UpstreamClient) -> None:
+    """Who leaves before there is a connection has asked nobody, which is told; after that the request was sent."""
+    with silent_port() as port:
+        url = f"http://127.0.0.1:{port}/"
+        call = asyncio.ensure_future(heard_nothing(client.send(UpstreamCall(url, {}, b""), connect_timeout=30)))
+        await asyncio.sleep(0)
+        call.cancel()
+        assert await call
+    for scheme, unsent in (("http", False), ("https", True)):
+        server = await serve(never)
+        url = f"{scheme}://127.0.0.1:{server.port}/"
+        call = asyncio.ensure_future(heard_nothing(client.send(UpstreamCall(url, {}, b""), connect_timeout=30)))
+        await until(lambda: server.peers)  # noqa: B023
+        await asyncio.sleep(0.05)
+        call.cancel()
+        assert await call is unsent
 
 
 async def test_cancel_in_tcp(client: UpstreamClient) -> None:
