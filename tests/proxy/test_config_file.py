@@ -219,6 +219,22 @@ async def test_a_file_that_is_gone_changes_nothing(folder: Path) -> None:
     assert not path.exists()
 
 
+async def test_a_dotenv_that_breaks_later_stops_nobody_from_watching(folder: Path) -> None:
+    """Where a broken .env leaves open which file it is, none has changed; a reload and an edit say what is wrong."""
+    config = open_file(folder)
+    config.load()
+    (folder / ".env").write_bytes(b"A=\xff\n")
+    assert not config.changed()
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        await config.reload()
+    with pytest.raises(ApiError, match="not UTF-8") as caught:
+        await config.edit(adds("c"))
+    assert (caught.value.status, caught.value.code) == (500, "config_not_saved")
+    (folder / ".env").unlink()
+    put(folder / NAME, {})
+    assert config.changed()
+
+
 # --- editing ----------------------------------------------------------------------------------------------------------
 
 

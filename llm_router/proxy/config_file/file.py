@@ -107,7 +107,10 @@ class ConfigFile:
 
     def changed(self) -> bool:
         """Whether the file was changed since it was last read (or tried); a file that has gone is not a change."""
-        path = self._loaded or self.path
+        try:
+            path = self._loaded or self.path
+        except ConfigError:
+            return False  # a .env that cannot be read may name it; the next load tells
         found = storage.signature(path)
         return found is not None and found != self._seen
 
@@ -122,9 +125,9 @@ class ConfigFile:
         return snapshot
 
     def _edit(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[storage.Signature | None, Snapshot]:
-        dotenv = self._dotenv()
-        path, _ = self._find(dotenv)
-        with _as_not_saved(path):
+        with _as_not_saved():
+            dotenv = self._dotenv()
+            path, _ = self._find(dotenv)
             target = Path(os.path.realpath(path))
             storage.make_folder(target.parent)
             with storage.locked(target.parent):
@@ -186,14 +189,14 @@ def _expect_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _as_not_saved(path: Path) -> Iterator[None]:
+def _as_not_saved() -> Iterator[None]:
     """Turns what keeps a file from being read or written into the error that a client is told."""
     try:
         yield
     except ConfigError as error:
         raise _not_saved(f"the file cannot be changed as it stands: {error}") from error
     except OSError as error:
-        raise _not_saved(f"{path.name} cannot be written: {error.strerror or error}") from error
+        raise _not_saved(f"the file cannot be written: {error.strerror or error}") from error
 
 
 def _not_saved(reason: str) -> ApiError:
