@@ -59,7 +59,10 @@ class CircuitFile:
         """Writes `dump` atomically, 0600; call it in a thread."""
         temporary = self.path.with_name(f".{CIRCUIT_FILE}.{os.getpid()}")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+            # In a folder that others can write to, a link may stand under a name that they can guess.
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(orjson.dumps(dump))
             os.replace(temporary, self.path)

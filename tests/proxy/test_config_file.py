@@ -20,6 +20,7 @@ import pytest
 from llm_router.config.edits import with_category, with_mapping
 from llm_router.errors import ApiError, ConfigError
 from llm_router.proxy.config_file import ConfigFile, storage, write_new
+from llm_router.proxy.config_file.dotenv import read_dotenv
 
 NAME = "router_config.json"
 
@@ -126,6 +127,39 @@ def test_the_dotenv_of_another_user_is_not_read(folder: Path, monkeypatch: pytes
     snapshot = open_file(folder).load()
     assert snapshot.port == 3456
     assert "belongs to another user" in snapshot.warnings[0]
+
+
+def test_a_dotenv_that_is_exchanged_while_it_is_read_is_judged_by_what_was_opened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who can write to the folder could show one file to the check and another one to the reader."""
+    (folder / ".env").write_text("ROUTER_PORT=4000\n")
+    mine = (folder / ".env").stat()
+    monkeypatch.setattr(os, "geteuid", lambda: mine.st_uid)
+    monkeypatch.setattr(os, "fstat", lambda _: os.stat_result((*mine[:4], mine.st_uid + 1, *mine[5:])))
+    assert read_dotenv(folder, {}).variables == {}
+
+
+@pytest.mark.parametrize("mode", [0o646, 0o644, 0o664])
+def test_a_file_that_everybody_may_write_is_told(folder: Path, mode: int) -> None:
+    """It says where keys are sent; what a group shares is its own affair."""
+    path = put(folder / NAME, {})
+    path.chmod(mode)
+    assert ("every user" in " ".join(open_file(folder).load().warnings)) == (mode == 0o646)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_file_of_another_user_that_was_only_found_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    """Whoever starts the router in a folder of somebody else's gets that one's configuration, unless it is named."""
+    path = put(folder / NAME, {})
+    path.chmod(0o644)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    if path.stat().st_uid == 0:
+        os.chown(path, 4712, -1)
+    warnings = open_file(folder, config=str(path) if named else None).load().warnings
+    assert any("another user" in warning for warning in warnings) == (not named)
 
 
 @pytest.mark.parametrize(

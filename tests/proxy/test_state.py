@@ -67,3 +67,14 @@ def test_a_folder_that_cannot_be_made_is_no_end(tmp_path: Path) -> None:
     """The router runs on without keeping anything."""
     (tmp_path / "file").write_text("x")
     assert not prepare_folder(str(tmp_path / "file" / "state"))
+
+
+def test_circuits_are_saved_past_what_lies_in_their_way(tmp_path: Path) -> None:
+    """A link under the name of the temporary file leads nowhere, and a file there lends nobody its mode."""
+    target, temporary = tmp_path / "target", tmp_path / f".{CIRCUIT_FILE}.{os.getpid()}"
+    target.write_text("precious")
+    for lay in (lambda: temporary.symlink_to(target), lambda: temporary.touch(0o666)):
+        lay()
+        CircuitFile(str(tmp_path)).save(opened().dump())
+        assert target.read_text() == "precious"
+        assert stat.S_IMODE((tmp_path / CIRCUIT_FILE).lstat().st_mode) == 0o600

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llm_router.errors import ConfigError
-from llm_router.proxy.config_file.storage import read
+from llm_router.proxy.config_file.storage import ForeignFile, read
 
 _LIMIT = 2**20
 
@@ -28,12 +28,9 @@ def read_dotenv(folder: Path, environ: Mapping[str, str]) -> DotEnv:
         return DotEnv()
     path = folder / ".env"
     try:
-        owner = path.stat().st_uid
-        if owner != os.geteuid():
-            return DotEnv(warnings=(f"{path} is not read: it belongs to another user",))
-        data = read(path, _LIMIT)
-    except FileNotFoundError:
-        return DotEnv()
+        data = read(path, _LIMIT, owner=os.geteuid())
+    except ForeignFile:
+        return DotEnv(warnings=(f"{path} is not read: it belongs to another user",))
     except OSError as error:
         return DotEnv(warnings=(f"{path} is not read: {error.strerror or error}",))
     return _parse(data or b"", str(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace as changed_copy
 from pathlib import Path
@@ -154,10 +155,11 @@ class ConfigFile:
 
     def _parse(self, path: Path, data: bytes | None, dotenv: DotEnv) -> Snapshot:
         snapshot = load(self._environ, dotenv.variables, data, str(path), self._flags)
+        source = self._find(dotenv)[1]
         return changed_copy(
             snapshot,
-            warnings=(*dotenv.warnings, *snapshot.warnings),
-            sources={**snapshot.sources, "config_file": self._find(dotenv)[1]},
+            warnings=(*dotenv.warnings, *_others_hands(path, named=source != "default"), *snapshot.warnings),
+            sources={**snapshot.sources, "config_file": source},
         )
 
     def _read(self, path: Path) -> bytes | None:
@@ -186,6 +188,20 @@ def _expect_folder(path: Path) -> None:
     if not os.path.isdir(os.path.realpath(path.parent)):
         problem = f"names {path}, but there is no folder {path.parent}; create it or correct the name"
         raise ConfigError("ROUTER_CONFIG_FILE", problem)
+
+
+def _others_hands(path: Path, *, named: bool) -> tuple[str, ...]:
+    """A warning where somebody else decides what is in the file, and so where keys and prompts go."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    if found.st_mode & stat.S_IWOTH:
+        return (f"{path} can be written by every user of this machine, and says where keys are sent: chmod o-w it",)
+    if not named and found.st_uid not in (0, os.geteuid()):
+        meant = "name it with --config or ROUTER_CONFIG_FILE if it is the one that is meant"
+        return (f"{path} belongs to another user, and says where keys are sent: {meant}",)
+    return ()
 
 
 @contextlib.contextmanager

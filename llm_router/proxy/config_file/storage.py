@@ -28,15 +28,25 @@ def signature(path: Path) -> Signature | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def read(path: Path, limit: int) -> bytes | None:
-    """The bytes of a regular file, one more than `limit` at most; None if there is none. Raises OSError."""
+class ForeignFile(OSError):
+    """The file belongs to another user."""
+
+
+def read(path: Path, limit: int, owner: int | None = None) -> bytes | None:
+    """The bytes of a regular file, one more than `limit` at most; None if there is none. Raises OSError.
+
+    With `owner` only of a file that this user owns, whatever stands under its name a moment later (ForeignFile).
+    """
     try:
         # O_NONBLOCK: opening a named pipe must not wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        found = os.fstat(file.fileno())
+        if owner is not None and found.st_uid != owner:
+            raise ForeignFile(errno.EPERM, "belongs to another user")
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "is not a regular file")
         return file.read(limit + 1)
 
