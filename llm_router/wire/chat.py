@@ -19,7 +19,8 @@ ROUTED_MODELS = ("router", "auto")
 FORCED_PREFIX = "router/"
 
 _MODEL_KEY = b'"model"'
-_MODEL_FIELD = re.compile(rb'"model"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"')
+# Of a longer name there is nothing to be replaced; without a bound a text that never ends is searched to its end.
+_MODEL_FIELD = re.compile(rb'"model"\s*:\s*"([^"\\]{0,4096}(?:\\.[^"\\]{0,256}){0,4096})"')
 # What a body's "model" is called while it is read; see `_read`. Of the same length, so that places in error messages
 # stay right, and drawn at random, so that no client's field can be of that name.
 _STAND_IN = secrets.token_urlsafe(len("model"))[: len("model")]
