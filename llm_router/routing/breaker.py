@@ -293,7 +293,9 @@ class Circuits:
 
     def _forget_expired(self, now: float) -> None:
         if len(self._cooldowns) > CIRCUITS_MOST:
-            self._cooldowns = {key: until for key, until in self._cooldowns.items() if until > now}
+            running = [(key, until) for key, until in self._cooldowns.items() if until > now]
+            # Clients may name any model. Who is let go of too soon says so once more.
+            self._cooldowns = dict(running[-CIRCUITS_MOST:])
         self._accounts = {key: entry for key, entry in self._accounts.items() if entry[0] + COOLDOWN_MOST > now}
 
     # --- operating ------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 
 from llm_router.config.values import BreakerSettings
 from llm_router.errors import Failure, FailureKind
-from llm_router.routing.breaker import Circuits, Permit
+from llm_router.routing.breaker import CIRCUITS_MOST, Circuits, Permit
 
 MODEL, OTHER = "p/m", "p/other"
 KEYS = ("key1",)
@@ -111,6 +111,14 @@ def test_a_rate_limit_is_a_cooldown(circuits: Circuits, wait: float | None, unti
         assert circuits.admit(MODEL, KEYS, until - 0.1, early=True) is None
     assert circuits.block(MODEL, KEYS, until) is None
     assert circuits.block(OTHER, KEYS, 0) is None
+
+
+def test_cooldowns_are_bounded(circuits: Circuits) -> None:
+    """A client that names ever new models fills no memory, and the newest are the ones that are kept."""
+    for number in range(CIRCUITS_MOST + 100):
+        fail(circuits, FailureKind.RATE_LIMITED, 0, model=f"p/{number}", wait=3600)
+    assert len(circuits.dump()["cooldowns"]) == CIRCUITS_MOST
+    assert circuits.block(f"p/{CIRCUITS_MOST + 99}", KEYS, 1) is not None
 
 
 def test_a_longer_cooldown_is_kept(circuits: Circuits) -> None:
