@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tracemalloc
 from typing import Any
 
@@ -140,3 +141,20 @@ def test_long_names_of_models_are_not_remembered() -> None:
         assert tracemalloc.get_traced_memory()[0] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_name_that_never_ends_is_soon_refused() -> None:
+    """Whoever sends as much as a body may have holds nobody's stream up with it."""
+    began = time.process_time()
+    with pytest.raises(ApiError, match="not valid JSON"):
+        parse_chat(b'{"model":"' + b"a" * 32_000_000)
+    assert time.process_time() - began < 0.8
+
+
+def test_a_long_text_named_model_is_not_the_model() -> None:
+    """Only the top-level model is replaced where one before it is too long to be searched through."""
+    tool = '{"x":{"model":"' + "\\u00e9" * 9000 + "a" * 9000 + '"}}'
+    text = (
+        f'{{"tools":[{tool}],"m":{{"model":"router"}},"model":"router","messages":[{{"role":"user","content":"x"}}]}}'
+    )
+    assert json.loads(parse_chat(text.encode()).with_model("new")) == {**json.loads(text), "model": "new"}
