@@ -106,7 +106,7 @@ class Circuits:
         self._providers: dict[str, Circuit] = {}
         self._cooldowns: dict[tuple[str, str], float] = {}
         self._accounts: dict[str, tuple[float, str]] = {}
-        self._tried: set[str] = set()  # accounts whose waiting time is over and that one attempt tries now
+        self._tried: set[str] = set()  # those whose waiting time is over and that one attempt tries now
 
     def __repr__(self) -> str:
         return f"<Circuits models={len(self._models)} cooldowns={len(self._cooldowns)}>"
@@ -118,7 +118,7 @@ class Circuits:
         if not self._accounts and not self._cooldowns:
             return accounts[0] if accounts else None
         for account in accounts:
-            if account in self._tried:
+            if account in self._tried and account in self._accounts:
                 continue
             if self._account_until(account) <= now and self._cooldowns.get((model, account), 0.0) <= now:
                 return account
@@ -209,6 +209,7 @@ class Circuits:
             self._tried.discard(permit.account)
             self._accounts.pop(permit.account, None)
             self.version += 1
+            permit.tries_key = False
         if not permit.probe:
             return
         for circuit in self._of(permit):

@@ -156,10 +156,9 @@ class SharedCircuits(RowCircuits):
             self._note(permit, lambda common: common.connected(permit))
 
     def _committed(self, permit: Permit) -> None:
-        probe = permit.probe
+        before = Permit(permit.model, permit.account, permit.probe, tries_key=permit.tries_key)
         super()._committed(permit)
-        if probe:
-            self._note(permit, lambda common: common.committed(_again(permit, probe)))
+        self._note(permit, lambda common: common.committed(before))
 
     def _completed(self, permit: Permit) -> None:
         before = self.version

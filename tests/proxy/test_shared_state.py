@@ -191,6 +191,24 @@ def test_whatever_one_learns_the_other_knows(make: Make, failure: Failure, state
     assert (one.state(101), two.state(101)) == ("closed", "closed")
 
 
+def test_a_key_that_is_taken_again_is_so_for_all(make: Make) -> None:
+    """What one attempt found out about a refused key all workers know; a failure after it does not call it back."""
+    one, two = make(1), make(2)
+    for _ in ACCOUNTS:
+        one.fail(100, Failure(FailureKind.AUTHENTICATION, "who are you", 401))
+    sync(one, two)
+    permit = one.admit(111)
+    assert permit is not None
+    one.circuits.committed(permit)
+    one.circuits.failed(permit, BROKEN, 112)
+    sync(one, two)
+    for worker in (one, two):
+        assert [(permit.account, permit.tries_key) for _ in range(2) if (permit := worker.admit(113))] == [
+            ("k1", False),
+            ("k1", False),
+        ]
+
+
 def test_a_reset_of_all_reaches_all(make: Make) -> None:
     """Nothing is left of circuits, cooldowns and accounts."""
     one, two = opened(make)

@@ -327,3 +327,28 @@ def test_a_refused_key_is_tried_by_one_attempt(circuits: Circuits, end: str) -> 
         circuits.failed(trial, Failure(FailureKind.SERVER_ERROR, "x"), 302)
     assert circuits.admit(OTHER, KEYS, 302) is not None
     assert circuits.admit(OTHER, KEYS, 302) is None
+
+
+def test_a_refused_key_that_is_forgotten_while_it_is_tried_is_free(circuits: Circuits) -> None:
+    """Nobody waits any more for an attempt with a key that nothing is known against, be it known of others or not."""
+    fail(circuits, FailureKind.AUTHENTICATION, 0)
+    trial = circuits.admit(MODEL, KEYS, 3890)
+    assert trial is not None
+    elsewhere = circuits.admit("q/m", ("key2",), 3910)
+    assert elsewhere is not None
+    circuits.failed(elsewhere, Failure(FailureKind.RATE_LIMITED, "x"), 3910)
+    assert circuits.block(OTHER, KEYS, 3911) is None
+    assert circuits.admit(OTHER, KEYS, 3911) is not None
+
+
+def test_a_key_that_was_taken_is_not_tried_any_more(circuits: Circuits) -> None:
+    """The attempt that proved a key holds nobody up when its stream breaks off later, whatever the key did since."""
+    fail(circuits, FailureKind.AUTHENTICATION, 0)
+    proof = circuits.admit(MODEL, KEYS, 301)
+    assert proof is not None
+    circuits.committed(proof)
+    fail(circuits, FailureKind.AUTHENTICATION, 302)
+    trial = circuits.admit(OTHER, KEYS, 700)
+    assert trial is not None
+    circuits.failed(proof, Failure(FailureKind.TRUNCATED, "x"), 701)
+    assert circuits.admit(OTHER, KEYS, 702) is None
