@@ -18,6 +18,8 @@ _FLAGS = (
 )  # fmt: skip
 _KNOWN = (*_PRICES, *_SIZES, *_FLAGS, "above", "tiktoken", "deprecated")
 _ENCODINGS = ("o200k_base", "cl100k_base")
+# Beyond every market; sums of larger ones could not be written down any more.
+_MOST_USD = 1e9
 
 
 def read_prices(content: Mapping[str, Any], ids: ModelIds) -> dict[str, dict[str, Any]]:
@@ -54,7 +56,7 @@ def _day(value: Any, path: str) -> str:
 
 def _price(value: Any, path: str) -> float | None:
     """USD per million tokens; null says unknown, which is not the same as 0."""
-    return None if value is None else fields.number(value, path)
+    return None if value is None else fields.number(value, path, maximum=_MOST_USD)
 
 
 def _above(value: Any, path: str) -> dict[str, Any]:
