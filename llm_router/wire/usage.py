@@ -55,9 +55,11 @@ def from_openai(usage: Mapping[str, Any]) -> Usage:
     if type(details := usage.get("completion_tokens_details")) is dict:
         reasoning = token_count(details.get("reasoning_tokens"))
     if (total := usage.get("total_tokens")) != prompt + output:
-        # Gemini's and xAI's thoughts are in the total alone; they are billed as output all the same.
         hidden = token_count(total) - prompt - output
-        if hidden > 0 and (not reasoning or reasoning == hidden):
+        if hidden > 0 and not prompt and reasoning != hidden:
+            prompt = hidden  # which is not told
+        elif hidden > 0 and (not reasoning or reasoning == hidden):
+            # Gemini's and xAI's thoughts are in the total alone; they are billed as output all the same.
             output += hidden
             reasoning = hidden
     if reasoning > output:

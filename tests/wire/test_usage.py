@@ -69,6 +69,14 @@ def test_thoughts_that_only_the_total_shows_are_output():
     assert (usage.output, usage.reasoning) == (555, 546)
 
 
+def test_a_prompt_that_only_the_total_shows_is_input():
+    """What is missing between the completion and the total is the prompt where no prompt was told, and no thoughts."""
+    usage = from_openai({"completion_tokens": 9, "total_tokens": 563})
+    assert (usage.fresh_input, usage.output, usage.reasoning) == (554, 9, 0)
+    thoughts = {"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 20}, "total_tokens": 25}
+    assert from_openai({"prompt_tokens": 0, **thoughts}) == Usage(output=25, reasoning=20)
+
+
 def test_reasoning_beside_the_completion_is_added_once():
     """xAI reports reasoning tokens beside completion_tokens, OpenAI inside: the total tells which."""
     beside = {"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 20}}
