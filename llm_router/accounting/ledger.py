@@ -101,7 +101,7 @@ class Bookkeeper:
         self._rested = 0.0
         # What had been submitted at that time, see `_is_late`.
         self._mark = (0.0, 0)
-        self._inherit = True
+        self._inherit = folder is not None
         self.shed = 0
 
     def __repr__(self) -> str:
@@ -246,7 +246,8 @@ class Bookkeeper:
 
     def _run(self) -> None:
         try:
-            self._begin()
+            if self._store is not None:
+                self.drift.load(self._store.load_drift())
             while self._turn():
                 self._sleep()
         finally:
@@ -260,7 +261,7 @@ class Bookkeeper:
         try:
             self._settle_queue()
             self._care(idle=closing)
-            if self._inherit and self._store is not None and not (self._queue or self._writer):
+            if self._inherit and not (self._queue or self._writer or self._writer.rests):
                 self._take_over()
             if self._when_quiet is not None and not (self._queue or self.in_flight or closing):
                 self._when_quiet()
@@ -271,7 +272,7 @@ class Bookkeeper:
 
     def _sleep(self) -> None:
         writer = self._writer
-        timeout = writer.patience if writer else _IDLE_SECONDS if writer.unsummed else None
+        timeout = writer.patience if writer or self._inherit else _IDLE_SECONDS if writer.unsummed else None
         if not self._wait(1, timeout):
             self._care(idle=True)
         if self._queue:
@@ -291,12 +292,6 @@ class Bookkeeper:
         if awaits_company(self.in_flight, len(self._queue), self._queue[0][1]):
             self._wait(_COMPANY, (LINGERS - 1) * self._linger)
 
-    def _begin(self) -> None:
-        if self._store is None or self._folder is None:
-            return
-        self.drift.load(self._store.load_drift())
-        self._take_over()
-
     def _take_over(self) -> None:
         assert self._store is not None
         assert self._folder is not None
@@ -307,9 +302,11 @@ class Bookkeeper:
             self._store.write((), once=records)
         except LedgerUnusable as error:
             self._writer.tell(str(error))
+            self._inherit = True
             for board in dead:
                 board.keep()
             return
+        self._writer.tell("")
         for board in dead:
             board.discard()
         if records:

@@ -42,6 +42,11 @@ class Writer:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def rests(self) -> bool:
+        """Whether a ledger that failed is left in peace at the moment."""
+        return bool(self.trouble) and time.monotonic() < self._retry_at
+
     def newest_first(self) -> Iterator[LedgerRecord]:
         """What waits; from any thread."""
         return (record for record, _ in reversed(self._waiting.copy()))
@@ -90,7 +95,7 @@ class Writer:
         """Whether the ledger has them now; after a failure it is left in peace for a while."""
         if self._store is None:
             return True
-        if self.trouble and time.monotonic() < self._retry_at:
+        if self.rests:
             return False
         try:
             self._store.write(records)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.schema import MIGRATIONS
 from llm_router.accounting.store import LEDGER_NAME, Store
+from llm_router.accounting.writer import Writer
 from tests.accounting.books import keeping, rows, wait_for
 from tests.accounting.conftest import booking
 
@@ -106,6 +108,22 @@ def test_a_board_waits_for_a_ledger_that_can_be_written(tmp_path, monkeypatch):
     assert list(tmp_path.glob("inflight-*.board"))
     with keeping(tmp_path):
         wait_for(lambda: rows(tmp_path) == [("r-1", "interrupted")])
+
+
+def test_what_was_left_behind_is_booked_once_the_ledger_can_be_written(tmp_path, monkeypatch):
+    """A ledger that is in trouble at the start alone costs no interrupted request its record, also without traffic."""
+    with keeping(tmp_path) as keeper:
+        keeper.enter("r-1", 5.0)
+    monkeypatch.setattr(Writer, "patience", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_open", lambda self: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        keeper = Bookkeeper(tmp_path)
+        keeper.start()
+        wait_for(lambda: keeper.trouble)
+    wait_for(lambda: not keeper.trouble)
+    assert keeper.close(60)
+    assert rows(tmp_path) == [("r-1", "interrupted")]
+    assert not list(tmp_path.glob("inflight-*.board"))
 
 
 def test_every_migration_was_run_once(tmp_path):
