@@ -39,14 +39,7 @@ def last_event_end(data: bytes) -> int:
     if end == 1:
         return 0
     # A CR that ends a blank line takes the LF behind it along.
-    if data[end - 1 : end + 1] == b"\r\n":
-        return end + 1
-    # At the very end of what was read that LF may be still to come.
-    return _before(data, end) if data.endswith(b"\n\r") and end == len(data) else end
-
-
-def _before(data: bytes, end: int) -> int:
-    return last_event_end(data[: end - 1])
+    return end + 1 if data[end - 1 : end + 1] == b"\r\n" else end
 
 
 class EventSplitter:

@@ -76,6 +76,16 @@ def test_a_chain_in_our_ids_does_not_travel() -> None:
     assert orjson.loads(OpenAIShaped("openrouter").call(chat, target).body)["models"] == ["x/z"]
 
 
+def test_thinking_of_others_leaves_the_body_as_it_came() -> None:
+    """A provider's own `reasoning_details` go back with the client's bytes, in which nothing but the model changes."""
+    raw = (
+        b'{ "model": "router", "temperature": 1.0, "messages": [{"role": "assistant", "content": "a", '
+        b'"reasoning_details": [{"type": "reasoning.text", "text": "hm"}]}, {"role": "user", "content": "hi"}] }'
+    )
+    call = OpenAIShaped("openrouter").call(parse_chat(raw), Target(Provider("openrouter", "http://h/v1"), "x/y", "k"))
+    assert call.body == raw.replace(b'"router"', b'"x/y"')
+
+
 @pytest.mark.parametrize(
     ("kind", "base", "url"),
     [

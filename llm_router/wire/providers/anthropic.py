@@ -10,7 +10,7 @@ from llm_router.wire.providers.anthropic_answer import completion
 from llm_router.wire.providers.anthropic_models import traits
 from llm_router.wire.providers.anthropic_request import misfit, request_body, uses_json_tool
 from llm_router.wire.providers.anthropic_stream import AnthropicTranslator
-from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall
+from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall, with_given
 from llm_router.wire.providers.chunks import ChunkWriter, whole_answer
 from llm_router.wire.providers.errors import read_failure
 
@@ -38,7 +38,8 @@ class AnthropicAdapter:
         if target.key:
             headers["x-api-key"] = target.key
         body = request_body(chat, target.model, traits(target.model, target.info), target.provider.options)
-        return UpstreamCall(messages_url(target.provider.base_url), {**headers, **target.provider.headers}, dump(body))
+        headers = with_given(headers, target.provider.headers)
+        return UpstreamCall(messages_url(target.provider.base_url), headers, dump(body))
 
     def translator(self, chat: ChatRequest, target: Target) -> AnthropicTranslator:
         """State for one streamed answer."""

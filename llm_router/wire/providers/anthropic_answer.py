@@ -9,7 +9,7 @@ from llm_router.errors import AttemptFailed
 from llm_router.wire.chat import dump
 from llm_router.wire.providers.anthropic_request import JSON_TOOL
 from llm_router.wire.providers.base import Completion
-from llm_router.wire.providers.chunks import completion_body, function_call, message, nothing_said
+from llm_router.wire.providers.chunks import call_id, completion_body, function_call, message, nothing_said
 from llm_router.wire.providers.reasoning import pack_thinking
 from llm_router.wire.usage import Usage, token_count
 
@@ -62,6 +62,12 @@ def choice_extra(details: Any) -> dict[str, Any]:
     return {"stop_details": details} if details else {}
 
 
+def call_id_of(block: Mapping[str, Any], answer: str, index: int) -> str:
+    """The id of a tool call; one is made where a host that only resembles Anthropic gives none."""
+    id = block.get("id")
+    return id if isinstance(id, str) and id else call_id(answer, index)
+
+
 def arguments_text(given: Any) -> str:
     """The arguments of a tool call that came as an object."""
     return dump(given).decode() if isinstance(given, dict) and given else "{}"
@@ -88,9 +94,8 @@ def completion(answer: Mapping[str, Any], *, created: int, json_tool: bool) -> C
         elif kind == "tool_use" and json_tool and block.get("name") == JSON_TOOL:
             text.append(arguments_text(block.get("input")))
         elif kind == "tool_use":
-            calls.append(
-                function_call(str(block.get("id")), str(block.get("name")), arguments_text(block.get("input")))
-            )
+            id = call_id_of(block, str(answer.get("id")), len(calls))
+            calls.append(function_call(id, str(block.get("name") or ""), arguments_text(block.get("input"))))
     details, stop_reason = answer.get("stop_details"), answer.get("stop_reason")
     if stop_reason is None and not (calls or any(text) or any(reasoning)):
         raise AttemptFailed(nothing_said())

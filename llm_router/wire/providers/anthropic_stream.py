@@ -10,6 +10,7 @@ import orjson
 from llm_router.proxy.gate import error_in
 from llm_router.wire.providers.anthropic_answer import (
     arguments_text,
+    call_id_of,
     choice_extra,
     finish_reason,
     from_anthropic,
@@ -91,9 +92,8 @@ class AnthropicTranslator:
                 kind = payload.get("type")
                 handler = _HANDLERS.get(kind if isinstance(kind, str) else event.name.decode("latin-1"))
                 if handler is None and payload.get("error"):
-                    handler = (
-                        AnthropicTranslator._error
-                    )  # of a gateway on the way, which does not know Anthropic's form
+                    # Of a gateway on the way, which does not know Anthropic's form.
+                    handler = AnthropicTranslator._error
                 if handler is not None:
                     out.append(handler(self, payload))
         return b"".join(out)
@@ -130,7 +130,7 @@ class AnthropicTranslator:
             return b""
         self._meaning = self._called = True
         block.call = len(self._calls)
-        id = str(content.get("id") or "")
+        id = call_id_of(content, self._chunks.id, block.call)
         self._calls.append(id)
         begin = {"id": id, "type": "function", "function": {"name": str(content.get("name") or ""), "arguments": ""}}
         return self._chunks.call(block.call, begin)

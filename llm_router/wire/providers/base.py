@@ -32,6 +32,14 @@ class Target:
         return f"{self.provider.name}/{self.model}"
 
 
+def with_given(headers: dict[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """Headers with those that the configuration gives, which win however they are spelled: nothing is said twice."""
+    if given:
+        said = {name.lower() for name in given}
+        headers = {name: value for name, value in headers.items() if name not in said} | dict(given)
+    return headers
+
+
 @dataclass(slots=True, eq=False)
 class UpstreamCall:
     """One HTTP request to a provider. `headers` hold the key: never log or repr them.

@@ -92,9 +92,13 @@ def objects(value: Any) -> list[dict[str, Any]]:
 
 def number(value: Any) -> float | None:
     """A finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a body with lone surrogates may hold integers of any length
+        return None
+    return number if math.isfinite(number) else None
 
 
 def stops(body: Mapping[str, Any]) -> list[str]:

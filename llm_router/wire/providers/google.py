@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from llm_router.errors import Failure
 from llm_router.wire.chat import ChatRequest, dump
-from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall
+from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall, with_given
 from llm_router.wire.providers.chunks import whole_answer
 from llm_router.wire.providers.errors import read_failure
 from llm_router.wire.providers.google_answer import completion
@@ -35,7 +35,7 @@ class GeminiAdapter:
             headers["x-goog-api-key"] = target.key  # never in the address, where logs would show it
         body = request_body(chat, target.model, target.info, target.provider.options)
         url = model_url(target.provider.base_url, target.model, stream=chat.stream)
-        return UpstreamCall(url, {**headers, **target.provider.headers}, dump(body))
+        return UpstreamCall(url, with_given(headers, target.provider.headers), dump(body))
 
     def translator(self, chat: ChatRequest, target: Target) -> GeminiTranslator:
         """State for one streamed answer."""

@@ -42,10 +42,7 @@ def compat_body(chat: ChatRequest, model: str, info: ModelInfo | None = None) ->
     body["model"] = model
     body["messages"] = compat_messages(chat.messages, model)
     if chat.tools:
-        body["tools"] = [
-            {"type": "function", "function": {name: tool[name] for name in _TOOL_FIELDS if tool.get(name)}}
-            for tool in functions(chat)
-        ]
+        _offer_functions(body, functions(chat))
     if "max_completion_tokens" in body:
         named = body.pop("max_completion_tokens")
         body["max_tokens"] = body.get("max_tokens") if named is None else named
@@ -53,6 +50,18 @@ def compat_body(chat: ChatRequest, model: str, info: ModelInfo | None = None) ->
     if level is not None:
         body["reasoning_effort"] = level
     return body
+
+
+def _offer_functions(body: dict[str, Any], offered: Sequence[Mapping[str, Any]]) -> None:
+    """Functions alone: the endpoint has no other tools, and an empty list of them is refused as well."""
+    if offered:
+        body["tools"] = [
+            {"type": "function", "function": {name: tool[name] for name in _TOOL_FIELDS if tool.get(name)}}
+            for tool in offered
+        ]
+        return
+    for name in ("tools", "tool_choice", "parallel_tool_calls"):
+        body.pop(name, None)
 
 
 def compat_messages(messages: Sequence[Mapping[str, Any]], model: str) -> list[dict[str, Any]]:

@@ -141,8 +141,7 @@ def _tools(chat: ChatRequest) -> Json:
     choice = tool_choice(chat.body)
     offered = [tool for tool in functions(chat) if choice.allowed is None or tool["name"] in choice.allowed]
     tools: list[Json] = [{"functionDeclarations": [_declaration(tool) for tool in offered]}] if offered else []
-    # Google's own tools (search, code execution) travel in their own form.
-    tools += [dict(tool) for tool in chat.tools if isinstance(tool, dict) and not {"type", "function"} & tool.keys()]
+    tools += [dict(tool) for tool in chat.tools if isinstance(tool, dict) and _is_googles_own(tool)]
     if not tools:
         return {}
     made: Json = {"tools": tools}
@@ -152,6 +151,11 @@ def _tools(chat: ChatRequest) -> Json:
             calling["allowedFunctionNames"] = [choice.name]
         made["toolConfig"] = {"functionCallingConfig": calling}
     return made
+
+
+def _is_googles_own(tool: Mapping[str, Any]) -> bool:
+    """Whether this is a tool of Google's (search, code execution), which travels in its own form: it has no name."""
+    return {"type", "function", "name"}.isdisjoint(tool)
 
 
 def _declaration(tool: Mapping[str, Any]) -> Json:

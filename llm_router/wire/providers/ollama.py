@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from llm_router.errors import Failure
 from llm_router.wire.chat import ChatRequest, dump
-from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall
+from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall, with_given
 from llm_router.wire.providers.chunks import whole_answer
 from llm_router.wire.providers.errors import read_failure
 from llm_router.wire.providers.ollama_request import misfit, request_body
@@ -29,7 +29,8 @@ class OllamaAdapter:
         if target.key:
             headers["authorization"] = f"Bearer {target.key}"
         body = request_body(chat, target.model, target.info, target.provider.options)
-        return UpstreamCall(chat_url(target.provider.base_url), {**headers, **target.provider.headers}, dump(body))
+        headers = with_given(headers, target.provider.headers)
+        return UpstreamCall(chat_url(target.provider.base_url), headers, dump(body))
 
     def translator(self, chat: ChatRequest, target: Target) -> OllamaTranslator:
         """State for one streamed answer."""

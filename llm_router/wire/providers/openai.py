@@ -16,7 +16,7 @@ import orjson
 from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.wire.answer import read_completion
 from llm_router.wire.chat import ChatRequest, dump
-from llm_router.wire.providers.base import Completion, Misfit, StreamTranslator, Target, UpstreamCall
+from llm_router.wire.providers.base import Completion, Misfit, StreamTranslator, Target, UpstreamCall, with_given
 from llm_router.wire.providers.errors import read_failure
 from llm_router.wire.providers.fields import OPENROUTER_FIELDS
 from llm_router.wire.providers.google_compat import GoogleCompatTranslator, compat_body, mended_completion
@@ -90,7 +90,9 @@ class OpenAIShaped:
         if "models" in chat.body and chat.is_routed:
             changes["models"] = REMOVED  # it was the chain, in our ids
         if has_packed_thinking(chat.messages):
-            changes["messages"] = without_packed_thinking(changes.get("messages", chat.messages))
+            messages = changes.get("messages", chat.messages)
+            if (cleaned := without_packed_thinking(messages)) is not messages:
+                changes["messages"] = cleaned
         if not changes:
             return chat.with_model(target.model)
         body = {**chat.body, "model": target.model, **changes}
@@ -100,8 +102,7 @@ class OpenAIShaped:
         headers = {"content-type": "application/json"}
         if target.key:
             headers["authorization"] = f"Bearer {target.key}"
-        headers.update(target.provider.headers)
-        return headers
+        return with_given(headers, target.provider.headers)
 
     def translator(self, chat: ChatRequest, target: Target) -> StreamTranslator | None:
         """None, the provider's bytes pass through; but for Google, whose parallel tool calls need numbers."""

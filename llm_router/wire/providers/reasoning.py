@@ -48,18 +48,23 @@ def has_packed_thinking(messages: Sequence[Mapping[str, Any]]) -> bool:
     return any(["reasoning_details" in message for message in messages])  # noqa: C419 - half the time of a generator
 
 
-def without_packed_thinking(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Messages without the entries that `pack_thinking` gave to the client: another provider cannot read them."""
+def without_packed_thinking(messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Messages without the entries that `pack_thinking` gave to the client: another provider cannot read them.
+
+    The same ones where there are none of ours.
+    """
     cleaned: list[Mapping[str, Any]] = []
+    found = False
     for message in messages:
         details = message.get("reasoning_details")
         if isinstance(details, list):
             rest = [detail for detail in details if not _is_ours(detail)]
             if len(rest) < len(details):
+                found = True
                 message = {name: value for name, value in message.items() if name != "reasoning_details"}
                 message |= {"reasoning_details": rest} if rest else {}
         cleaned.append(message)
-    return cleaned
+    return cleaned if found else messages
 
 
 def _is_ours(detail: Any) -> bool:

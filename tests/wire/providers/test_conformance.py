@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -51,6 +52,17 @@ def _check(read: Read, want: dict[str, Any]) -> None:
         assert (read.usage.fresh_input, read.usage.cache_read, read.usage.cache_write) == (fresh, cached, written)
         assert (read.usage.output, read.usage.reasoning) == (output, reasoning)
     assert bool(read.details) == want.get("details", False) or not read.calls
+
+
+@pytest.mark.parametrize("dialect", ADAPTERS)
+def test_a_header_of_the_configuration_stands_alone(dialect: str) -> None:
+    """It takes the place of ours, however it is spelled: of two lines nobody knows which one counts."""
+    target = make_target(dialect)
+    given = {"Content-Type": "application/json; charset=utf-8", "X-Further": "1"}
+    call = ADAPTERS[dialect].call(make_chat(), replace(target, provider=replace(target.provider, headers=given)))
+    lower = [name.lower() for name in call.headers]
+    assert len(set(lower)) == len(lower)
+    assert call.headers.items() >= given.items()
 
 
 @pytest.mark.parametrize("name", ALL)

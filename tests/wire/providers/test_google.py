@@ -187,6 +187,13 @@ def test_tools_and_choice() -> None:
     assert "toolConfig" not in body(tools=[TOOL])
 
 
+def test_a_flat_tool_is_declared_once() -> None:
+    """A function in the form of the Responses API is none of Google's own tools, also where its type is missing."""
+    flat = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+    (only,) = body(tools=[flat])["tools"]
+    assert [declared["name"] for declared in only["functionDeclarations"]] == ["f"]
+
+
 def test_json_answers() -> None:
     """By schema; together with tools older models take it in words alone."""
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -276,6 +283,14 @@ def test_compat_requests_lose_only_what_google_refuses() -> None:
 def test_compat_thinking_is_switched_off_where_it_can_be(model: str, level: str | None) -> None:
     """`none` is a 400 for models that always think."""
     assert compat_body(make_chat(reasoning_effort="none"), model).get("reasoning_effort") == level
+
+
+def test_compat_requests_offer_functions_or_no_tools_at_all() -> None:
+    """Tools that Google's endpoint does not know leave, and nothing that only means something beside tools stays."""
+    choice = {"tool_choice": "auto", "parallel_tool_calls": False}
+    assert sent("google_compat", make_chat(tools=[TOOL, {"type": "web_search"}], **choice)).keys() >= {"tools", *choice}
+    bare = sent("google_compat", make_chat(tools=[{"type": "web_search"}], **choice))
+    assert bare.keys().isdisjoint({"tools", *choice})
 
 
 def test_compat_messages_get_signatures() -> None:

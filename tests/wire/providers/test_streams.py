@@ -66,6 +66,20 @@ def test_a_tool_call_whose_arguments_come_at_once() -> None:
     assert read.calls == [{"id": "t", "name": "f", "arguments": '{"a":1}'}]
 
 
+def test_calls_of_a_host_that_gives_no_ids_get_their_own() -> None:
+    """What only resembles Anthropic may leave ids out: results could not be told apart without."""
+    blocks = [_block(index, type="tool_use", name="f", input={"a": index}) for index in (0, 1)]
+    stops = [_BLOCK_STOP, {**_BLOCK_STOP, "index": 1}]
+    streamed = read_stream(translate("anthropic", _sse(_start(), *blocks, *stops, _end("tool_use"), _STOP)))
+    contents = [{"type": "tool_use", "name": "f", "input": {"a": index}} for index in (0, 1)]
+    body = orjson.dumps({"id": "m", "content": contents, "stop_reason": "tool_use"})
+    whole = ADAPTERS["anthropic"].completion(make_chat(stream=False), make_target("anthropic"), body)
+    for read in (streamed, read_whole(whole.body)):
+        ids = [call["id"] for call in read.calls]
+        assert len(set(ids)) == 2
+        assert all(isinstance(id, str) and id.isalnum() for id in ids)
+
+
 def test_blocks_that_run_side_by_side_keep_apart() -> None:
     """A fragment belongs to the block that it names, whichever block began last."""
     first, second = (_block(number, type="tool_use", id=f"t{number}", name="f", input={}) for number in (0, 1))
