@@ -88,8 +88,8 @@ class Settler:
             if not said:
                 # No provider charges for a refusal.
                 return _NOTHING
-        if answer.usage is not None and not thorough:
-            return _as_reported(answer.usage, booking.price_info)
+        if not thorough and (usage := _full(answer.usage)) is not None:
+            return _as_reported(usage, booking.price_info)
         prompt, output = self._count(booking, answer, estimate)
         if booking.answer_bytes > (kept := _size(booking.answer)):
             output = _scale(output[0], booking, kept), False
@@ -100,8 +100,8 @@ class Settler:
         whole = not side.answer_is_stream or side.kind == "empty"
         thorough = thorough or not whole
         answer = _read(side, thorough)
-        if answer.usage is not None and not thorough:
-            return _as_reported(answer.usage, side.price_info)
+        if not thorough and (usage := _full(answer.usage)) is not None:
+            return _as_reported(usage, side.price_info)
         prompt, output = self._count(side, answer, estimate)
         return self._weigh(side, answer, prompt, output, whole)
 
@@ -204,7 +204,7 @@ def _read(paid: Booking | SideCost, thorough: bool) -> Answer:
         answer = read_completion(blocks[0] if len(blocks) == 1 else b"".join(blocks))
     else:
         answer = Answer() if thorough else read_tail(blocks)
-        if answer.usage is None and (thorough or paid.reported is None):
+        if thorough or _full(paid.reported or answer.usage) is None:
             answer = read_stream(blocks)
     if paid.reported is not None:
         answer.usage = paid.reported
@@ -260,6 +260,11 @@ def _price(usage: Usage, billed: Usage, info: ModelInfo | None) -> tuple[float |
         return price, "provider_cost"
     price = cost(info, billed)
     return price, None if price is None else "provider_usage" if billed is usage else "tiktoken"
+
+
+def _full(usage: Usage | None) -> Usage | None:
+    """The report, if it lacks neither side."""
+    return usage if usage is not None and usage.output and usage.input else None
 
 
 def _as_reported(usage: Usage, info: ModelInfo | None) -> Evidence:

@@ -248,6 +248,17 @@ def test_when_missing_counts_only_a_share_of_what_was_reported(as_stream):
     assert (missing.counted_output, missing.kind.cost_source) == (2, "tiktoken_calibrated")
 
 
+@pytest.mark.parametrize("as_stream", [True, False])
+@pytest.mark.parametrize(("lacking", "tokens"), [("prompt_tokens", (10, 7)), ("completion_tokens", (7, 2))])
+def test_when_missing_counts_the_side_that_a_report_lacks(settler, as_stream, lacking, tokens):
+    """A report of half the answer is not the whole bill: the other half is counted, as it is with `always`."""
+    settler.mode = "when_missing"
+    usage = {"prompt_tokens": 7, "completion_tokens": 7} | {lacking: 0}
+    answer = stream("no report", usage=usage) if as_stream else [completion("no report", usage=usage)]
+    record = settler.settle(booking(answer=answer, answer_is_stream=as_stream))
+    assert (record.input_tokens, record.output_tokens, record.kind.cost_source) == (*tokens, "tiktoken")
+
+
 def test_estimates_say_so(settler):
     """With no time to count nothing is tokenised, the record says estimate, and the figure is shown."""
     record = settler.settle(booking(answer=stream("Hello there"), answer_is_stream=True), estimate=True)
