@@ -62,10 +62,11 @@ class Server(Connections):
     def _sweep(self) -> None:
         limit = self._snapshot().header_timeout
         now = self._loop.time()
+        # First, since what is wrong with one connection must not stop the clocks of all others.
+        self._sweeper = self._loop.call_later(min(MAX_SWEEP_S, limit / 4), self._sweep)
         for connection in tuple(self._connections):
             if isinstance(connection, Connection):
                 connection.check_clocks(now, limit)
-        self._sweeper = self._loop.call_later(min(MAX_SWEEP_S, limit / 4), self._sweep)
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's signature
         await super().shutdown(timeout)

@@ -165,23 +165,32 @@ async def refresh(router: Router, *, aloud: bool = True) -> None:
 
 
 async def _watch(router: Router, aloud: bool) -> None:
-    """Takes over a configuration file that was changed, lets idle upstream connections go, notices a clock set back."""
+    """Looks after a running router from time to time, and notices a clock that was set back."""
     loop = asyncio.get_running_loop()
     ahead = router.clock() - loop.time()
-    outages = Outages(router)
+    outages = Outages(router) if aloud else None
     while True:
         await asyncio.sleep(WATCH_CONFIG_EVERY)
-        router.upstream.sweep(loop.time())
         before, ahead = ahead, router.clock() - loop.time()
         if ahead < before - CLOCK_STEP:
             router.circuits.bound_waits(router.clock())
-        if aloud:
-            outages.look()
-        if await asyncio.to_thread(router.config_file.changed):
-            with contextlib.suppress(ApiError):
-                await refresh(router, aloud=aloud)
-                # Others need not wait until they look by themselves.
-                router.announce_reload()
+        try:
+            await _look_after(router, outages)
+        except Exception:
+            # Whatever it was, it must not be the last look.
+            log.exception("looking after the router failed")
+
+
+async def _look_after(router: Router, outages: Outages | None) -> None:
+    """Lets idle upstream connections go, tells of outages, takes over a configuration file that was changed."""
+    router.upstream.sweep(asyncio.get_running_loop().time())
+    if outages is not None:
+        outages.look()
+    if await asyncio.to_thread(router.config_file.changed):
+        with contextlib.suppress(ApiError):
+            await refresh(router, aloud=outages is not None)
+            # Others need not wait until they look by themselves.
+            router.announce_reload()
 
 
 _OUT_OF_TIME = Failure(FailureKind.SHUTTING_DOWN, "the router was stopped before the answer was finished")

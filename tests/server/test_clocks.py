@@ -133,6 +133,43 @@ async def test_the_timeout_in_force_counts(start: StartSmall) -> None:
     connection.close()
 
 
+async def test_a_connection_that_cannot_be_looked_at_stops_no_clock(
+    start: StartSmall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault in the sweep ends neither it nor the server: silent connections are still closed."""
+    looks: list[str] = []
+
+    def fail(self: connections.Connection, now: float, limit: float) -> None:
+        looks.append("failed")
+        raise OSError("not connected")
+
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    small = await start(header_timeout=0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(connections.Connection, "check_clocks", fail)
+        connection = await small.open()
+        await until(lambda: looks)
+    assert await connection.closed_within(PATIENCE)
+    connection.close()
+    assert told
+
+
+async def test_a_look_that_fails_is_not_the_last(
+    serve: StartRouter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong while the router is looked after is told, and a changed file is taken over afterwards."""
+    monkeypatch.setattr(serving, "WATCH_CONFIG_EVERY", 0.01)
+    router = (await serve()).router
+    monkeypatch.setattr(router.config_file, "changed", lambda: 1 / 0)
+    router.tasks.begin(serving._watch(router, aloud=False), "watch")
+    await until(lambda: "looking after the router failed" in caplog.text)
+    taken: list[bool] = []
+    monkeypatch.setattr(router, "refresh", lambda: taken.append(True) or asyncio.sleep(0))
+    monkeypatch.setattr(router.config_file, "changed", lambda: True)
+    await until(lambda: taken)
+
+
 async def test_a_clock_set_back_is_noticed(serve: StartRouter, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the router runs: a circuit is not open for a day because the machine's clock was wrong by one."""
     monkeypatch.setattr(serving, "WATCH_CONFIG_EVERY", 0.01)
@@ -149,6 +186,6 @@ async def test_a_clock_set_back_is_noticed(serve: StartRouter, monkeypatch: pyte
     gone = Failure(FailureKind.MODEL_NOT_FOUND, "gone", 404)
     router.circuits.failed(permit, gone, time.time() + day)
     router.clock = clock
-    router.tasks.begin(serving._watch(router), "watch")
+    router.tasks.begin(serving._watch(router, aloud=False), "watch")
     recovery = router.snapshot.breaker.recovery_timeout_sec
     await until(lambda: router.circuits.block("a/m1", ("key",), time.time() + recovery + 1) is None)
