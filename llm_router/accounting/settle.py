@@ -9,6 +9,7 @@ from llm_router.accounting.booking import Booking, Kind, LedgerRecord, SideCost,
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.pricing import ModelInfo, cost
 from llm_router.accounting.tokens import Counter, Encoding, estimate_bytes
+from llm_router.errors import FailureKind
 from llm_router.wire.answer import Answer, read_completion, read_stream, read_tail
 from llm_router.wire.usage import Usage
 
@@ -17,6 +18,9 @@ DEFAULT_ENCODING = "o200k_base"
 _SAME_RANKS = {"o200k_harmony": "o200k_base"}
 # With `when_missing` every so many requests are counted all the same, or the drift would go stale.
 _SAMPLE_EVERY = 16
+
+# It was not the provider who ended such a request, but this router, as a client that leaves does.
+_OUR_END: Final = FailureKind.SHUTTING_DOWN.value
 
 # A chunk of a stream is mostly frame.
 _STREAM_BYTES_A_TOKEN = 150
@@ -83,7 +87,7 @@ class Settler:
     def _evidence(self, booking: Booking, answer: Answer, estimate: bool, thorough: bool) -> Evidence:
         if not booking.model:
             return _NOTHING
-        if booking.outcome == "failed" and answer.usage is None:
+        if booking.outcome == "failed" and answer.usage is None and booking.failure != _OUR_END:
             said = answer.text or answer.tool_text or answer.reasoning
             if not said:
                 # No provider charges for a refusal.

@@ -116,6 +116,13 @@ def test_hedges_and_classifier_calls_are_added(settler):
     assert (record.cost_usd, record.side_cost_usd, record.kind.cost_source) == (None, None, None)
 
 
+def test_who_was_still_asked_when_the_router_ended_is_paid(settler):
+    """A request that the drain gave up is booked as one whose client left: its prompt was sent."""
+    given_up = booking(outcome="failed", status=503, failure="shutting_down", answer=[])
+    record = settler.settle(given_up)
+    assert (record.input_tokens, record.output_tokens, record.kind.cost_source) == (10, 0, "tiktoken")
+
+
 def test_a_bill_of_side_costs_alone_names_their_evidence(settler):
     """Where nobody answered but somebody was paid, the cost has a source."""
     classifier = SideCost("classifier", "x/c", REQUEST, [completion(usage=USAGE)], price_info=INFO)

@@ -130,7 +130,7 @@ async def test_a_second_signal_ends_the_drain(own: Own, number: int) -> None:
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["stream", "plain"])
 async def test_who_waits_longer_than_the_drain_is_told(own: Own, streamed: bool) -> None:
-    """After the drain timeout, not after twice as long, who waits for a first byte gets a 503; it is booked."""
+    """After the drain timeout, not twice that, who waits for a first byte gets a 503; who was asked is booked."""
     stage = await own(env={"ROUTER_DRAIN_TIMEOUT": "4", "ROUTER_FIRST_BYTE_TIMEOUT": "60"})
     stage.a.script = hang
     name = f"waiting-{uuid.uuid4()}"
@@ -145,6 +145,8 @@ async def test_who_waits_longer_than_the_drain_is_told(own: Own, streamed: bool)
     await asyncio.to_thread(stage.router.start)
     record = (await stage.router.ask("GET", f"/v1/requests/{name}")).json()
     assert (record["outcome"], record["status"]) == ("failed", 503)
+    assert (record["model"], record["input_tokens"]) == ("a/m1", record["counted_input"])
+    assert record["input_tokens"] > 0
 
 
 @pytest.mark.parametrize("what", ["stalled_client", "silent_upstream", "half_request"])
