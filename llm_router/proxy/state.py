@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ def prepare_folder(path: str) -> bool:
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
+            if os.stat(path).st_mode & stat.S_IWOTH:
+                log.warning("the state folder %s can be written by every user of this machine: chmod 700 it", path)
             return True
     except OSError as error:
         log.warning(

@@ -64,6 +64,11 @@ def test_exposure_is_low(installed: Path) -> None:
     assert json.loads(said.stdout), "no verdict at all"
 
 
+def test_no_core_is_dumped(unit: dict[str, list[str]]) -> None:
+    """Keys and prompts are in the memory of the process, and would be in the file that a crash leaves."""
+    assert unit["LimitCORE"] == ["0"]
+
+
 def test_shutdown_waits_for_the_drain(unit: dict[str, list[str]]) -> None:
     """systemd kills later than the router's own drain timeout ends."""
     drain = next(setting.default for setting in SETTINGS if setting.variable == "ROUTER_DRAIN_TIMEOUT")

@@ -63,6 +63,16 @@ def test_the_state_folder_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize(("mode", "told"), [(0o777, True), (0o1777, True), (0o775, False), (0o700, False)])
+def test_a_state_folder_that_everybody_may_write_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, *, told: bool
+) -> None:
+    """Others could put their own books and circuits there, or take ours away; its mode is its owner's affair."""
+    tmp_path.chmod(mode)
+    assert prepare_folder(str(tmp_path))
+    assert ("every user" in caplog.text) == told
+
+
 def test_a_folder_that_cannot_be_made_is_no_end(tmp_path: Path) -> None:
     """The router runs on without keeping anything."""
     (tmp_path / "file").write_text("x")
