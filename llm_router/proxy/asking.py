@@ -24,7 +24,7 @@ from llm_router.routing.breaker import Circuits
 from llm_router.routing.classify_evidence import Evidence
 from llm_router.routing.decision import Decision
 from llm_router.routing.question import question, question_key, read_answer
-from llm_router.wire.chat import parse_chat
+from llm_router.wire.chat import dump, parse_chat
 from llm_router.wire.providers.base import Target
 
 _CACHED = 2048
@@ -139,21 +139,18 @@ class Asker:
         self, model: str, call: Call, decision: Decision, categories: list[Category], live: Live, seconds: float
     ) -> str | None:
         """The category that the model names, if it names one."""
-        provider_name, upstream_model = split_model(model)
-        provider = live.snapshot.providers[provider_name]
-        if seconds <= 0 or decision.turns is None:
+        turns = decision.turns
+        if seconds <= 0 or turns is None:
             return None
-        permit = self._circuits.admit(model, live.accounts[provider_name], self._parts.clock())
+        way = _way_to(model, live, seconds)
+        provider = way.target.provider.name
+        body = question(turns.latest, turns.earlier, categories, model, secrets.token_hex(8))
+        if provider == "openrouter":
+            body["reasoning"] = {"enabled": False}
+        chat = parse_chat(dump(body))
+        permit = self._circuits.admit(model, live.accounts[provider], self._parts.clock())
         if permit is None:
             return None
-        body = question(decision.turns.latest, decision.turns.earlier, categories, model, secrets.token_hex(8))
-        if provider_name == "openrouter":
-            body["reasoning"] = {"enabled": False}
-        chat = parse_chat(orjson.dumps(body))
-        info = live.prices.info(model)
-        key = provider.keys[0].value if provider.keys else None
-        target = Target(provider, upstream_model, key, info)
-        way = Way(live.adapters[provider_name], target, seconds, seconds, seconds)
         try:
             won = await attempt(self._parts, live, chat, way, seconds)
         except EmptyAnswer as empty:
@@ -170,8 +167,17 @@ class Asker:
             self._circuits.completed(permit)
         assert isinstance(won, WonWhole)
         # Paid is also an answer that does not help.
-        call.costs += (SideCost("classifier", model, chat.raw, (won.body,), False, won.usage, info),)
+        call.costs += (SideCost("classifier", model, chat.raw, (won.body,), False, won.usage, way.target.info),)
         return read_answer(orjson.loads(won.body), [category.name for category in categories])
+
+
+def _way_to(model: str, live: Live, seconds: float) -> Way:
+    """How a model is asked about a category, with its provider's first key."""
+    name, upstream_model = split_model(model)
+    provider = live.snapshot.providers[name]
+    key = provider.keys[0].value if provider.keys else None
+    target = Target(provider, upstream_model, key, live.prices.info(model))
+    return Way(live.adapters[name], target, seconds, seconds, seconds)
 
 
 def _with_answer(decision: Decision, asked: Asked, live: Live) -> Decision:

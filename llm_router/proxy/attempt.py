@@ -27,13 +27,14 @@ from llm_router.proxy.upstream import (
 )
 from llm_router.routing.breaker import Permit
 from llm_router.routing.plan import Candidate
-from llm_router.wire.chat import ChatRequest
+from llm_router.wire.chat import ChatRequest, TooDeep
 from llm_router.wire.providers.base import Adapter
 from llm_router.wire.providers.errors import request_trouble
 from llm_router.wire.restream import as_stream
 from llm_router.wire.usage import Usage
 
-ERROR_BODY_BYTES = 64 * 1024
+# Validators repeat the whole request that they refuse, beside the words.
+ERROR_BODY_BYTES = 1024 * 1024
 ERROR_BODY_SECONDS = 5.0
 WHOLE_BODY_BYTES = 64 * 1024 * 1024
 
@@ -99,7 +100,7 @@ async def attempt(
         if permit is not None:
             parts.circuits.connected(permit)
         if not 200 <= response.status < 300:
-            raise AttemptFailed(await _refusal(response, way.adapter, live.mask, seconds))
+            raise AttemptFailed(await _refusal(response, way.adapter, live.mask))
         won: WonStream | WonWhole
         if chat.stream and not _is_whole(response):
             relay = _relay(response, chat, way, parts, live.mask)
@@ -117,25 +118,44 @@ async def attempt(
     except BaseException as error:
         if response is not None:
             response.close()
-        late = parts.deadlines.stop(task)
-        if late and isinstance(error, asyncio.CancelledError):
-            message = f"no answer within {seconds:.3g} seconds"
-            raise AttemptFailed(Failure(FailureKind.FIRST_BYTE_TIMEOUT, message)) from None
-        if isinstance(error, UpstreamError):
-            # The frames hold the future that holds the error: request and answer would wait for the collector.
-            error.__traceback__ = None
-            raise AttemptFailed(Failure(_KINDS.get(type(error), _kind_of(error)), live.mask(str(error)))) from None
-        raise
+        late = parts.deadlines.stop(task) and isinstance(error, asyncio.CancelledError)
+        failure = _late(response, way, live.mask, seconds) if late else _told_by(error, response, live.mask)
+        if failure is None:
+            raise
+        # The frames hold the future that holds the error: request and answer would wait for the collector.
+        error.__traceback__ = None
+        raise AttemptFailed(failure) from None
     parts.deadlines.stop(task)
     return won
 
 
-async def _refusal(response: UpstreamResponse, adapter: Adapter, mask: Mask, seconds: float) -> Failure:
+def _late(response: UpstreamResponse | None, way: Way, mask: Mask, seconds: float) -> Failure:
+    if response is not None and not 200 <= response.status < 300:
+        return _refused(response, b"", way.adapter, mask)  # the words did not come in time, the status did
+    return Failure(FailureKind.FIRST_BYTE_TIMEOUT, f"no answer within {seconds:.3g} seconds")
+
+
+def _told_by(error: BaseException, response: UpstreamResponse | None, mask: Mask) -> Failure | None:
+    """What went wrong on the way; None for an exception that is not about the way."""
+    if isinstance(error, UpstreamError):
+        return Failure(_KINDS.get(type(error), _kind_of(error)), mask(str(error)))
+    if not isinstance(error, TooDeep):
+        return None
+    if response is None:
+        return Failure(FailureKind.INVALID_REQUEST, f"The request cannot be passed on: its {error}")
+    return Failure(FailureKind.INVALID_RESPONSE, f"the provider's answer cannot be passed on: its {error}", 200)
+
+
+async def _refusal(response: UpstreamResponse, adapter: Adapter, mask: Mask) -> Failure:
     try:
-        async with asyncio.timeout(min(ERROR_BODY_SECONDS, seconds)):
+        async with asyncio.timeout(ERROR_BODY_SECONDS):
             body = await response.read(ERROR_BODY_BYTES)
     except (TimeoutError, UpstreamError):
         body = b""  # the status alone has to do
+    return _refused(response, body, adapter, mask)
+
+
+def _refused(response: UpstreamResponse, body: bytes, adapter: Adapter, mask: Mask) -> Failure:
     return _masked(adapter.failure(response.status, response.headers, body, time.time()), mask)
 
 

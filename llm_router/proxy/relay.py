@@ -28,6 +28,7 @@ from llm_router.proxy.gate import (
 )
 from llm_router.proxy.tap import Tap
 from llm_router.proxy.upstream import ConnectionLost, UpstreamError, UpstreamResponse
+from llm_router.wire.chat import TooDeep
 from llm_router.wire.providers.base import StreamTranslator
 from llm_router.wire.sse import DONE_EVENT, EventSplitter, EventTooLarge, data_event
 from llm_router.wire.usage import Usage
@@ -161,8 +162,8 @@ class Relay:
         """The same where they are not plain events for an open client."""
         try:
             block = self._cut(data)
-        except EventTooLarge as error:
-            self._fail(Failure(FailureKind.RESPONSE_TOO_LARGE, str(error)))
+        except (EventTooLarge, TooDeep) as error:
+            self._fail(_untranslated(error))
             return
         if not block:
             return
@@ -181,7 +182,11 @@ class Relay:
             kind = FailureKind.CONNECTION_LOST if isinstance(error, ConnectionLost) else FailureKind.PROTOCOL_ERROR
             self._fail(Failure(kind, str(error)))
             return
-        rest = self._translator.close() if self._translator is not None else self._last_event()
+        try:
+            rest = self._translator.close() if self._translator is not None else self._last_event()
+        except TooDeep as deep:
+            self._fail(_untranslated(deep))
+            return
         if rest:
             if self._client is not None:
                 self._pass(rest)
@@ -381,6 +386,11 @@ class Relay:
     def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+
+def _untranslated(error: EventTooLarge | TooDeep) -> Failure:
+    kind = FailureKind.RESPONSE_TOO_LARGE if isinstance(error, EventTooLarge) else FailureKind.INVALID_RESPONSE
+    return Failure(kind, str(error))
 
 
 # After the commit point a client is told one of these codes.

@@ -98,12 +98,26 @@ def _quoted(model: str) -> bytes:
     return orjson.dumps(model)
 
 
+class TooDeep(ValueError):
+    """JSON that can be read, but not written: its lists and objects hold one another too often."""
+
+
 def dump(body: Mapping[str, Any]) -> bytes:
-    """JSON bytes of `body`; what orjson refuses (lone surrogates, huge integers, deep nesting) goes the slow way."""
+    """JSON bytes of `body`; what orjson refuses (lone surrogates, huge integers, deep nesting) goes the slow way.
+
+    Raises TooDeep.
+    """
     try:
         return orjson.dumps(body)
     except TypeError:
+        return _dump_slowly(body)
+
+
+def _dump_slowly(body: Mapping[str, Any]) -> bytes:
+    try:
         return json.dumps(body, separators=(",", ":")).encode()
+    except RecursionError:
+        raise TooDeep("lists and objects are nested too deeply") from None
 
 
 def parse_chat(raw: bytes) -> ChatRequest:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
+from llm_router.wire.chat import dump
 from llm_router.wire.sse import DONE_EVENT, data_event
 
 # What has a place of its own in a stream, or none.
@@ -15,7 +14,7 @@ _PLACED_OF_CHOICE = frozenset({"index", "message", "text", "finish_reason", "log
 
 
 def as_stream(completion: Mapping[str, Any], *, with_usage: bool) -> bytes:
-    """The events of a stream that says the same as `completion` (a checked OpenAI-shaped object)."""
+    """The events of a stream that says the same as `completion` (a checked OpenAI-shaped object). Raises TooDeep."""
     shared = {
         "id": completion.get("id") or "chatcmpl-router",
         "object": "chat.completion.chunk",
@@ -37,7 +36,7 @@ def as_stream(completion: Mapping[str, Any], *, with_usage: bool) -> bytes:
         events.append(_chunk(shared, [ended | _others(choice, _PLACED_OF_CHOICE)]))
     usage = completion.get("usage")
     if with_usage and isinstance(usage, dict):
-        events.append(data_event(orjson.dumps({**shared, "choices": [], "usage": usage})))
+        events.append(data_event(dump({**shared, "choices": [], "usage": usage})))
     return b"".join(events) + DONE_EVENT
 
 
@@ -61,4 +60,4 @@ def _choice(index: Any, delta: dict[str, Any], finish: Any = None) -> dict[str, 
 
 
 def _chunk(shared: Mapping[str, Any], choices: list[dict[str, Any]]) -> bytes:
-    return data_event(orjson.dumps({**shared, "choices": choices}))
+    return data_event(dump({**shared, "choices": choices}))

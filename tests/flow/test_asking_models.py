@@ -111,6 +111,16 @@ async def test_the_message_is_fenced(own: Own) -> None:
     assert messages[1]["content"].endswith(fence)
 
 
+async def test_half_a_character_can_be_asked_about(own: Own) -> None:
+    """A lone surrogate in what a person wrote, as clients cut emoji, is no reason to leave the asked model out."""
+    stage = await own(env=API, models=MODELS)
+    stage.c.script = judge("reasoning")
+    body = b'{"model":"router","messages":[{"role":"user","content":"Tell me something about rivers \\ud83c"}]}'
+    answer = await stage.router.ask("POST", "/v1/chat/completions", body)
+    assert (answer.status, answer.header("x-router-mode")) == (200, "api")
+    assert stage.c.count == 1
+
+
 async def test_a_dry_run_asks_nobody(own: Own) -> None:
     """x-router-dry-run explains on the chat route, without a call and without a record."""
     stage = await own(env=API, models=MODELS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from llm_router.proxy.gate import Verdict
 from llm_router.proxy.relay import End, IdleSweep, Relay
 from llm_router.proxy.tap import Tap, TapBudget
 from llm_router.proxy.upstream import ConnectionLost
+from llm_router.wire.chat import TooDeep
 from llm_router.wire.masking import Masker
 
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
@@ -73,12 +75,12 @@ class Client:
         self.full = False
 
 
-def make(choices: int = 1) -> tuple[Relay, Response]:
+def make(choices: int = 1, translator: Any = None) -> tuple[Relay, Response]:
     """A relay over a scripted response."""
     response = Response()
     relay = Relay(
         response,  # type: ignore[arg-type]
-        None,
+        translator,
         Tap(TapBudget()),
         choices=choices,
         idle=5.0,
@@ -127,6 +129,47 @@ async def test_nothing_is_sent_before_meaning() -> None:
     relay.body_received(TEXT)
     assert await verdict is Verdict.COMMIT
     assert response.calls == ["pause"]
+
+
+class Unwritable:
+    """A translator that passes everything on, but for one moment at which nothing can be written."""
+
+    usage = None
+
+    def __init__(self, fails: str) -> None:
+        self.fails = fails
+
+    def feed(self, data: bytes) -> bytes:
+        """Fails where `fails` says so."""
+        if self.fails.encode() in data:
+            raise TooDeep("too deep")
+        return data
+
+    def close(self) -> bytes:
+        """The same."""
+        if self.fails == "the end":
+            raise TooDeep("too deep")
+        return b""
+
+
+@pytest.mark.parametrize("fails", ["x", "the end"])
+async def test_what_cannot_be_translated_ends_the_answer(fails: str) -> None:
+    """A failed attempt before the meaning, a cut after it; never an answer that nobody ends."""
+    early, _ = make(translator=Unwritable(fails))
+    early.body_received(ROLE)
+    late, _ = make(translator=Unwritable(fails))
+    late.body_received(ROLE + TEXT)
+    client = Client()
+    late.open(client)
+    for relay in (early, late):
+        relay.body_received(b": x\n\n")
+        relay.body_ended(None)
+    assert await early.verdict() is Verdict.REJECT
+    assert early.failure is not None
+    assert early.failure.kind is FailureKind.INVALID_RESPONSE
+    assert late.end is End.CUT
+    assert client.ended
+    assert b'"upstream_error"' in client.sent
 
 
 @pytest.mark.parametrize("before", [b"", PING, ROLE])

@@ -147,7 +147,7 @@ class GoogleCompatTranslator:
             except orjson.JSONDecodeError:
                 continue
             if isinstance(chunk, dict) and self._mend(chunk):
-                return data_event(orjson.dumps(chunk))
+                return data_event(dump(chunk))
         return raw
 
     def _mend(self, chunk: dict[str, Any]) -> bool:
