@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -19,10 +21,10 @@ category, streams its answer, and takes the next model where one fails before it
 
 _EPILOG = """\
 first steps:
-  llm-router serve --demo                 try it without any key
-  OPENROUTER_API_KEY=... llm-router       run it (the same as `llm-router serve`)
-  llm-router check                        see every setting, where it comes from, and what is missing
-  llm-router init                         write a router_config.json to start from
+  llm-router serve --demo            try it without any key
+  OPENROUTER_API_KEY=... llm-router  run it (the same as `llm-router serve`)
+  llm-router check                   every setting, its source, what is missing
+  llm-router init                    write a router_config.json to start from
 
 Keys are read from environment variables (OPENROUTER_API_KEY, OPENAI_API_KEY, ANTHROPIC_API_KEY, GOOGLE_API_KEY, ...)
 or from a .env file, never from the command line.
@@ -32,11 +34,12 @@ exit codes:
   1   the command ran and what it was asked for failed
   2   the command line was not understood
   69  the address cannot be used (port taken)
-  78  the environment, .env or the configuration file is not valid; the message says where
+  78  a variable, .env or the configuration file is not valid; it is named
   130 interrupted"""
 
+_LAID_OUT = re.compile(r"^\s|:$", re.MULTILINE)
+
 AddCommand = Callable[..., argparse.ArgumentParser]
-_LEVELS = ("debug", "info", "warning", "error", "critical")
 _EXIT_INTERRUPTED = 130
 _EXIT_PIPE_CLOSED = 141
 
@@ -59,18 +62,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Paragraphs(argparse.HelpFormatter):
+    """Fits paragraphs to the terminal; lists keep their lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            part if _LAID_OUT.search(part) else textwrap.fill(" ".join(part.split()), width)
+            for part in text.split("\n\n")
+        )
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
         "llm-router",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Paragraphs,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"llm-router {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    add = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = partial(commands.add_parser, formatter_class=_Paragraphs, allow_abbrev=False)
     for add_command in (_add_serve, _add_check, _add_explain, _add_usage, _add_init, _add_evaluate):
         _add_config(add_command(add))
     return parser
@@ -112,9 +125,11 @@ def _add_serve(add: AddCommand) -> argparse.ArgumentParser:
         default=None,
         help="listen beyond loopback without ROUTER_API_KEY: whoever reaches the port spends your money",
     )
-    levels = ", ".join(_LEVELS)
     parser.add_argument(
-        "--log-level", metavar="L", type=str.lower, choices=_LEVELS, help=f"one of {levels} (default info)"
+        "--log-level",
+        metavar="L",
+        type=partial(_value, "log_level"),
+        help="one of debug, info, warning, error, critical (default info)",
     )
     parser.add_argument(
         "--log-format", type=str.lower, choices=("text", "json"), help="how log lines look (default text)"
@@ -153,7 +168,7 @@ def _add_explain(add: AddCommand) -> argparse.ArgumentParser:
         description="Shows category, evidence, candidates with estimated cost, and what is skipped and why.\n"
         "Calls nobody and leaves no trace.",
     )
-    parser.add_argument("text", nargs="?", help="what a person would ask")
+    parser.add_argument("text", nargs="*", help="what a person would ask; - reads standard input")
     parser.add_argument(
         "--request", metavar="FILE", help="a whole chat request as JSON instead; - reads standard input"
     )
@@ -184,8 +199,8 @@ def _add_init(add: AddCommand) -> argparse.ArgumentParser:
     return add(
         "init",
         help="write a router_config.json to start from",
-        description="Writes a configuration file for the providers whose keys are set: where --config says, by\n"
-        "default into the working directory. A file that exists is never overwritten: it is checked instead, and\n"
+        description="Writes a configuration file for the providers whose keys are set: where --config or\n"
+        "ROUTER_CONFIG_FILE says, by default into the working directory. A file that exists is never overwritten: it is checked instead, and\n"
         "what the router makes of it is shown. Files of the project that this one grew from are read as they are.",
     )
 

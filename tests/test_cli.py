@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from llm_router import __version__
+from llm_router.accounting import report
 from llm_router.accounting.pricing import PriceTable
 from llm_router.cli import main, make_parser
 from llm_router.commands import live, serve, usage
@@ -54,6 +56,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 # --- parsing ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("command", ["", "serve", "check", "explain", "usage", "init", "evaluate"])
+def test_help_fits_the_terminal(run: Run, command: str) -> None:
+    """Eighty columns hold every line of the help, and wide terminals get wide paragraphs."""
+    shown = run(*filter(None, [command]), "--help", COLUMNS="80")[1]
+    assert max(map(len, shown.splitlines())) <= 80
+    assert max(map(len, run(*filter(None, [command]), "--help", COLUMNS="120")[1].splitlines())) > 80
+
+
 def test_help_and_version_are_quick_and_light() -> None:
     """`--version` and `--help` import nothing heavy."""
     script = (
@@ -83,6 +93,7 @@ def test_python_dash_m_is_the_same_program() -> None:
         (["serve", "--host", "::1", "--config", "x.json"], {"host": "::1", "config": "x.json"}),
         (["--demo", "--log-format", "json"], {"demo": True, "log_format": "json"}),
         (["--allow-unauthenticated", "--log-level", "debug"], {"allow_unauthenticated": True, "log_level": "debug"}),
+        (["--log-level", "WARN"], {"log_level": "warning"}),
     ],
 )
 def test_without_a_command_it_serves(
@@ -111,7 +122,7 @@ def test_a_command_line_that_is_not_understood(run: Run, argv: list[str]) -> Non
         (["serve", "--port", "65536"], "--port: must be a whole number from 0 to 65535"),
         (["serve", "--workers", "0"], "--workers: must be a whole number from 1 to 64"),
         (["serve", "--host", "http://here"], "--host: must be an address"),
-        (["serve", "--log-level", "loud"], "--log-level: invalid choice"),
+        (["serve", "--log-level", "loud"], "--log-level: must be one of debug"),
     ],
 )
 def test_a_flag_that_cannot_be_used_is_a_mistake_of_the_command_line(run: Run, argv: list[str], words: str) -> None:
@@ -190,6 +201,21 @@ def test_check_tells_what_looks_wrong(run: Run) -> None:
     code, out, _ = run("check", OPENAI_API_KEY=f"'{KEY}'")
     assert code == 0
     assert "OPENAI_API_KEY begins or ends with a quotation mark" in out
+
+
+def test_check_names_a_file_that_may_come(run: Run) -> None:
+    """A file that a variable names and that is not there is neither passed over nor taken for the default."""
+    out = run("check", ROUTER_CONFIG_FILE="later.json")[1]
+    assert out.startswith(f"Configuration file: {Path.cwd()}/later.json (not there yet)\n")
+    assert run("check", ROUTER_CONFIG_FILE="")[1].startswith("Configuration file: none (llm-router init writes one)\n")
+
+
+def test_check_suggests_the_model_that_was_meant(run: Run) -> None:
+    """Beside a model without a price stands the known one that is written nearly so."""
+    Path("router_config.json").write_text('{"model_mappings": {"code": ["openai/gpt-4o-mni", "gpt-4o", "ollama/zzz"]}}')
+    out = run("check")[1]
+    assert "  openai/gpt-4o-mni  (similar, and known: openai/gpt-4o-mini)\n" in out
+    assert "  openrouter/gpt-4o  (similar, and known: openrouter/openai/gpt-4o)\n" in out
 
 
 def test_check_refuses_what_serve_refuses(run: Run) -> None:
@@ -277,6 +303,15 @@ def test_explain_takes_a_whole_request(run: Run, monkeypatch: pytest.MonkeyPatch
     assert "Category    reasoning" in run("explain", "--request", "-")[1]
 
 
+def test_explain_takes_words_without_quotes_and_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words need no quotes around them; a dash alone means what is piped in, as it does for a whole request."""
+    quoted = run("explain", "fix this python traceback")
+    assert quoted[0] == 0
+    assert run("explain", "fix", "this", "python", "traceback") == quoted
+    monkeypatch.setattr(sys, "stdin", io.StringIO("fix this python traceback"))
+    assert run("explain", "-") == quoted
+
+
 @pytest.mark.parametrize(
     ("argv", "content", "code", "words"),
     [
@@ -292,14 +327,33 @@ def test_explain_takes_a_whole_request(run: Run, monkeypatch: pytest.MonkeyPatch
         (["evaluate", "f"], '{"label": "code", "text": "x"}\n{', 1, "f: line 2: "),
         (["evaluate", "f"], '{"label": "code", "request": {"messages": []}}', 1, "f: row 1: 'messages' must not be"),
         (["evaluate", "absent"], "", 1, "absent: No such file"),
+        (["evaluate", "-"], "", 1, "standard input: holds no rows"),
+        (["explain", "--request", "-"], "", 1, "standard input: The request body"),
     ],
 )
-def test_what_cannot_be_explained_or_evaluated(run: Run, argv: list[str], content: str, code: int, words: str) -> None:
+def test_what_cannot_be_explained_or_evaluated(
+    run: Run, monkeypatch: pytest.MonkeyPatch, argv: list[str], content: str, code: int, words: str
+) -> None:
     """A request or a row that cannot be read is told with its place."""
     Path("f").write_text(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
     found, out, err = run(*argv)
     assert (found, out) == (code, "")
     assert words in err
+
+
+def test_evaluate_wants_text(run: Run) -> None:
+    """Rows that are no text are told as such, not as a codec sees them."""
+    Path("rows").write_bytes(b"\xa8\x00")
+    assert run("evaluate", "rows")[2] == "llm-router: rows: is not UTF-8 text\n"
+
+
+def test_a_precision_that_nobody_can_know_is_no_zero(run: Run) -> None:
+    """Where no row was given a category, how precisely it is given is unknown: null, and a dash in the table."""
+    Path("rows").write_text('{"label": "creative", "accept": ["conversation"], "text": "Good morning! How are you?"}')
+    scores = json.loads(run("evaluate", "rows", "--format", "json")[1])["by_label"]["creative"]
+    assert scores == {"rows": 1, "precision": None, "recall": 1.0, "f1": None}
+    assert ["creative", "1", "-", "100.0%", "-"] in [line.split() for line in run("evaluate", "rows")[1].splitlines()]
 
 
 def test_evaluate_scores_the_users_own_rows(run: Run) -> None:
@@ -353,7 +407,7 @@ def test_usage_as_a_table(run: Run, ledger: list[tuple[str, float | None]]) -> N
     code, out, _ = run("usage", "--since", "24h")
     assert code == 0
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["model", "requests", "cost", "usd", "avg", "ms"]
+    assert lines[0] == ["model", "requests", "cost", "USD", "avg", "ms"]
     assert lines[2] == ["openai/a", "3", "0.50", "100"]
     assert lines[3] == ["=evil()", "1", "?", "300"]
     assert lines[4] == ["total", "4", "0.50", "150"]
@@ -375,7 +429,8 @@ def test_usage_without_rows(run: Run, ledger: list[tuple[str, float | None]], mo
     monkeypatch.setattr("tests.test_cli.ROWS", [])
     assert run("usage")[1] == "No requests in this time.\n"
     assert json.loads(run("usage", "--format", "json")[1]) == []
-    assert run("usage", "--format", "csv", "--by", "client")[1] == "client\n"
+    names = run("usage", "--format", "csv", "--by", "client")[1].strip().split(",")
+    assert {"client", *usage._COLUMNS} < set(names)
 
 
 @pytest.mark.parametrize(
@@ -388,6 +443,17 @@ def test_usage_that_cannot_be_given(run: Run, argv: list[str], code: int, words:
     found, out, err = run("usage", *argv, ROUTER_STATE_DIR=str(Path.cwd()))
     assert (found, out) == (code, "")
     assert words in err
+
+
+def test_a_table_of_usage_fits_a_terminal() -> None:
+    """Each column of the table is one that rows have; a long name beside large sums still fits 120 columns."""
+    names = report.usage_columns("model")
+    assert set(usage._COLUMNS) < set(names)
+    sums = {"model": "openrouter/deepseek/deepseek-v3.2", "input_tokens": 123_456_789, "cost_usd": 1234.567}
+    row = dict.fromkeys(names, 12_345) | sums
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        usage._print_table([row], "model")
+    assert max(map(len, out.getvalue().splitlines())) <= 120
 
 
 def test_usage_makes_nothing(run: Run) -> None:
@@ -445,6 +511,16 @@ def test_init_where_nothing_can_be_written(run: Run) -> None:
     code, _, err = run("init", "--config", "/proc/nosuch/router_config.json")
     assert code == 1
     assert "cannot be written" in err
+
+
+def test_init_goes_where_the_router_will_look(run: Run) -> None:
+    """A name in .env counts, and the next steps repeat what was said with --config."""
+    Path(".env").write_text("ROUTER_CONFIG_FILE=mine.json\n")
+    code, out, _ = run("init", OPENAI_API_KEY=KEY)
+    assert (code, sorted(path.name for path in Path.cwd().iterdir())) == (0, [".env", "mine.json"])
+    assert "`llm-router check`" in out
+    assert '"recovery_timeout_sec": 300\n' in Path("mine.json").read_text()
+    assert "`llm-router serve --config 'my own.json'`" in run("init", "--config", "my own.json")[1]
 
 
 def test_init_without_keys_says_what_to_do(run: Run) -> None:

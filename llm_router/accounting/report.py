@@ -107,6 +107,11 @@ def parse_since(text: str, now: float) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
+def usage_columns(by: By) -> list[str]:
+    """The names that a row of `LedgerReader.usage` has."""
+    return list(_usage_row(by, "", [0.0] * len(SUM_NAMES)))
+
+
 def shown(row: dict[str, Any]) -> dict[str, Any]:
     """A record as the API shows it: JSON columns opened, the time readable, the key's hash left out."""
     row.pop("id", None)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from argparse import Namespace
+from collections.abc import Iterable
 
 from llm_router.accounting.pricing import ModelInfo, PriceTable
 from llm_router.commands import EXIT_CONFIG, EXIT_OK
 from llm_router.commands.common import DATA, complain, load_configuration, print_table
 from llm_router.config.advice import advice, unguarded
-from llm_router.config.report import missing_variables, setting_rows
+from llm_router.config.report import CONFIG_FILE, missing_variables, setting_rows
 from llm_router.config.values import Snapshot
+from llm_router.proxy.config_file import ConfigFile
 
 
 def run(arguments: Namespace) -> int:
@@ -18,8 +22,9 @@ def run(arguments: Namespace) -> int:
     if snapshot is None:
         return EXIT_CONFIG
     prices = PriceTable.parse((DATA / "prices.json").read_bytes(), snapshot.prices)
-    print(f"Configuration file: {snapshot.config_file or 'none (llm-router init writes one)'}\n")
-    _print_settings(snapshot)
+    where = _where(snapshot, arguments)
+    print(f"Configuration file: {where or 'none (llm-router init writes one)'}\n")
+    _print_settings(snapshot, where)
     _print_providers(snapshot)
     _print_chains(snapshot, prices)
     _print_advice(snapshot, prices)
@@ -33,10 +38,20 @@ def run(arguments: Namespace) -> int:
     return EXIT_OK
 
 
-def _print_settings(snapshot: Snapshot) -> None:
+def _where(snapshot: Snapshot, arguments: Namespace) -> str:
+    """The configuration file; one that was named may come later."""
+    if snapshot.config_file or snapshot.sources["config_file"] == "default":
+        return snapshot.config_file
+    return f"{ConfigFile(os.environ, {'config': arguments.config}).path} (not there yet)"
+
+
+def _print_settings(snapshot: Snapshot, where: str) -> None:
     print("Settings")
     print_table(
-        [(row.key, row.value, row.source, row.variable) for row in setting_rows(snapshot)],
+        [
+            (row.key, where or row.value if row.key == CONFIG_FILE else row.value, row.source, row.variable)
+            for row in setting_rows(snapshot)
+        ],
         ("setting", "value", "from", "variable"),
     )
 
@@ -101,13 +116,18 @@ def _print_advice(snapshot: Snapshot, prices: PriceTable) -> None:
     unpriced = [model for model in chained if _is_unpriced(prices.info(model))]
     if unpriced:
         print("\nModels without a price (their cost is recorded as unknown; `prices` in the file can say it):")
-        print("\n".join(f"  {model}" for model in unpriced))
+        print("\n".join(f"  {model}{_similar(model, prices.models())}" for model in unpriced))
     problems = advice(snapshot)
     if problems:
         print("\nWorth a look:")
         print("\n".join(f"  - {problem}" for problem in problems))
     else:
         print("\nNothing looks wrong.")
+
+
+def _similar(model: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(model, known, n=1, cutoff=0.8)
+    return f"  (similar, and known: {near[0]})" if near else ""
 
 
 def _is_unpriced(info: ModelInfo | None) -> bool:

@@ -8,12 +8,13 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tabulate import tabulate
+import tabulate
 
 from llm_router.config.values import Snapshot
 from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile
 
+tabulate.MIN_PADDING = 0  # else two blanks more for each column, which terminals of 100 columns miss
 DATA = Path(__file__).parent.parent / "data"
 
 
@@ -31,6 +32,11 @@ def complain(message: str) -> None:
     print(f"llm-router: {message}", file=sys.stderr)
 
 
+def file_name(stated: str) -> str:
+    """What messages call a file of the command line."""
+    return "standard input" if stated == "-" else stated
+
+
 def counted(number: int, noun: str) -> str:
     """`1 row`, `2 rows`, `1,000 rows`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
@@ -40,7 +46,10 @@ def print_table(rows: Iterable[Sequence[object]], headers: Sequence[str], *, rig
     """A plain table; the columns whose numbers are in `right` are aligned to the right."""
     alignment = ["right" if index in set(right) else "left" for index in range(len(headers))]
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    print(tabulate(cells, headers, tablefmt="simple", colalign=alignment, disable_numparse=True) if cells else "(none)")
+    if not cells:
+        print("(none)")
+        return
+    print(tabulate.tabulate(cells, headers, tablefmt="simple", colalign=alignment, disable_numparse=True))
 
 
 def dollars(amount: float | None) -> str:

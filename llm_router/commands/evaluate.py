@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
-from llm_router.commands.common import complain, counted, dollars, print_table
+from llm_router.commands.common import complain, counted, dollars, file_name, print_table
 from llm_router.commands.offline import offline_router
 from llm_router.errors import ApiError, ConfigError
 from llm_router.proxy.exchange import Caller
@@ -47,14 +47,16 @@ class BadRow(Exception):
 
 def run(arguments: Namespace) -> int:
     """Prints accuracy, confusion matrix, and cost by category."""
-    name = arguments.file
+    name = file_name(arguments.file)
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        text = sys.stdin.read() if arguments.file == "-" else Path(name).read_text(encoding="utf-8")
         rows = list(read_rows(text.splitlines()))
         verdicts = asyncio.run(_judge_all(rows, arguments.config))
     except OSError as error:
         complain(f"{name}: {error.strerror or error}")
-    except (BadRow, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        complain(f"{name}: is not UTF-8 text")
+    except BadRow as error:
         complain(f"{name}: {error}")
     except ConfigError as error:
         complain(str(error))
@@ -128,12 +130,16 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
-def _scores(label: str, verdicts: Sequence[Verdict], confusion: dict[str, Counter[str]]) -> dict[str, float | int]:
-    """Recall counts what `accept` allows as found; precision is over all rows that were given this category."""
+def _scores(
+    label: str, verdicts: Sequence[Verdict], confusion: dict[str, Counter[str]]
+) -> dict[str, float | int | None]:
+    """Recall counts what `accept` allows as found; precision is over all rows that were given this category, if any."""
     own = [verdict for verdict in verdicts if verdict.label == label]
     given = [verdict for verdict in verdicts if verdict.found == label]
     recall = sum(verdict.right for verdict in own) / len(own)
-    precision = sum(verdict.right for verdict in given) / len(given) if given else 0.0
+    if not given:
+        return {"rows": len(own), "precision": None, "recall": recall, "f1": None}
+    precision = sum(verdict.right for verdict in given) / len(given)
     both = precision + recall
     f1 = 2 * precision * recall / both if both else 0.0
     return {"rows": len(own), "precision": precision, "recall": recall, "f1": f1}
@@ -146,7 +152,7 @@ def _print(found: dict[str, Any], style: str) -> None:
     print(f"{counted(found['rows'], 'row')}, {found['accuracy']:.1%} right\n")
     print_table(
         [
-            (label, f"{each['rows']:,}", *(f"{each[name]:.1%}" for name in ("precision", "recall", "f1")))
+            (label, f"{each['rows']:,}", *(_share(each[name]) for name in ("precision", "recall", "f1")))
             for label, each in found["by_label"].items()
         ],
         ("label", "rows", "precision", "recall", "F1"),
@@ -173,3 +179,7 @@ def _print(found: dict[str, Any], style: str) -> None:
     )
     if found["without_price"]:
         print(f"\nWithout a known price, and so missing from the cost: {counted(found['without_price'], 'row')}.")
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

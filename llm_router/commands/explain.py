@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_USAGE
-from llm_router.commands.common import complain, dollars, print_table
+from llm_router.commands.common import complain, dollars, file_name, print_table
 from llm_router.commands.offline import offline_router
 from llm_router.errors import ApiError, ConfigError
 from llm_router.proxy.exchange import Caller
@@ -20,8 +20,10 @@ from llm_router.wire.chat import parse_chat
 
 def run(arguments: Namespace) -> int:
     """Prints category, evidence, candidates and what is skipped."""
-    if (arguments.text is None) == (arguments.request is None):
-        complain("explain: give either a text or --request FILE")
+    if bool(arguments.text) == (arguments.request is not None):
+        complain(
+            'explain: give either a text or --request FILE, as in: llm-router explain "why does this loop not end?"'
+        )
         return EXIT_USAGE
     try:
         found = asyncio.run(explain(_request(arguments), arguments.config))
@@ -32,7 +34,7 @@ def run(arguments: Namespace) -> int:
         complain(str(error))
         return EXIT_CONFIG
     except ApiError as error:
-        complain(error.message if arguments.request is None else f"{arguments.request}: {error.message}")
+        complain(error.message if arguments.request is None else f"{file_name(arguments.request)}: {error.message}")
         return EXIT_FAILED
     if arguments.format == "json":
         print(json.dumps(found, indent=2, ensure_ascii=False))
@@ -48,8 +50,9 @@ async def explain(raw: bytes, config: str | None) -> dict[str, Any]:
 
 
 def _request(arguments: Namespace) -> bytes:
-    if arguments.text is not None:
-        return json.dumps({"model": "router", "messages": [{"role": "user", "content": arguments.text}]}).encode()
+    if arguments.text:
+        text = sys.stdin.read() if arguments.text == ["-"] else " ".join(arguments.text)
+        return json.dumps({"model": "router", "messages": [{"role": "user", "content": text}]}).encode()
     return sys.stdin.buffer.read() if arguments.request == "-" else Path(arguments.request).read_bytes()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
 from llm_router.commands.common import complain, print_table
 from llm_router.config.advice import advice
 from llm_router.config.loading import load
+from llm_router.config.settings import Environment
 from llm_router.config.values import BUILTIN_CATEGORIES, Snapshot
 from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile, write_new
@@ -22,11 +24,13 @@ _NAME = "router_config.json"
 
 def run(arguments: Namespace) -> int:
     """Writes the file, or checks the one that is there."""
-    path = Path(os.path.expanduser(arguments.config or os.environ.get("ROUTER_CONFIG_FILE") or _NAME))
-    if os.path.lexists(path):
-        return _check_existing(path)
     try:
-        snapshot = load(os.environ, read_dotenv(Path.cwd(), os.environ).variables, None, str(path))
+        dotenv = read_dotenv(Path.cwd(), os.environ).variables
+        named = Environment(os.environ, dotenv).get("ROUTER_CONFIG_FILE")[0]
+        path = Path(os.path.expanduser(arguments.config or named or _NAME))
+        if os.path.lexists(path):
+            return _check_existing(path)
+        snapshot = load(os.environ, dotenv, None, str(path))
     except ConfigError as error:
         complain(str(error))
         return EXIT_CONFIG
@@ -38,7 +42,7 @@ def run(arguments: Namespace) -> int:
     except OSError as error:
         complain(f"{path} cannot be written: {error.strerror or error}")
         return EXIT_FAILED
-    _tell_written(path, snapshot)
+    _tell_written(path, snapshot, f" --config {shlex.quote(arguments.config)}" if arguments.config else "")
     return EXIT_OK
 
 
@@ -61,7 +65,7 @@ def starter(snapshot: Snapshot) -> dict[str, Any]:
         },
         "circuit_breaker": {
             "failure_threshold": snapshot.breaker.failure_threshold,
-            "recovery_timeout_sec": snapshot.breaker.recovery_timeout_sec,
+            "recovery_timeout_sec": _plain(snapshot.breaker.recovery_timeout_sec),
         },
     }
 
@@ -86,7 +90,7 @@ def _check_existing(path: Path) -> int:
     return EXIT_OK
 
 
-def _tell_written(path: Path, snapshot: Snapshot) -> None:
+def _tell_written(path: Path, snapshot: Snapshot, flag: str) -> None:
     ready = [provider.name for provider in snapshot.providers.values() if provider.keys]
     print(f"Wrote {path}.")
     if ready:
@@ -95,8 +99,13 @@ def _tell_written(path: Path, snapshot: Snapshot) -> None:
         print(
             "No provider key is set yet. Set one (for example OPENROUTER_API_KEY) and change the chains to your taste,"
         )
-        print("or remove the file and run `llm-router init` again.")
-    print("Next: `llm-router check`, then `llm-router serve`.")
+        print(f"or remove the file and run `llm-router init{flag}` again.")
+    print(f"Next: `llm-router check{flag}`, then `llm-router serve{flag}`.")
+
+
+def _plain(number: float) -> float | int:
+    """As a person writes it: 300, not 300.0."""
+    return int(number) if number.is_integer() else number
 
 
 def _short(words: tuple[str, ...]) -> str:

@@ -11,9 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_router.accounting.report import LedgerReader, NoLedger, NothingBooked, parse_since
+from llm_router.accounting.report import By, LedgerReader, NoLedger, NothingBooked, parse_since, usage_columns
 from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from llm_router.commands.common import complain, dollars, load_configuration, print_table
+
+# What a table shows, and as what; JSON and CSV have the rest too.
+_COLUMNS = {
+    "requests": "requests",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "input_tokens": "tokens in",
+    "cached_input": "cached",
+    "output_tokens": "tokens out",
+    "cost_usd": "cost USD",
+    "unknown_cost": "no price",
+    "avg_ms": "avg ms",
+}
 
 
 def run(arguments: Namespace) -> int:
@@ -37,7 +50,7 @@ def run(arguments: Namespace) -> int:
     return EXIT_OK
 
 
-def _print(rows: Sequence[dict[str, Any]], by: str, style: str) -> None:
+def _print(rows: Sequence[dict[str, Any]], by: By, style: str) -> None:
     if style == "json":
         print(json.dumps(rows, indent=2))
     elif style == "csv":
@@ -46,9 +59,9 @@ def _print(rows: Sequence[dict[str, Any]], by: str, style: str) -> None:
         _print_table(rows, by)
 
 
-def _print_csv(rows: Sequence[dict[str, Any]], by: str) -> None:
+def _print_csv(rows: Sequence[dict[str, Any]], by: By) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    names = list(rows[0]) if rows else [by]
+    names = list(rows[0]) if rows else usage_columns(by)
     writer.writerow(names)
     writer.writerows([_harmless(row[name]) for name in names] for row in rows)
 
@@ -62,10 +75,10 @@ def _print_table(rows: Sequence[dict[str, Any]], by: str) -> None:
     if not rows:
         print("No requests in this time.")
         return
-    names = [name for name in rows[0] if name != by]
+    names = [name for name in _COLUMNS if name in rows[0]]
     cells = [[row[by] or "-", *(_cell(name, row[name]) for name in names)] for row in rows]
     total = ["total", *(_cell(name, _total(rows, name)) for name in names)]
-    headers = [by, *(name.replace("_", " ") for name in names)]
+    headers = [by, *(_COLUMNS[name] for name in names)]
     print_table([*cells, total], headers, right=range(1, len(headers)))
 
 

@@ -10,6 +10,7 @@ from llm_router.config.providers import BUILTINS
 from llm_router.config.settings import SETTINGS
 from llm_router.config.values import Category, Provider, Snapshot, Timeouts
 
+CONFIG_FILE = "(configuration file)"
 _SHORT_KEY = 12
 
 
@@ -77,7 +78,7 @@ def setting_rows(snapshot: Snapshot) -> list[SettingRow]:
         for setting in SETTINGS
     ]
     file_source = snapshot.sources.get("config_file", "default")
-    rows.append(SettingRow("(configuration file)", "ROUTER_CONFIG_FILE", snapshot.config_file or "-", file_source))
+    rows.append(SettingRow(CONFIG_FILE, "ROUTER_CONFIG_FILE", snapshot.config_file or "-", file_source))
     access = snapshot.access
     for key, variable, secrets in (
         ("server.api_key_env", "ROUTER_API_KEY", access.api_keys),
@@ -87,6 +88,8 @@ def setting_rows(snapshot: Snapshot) -> list[SettingRow]:
         rows.append(SettingRow(key, variable, ", ".join(mask(secret) for secret in secrets) or "-", source))
     for provider in snapshot.providers.values():
         rows.extend(_provider_rows(provider, snapshot))
+    for category in snapshot.categories.values():
+        rows.extend(_category_rows(category))
     return rows
 
 
@@ -175,6 +178,16 @@ def _provider_rows(provider: Provider, snapshot: Snapshot) -> Iterator[SettingRo
             yield SettingRow(f"{path}.models.{model}.timeouts.{name}", "", _words(limit), "file")
     for name, option in provider.options.items():
         yield SettingRow(f"{path}.options.{name}", "", _words(option), "file")
+
+
+def _category_rows(category: Category) -> Iterator[SettingRow]:
+    for name, option in _options(category).items():
+        path = f"categories.{category.name}.{name}"
+        parts = (
+            {f"{path}.{key}": value for key, value in option.items()} if isinstance(option, dict) else {path: option}
+        )
+        for key, value in parts.items():
+            yield SettingRow(key, "", _words(value), "file")
 
 
 def _first_byte(snapshot: Snapshot) -> str:

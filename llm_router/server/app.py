@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -43,6 +44,11 @@ EXIT_OK, EXIT_CONFIG, EXIT_PORT = 0, 78, 69
 # A router that was killed or told to end may need a moment to let go.
 PORT_PATIENCE = 1.0
 FIRST_ENCODING = "o200k_base"
+_REMEDIES = {
+    errno.EADDRINUSE: "; another program listens there, perhaps a router: --port chooses another port",
+    errno.EADDRNOTAVAIL: "; this machine has no such address: --host chooses another one",
+    errno.EACCES: "; ports below 1024 take a right of their own: --port chooses another port",
+}
 DATA = Path(__file__).parent.parent / "data"
 
 
@@ -159,7 +165,10 @@ def _open(config_file: ConfigFile) -> tuple[Snapshot, socket.socket] | int:
     try:
         return snapshot, listen(snapshot.host, snapshot.port, PORT_PATIENCE)
     except OSError as error:
-        print(f"llm-router: cannot listen on {snapshot.host}:{snapshot.port}: {error.strerror}", file=sys.stderr)
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        print(
+            f"llm-router: cannot listen on {snapshot.host}:{snapshot.port}: {error.strerror}{remedy}", file=sys.stderr
+        )
         return EXIT_PORT
 
 

@@ -313,7 +313,9 @@ def test_rows_show_every_setting_with_source_and_masked_secrets() -> None:
         "models": {"m": {"timeouts": {"connect": 0.5}}},
         "headers": {"x-team": "private"},
     }
-    snapshot = read({"providers": {"ollama": ollama}}, OPENAI_API_KEY="sk-0123456789abcdef")
+    code = {"order": "price", "timeouts": {"idle": 3}, "hedge": {"after": "p95"}}
+    content = {"providers": {"ollama": ollama}, "categories": {"code": code}}
+    snapshot = read(content, OPENAI_API_KEY="sk-0123456789abcdef")
     rows = {row.key: row for row in setting_rows(snapshot)}
     assert rows["providers.openai.api_key_env"].value == "OPENAI_API_KEY=****cdef"
     assert rows["providers.openai.api_key_env"].source == "environment"
@@ -322,6 +324,9 @@ def test_rows_show_every_setting_with_source_and_masked_secrets() -> None:
     assert rows["providers.ollama.timeouts.idle"].value == "7"
     assert rows["providers.ollama.models.m.timeouts.connect"].value == "0.5"
     assert rows["providers.ollama.headers"].value == "x-team"
+    assert rows["categories.code.order"].value == "price"
+    assert rows["categories.code.timeouts.idle"].value == "3"
+    assert rows["categories.code.hedge.budget"].value == "0.05"
     assert rows["timeouts.first_byte"].value == "60 (slow kinds 300, not streamed 600)"
     assert rows["server.port"].value == "3456"
     assert all(row.source in ("flag", "environment", ".env", "file", "default") for row in rows.values())
