@@ -6,6 +6,7 @@ reads whole events of an OpenAI-shaped stream and says HOLD, COMMIT or REJECT; i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -363,14 +364,18 @@ def _is_whole(data: bytes | None) -> bool:
         return False
 
 
+# Most chunks have one that is plainly null; of a long answer that was cut, all of them.
+_FINISH = re.compile(rb'"finish_reason"(?!\s*:\s*null)')
+
+
 def finished_choices(blocks: list[bytes], wanted: int) -> bool:
     """Whether `wanted` choices have a finish_reason, looking at the newest of `blocks` first."""
     seen: set[Any] = set()
     for block in blocks:
-        if b"finish_reason" not in block:
+        if _FINISH.search(block) is None:
             continue
         for event in iter_events(block):
-            if event.data is None or b"finish_reason" not in event.data:
+            if event.data is None or _FINISH.search(event.data) is None:
                 continue
             try:
                 chunk = orjson.loads(event.data)

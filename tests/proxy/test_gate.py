@@ -146,6 +146,20 @@ def test_every_choice_must_finish() -> None:
     assert finished_choices([STOP, one, TEXT], 2)
 
 
+@pytest.mark.parametrize("space", [b"", b" ", b"\ndata: ", b" \t "])
+def test_a_finish_is_found_however_it_is_spaced(space: bytes) -> None:
+    """JSON may have white space around a colon, and an event may be of several lines."""
+    assert finished_choices([STOP.replace(b'"finish_reason":', b'"finish_reason"' + space + b":" + space)], 1)
+    assert not finished_choices([TEXT.replace(b'"finish_reason":', b'"finish_reason"' + space + b":" + space)], 1)
+    assert not finished_choices([TEXT.replace(b'"Hi"', b'"say \\"finish_reason\\": \\"stop\\""')], 1)
+
+
+def test_a_long_answer_that_was_cut_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every chunk of it says that nothing has finished: to read megabytes of that would hold all other streams up."""
+    monkeypatch.setattr(gate, "iter_events", None)
+    assert not finished_choices([TEXT, TEXT.replace(b":null", b": null"), ROLE * 3], 1)
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
