@@ -200,8 +200,9 @@ def _add_init(add: AddCommand) -> argparse.ArgumentParser:
         "init",
         help="write a router_config.json to start from",
         description="Writes a configuration file for the providers whose keys are set: where --config or\n"
-        "ROUTER_CONFIG_FILE says, by default into the working directory. A file that exists is never overwritten: it is checked instead, and\n"
-        "what the router makes of it is shown. Files of the project that this one grew from are read as they are.",
+        "ROUTER_CONFIG_FILE says, by default into the working directory. A file that exists is never overwritten: it\n"
+        "is checked instead, and what the router makes of it is shown. Files of the project that this one grew from\n"
+        "are read as they are.",
     )
 
 
