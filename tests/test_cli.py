@@ -449,7 +449,7 @@ def test_a_table_of_usage_fits_a_terminal() -> None:
     """Each column of the table is one that rows have; a long name beside large sums still fits 120 columns."""
     names = report.usage_columns("model")
     assert set(usage._COLUMNS) < set(names)
-    sums = {"model": "openrouter/moonshotai/kimi-k2.5", "input_tokens": 123_456_789, "cost_usd": 1234.567}
+    sums = {"model": "anthropic/claude-sonnet-5-5", "input_tokens": 123_456_789, "cost_usd": 1234.567}
     row = dict.fromkeys(names, 12_345) | sums
     with contextlib.redirect_stdout(io.StringIO()) as out:
         usage._print_table([row], "model")
