@@ -16,7 +16,7 @@ _NOTHING: _Sums = (0, 0.0, 0.0, 0.0, 0.0)
 
 
 class DriftBook:
-    """Sums of counted and reported tokens by model id; the models seen longest ago are forgotten. For one writer."""
+    """Sums of counted and reported tokens by model id; of too many the first are forgotten. For one writer."""
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self._sums: dict[str, _Sums] = {}

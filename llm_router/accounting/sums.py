@@ -16,8 +16,8 @@ from llm_router.accounting.booking import Attempt, Kind, LedgerRecord
 
 SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 TOKENS: Final = (16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576)
-# Clients may name any model: past so many names the rest is one.
-_MAX_NAMES: Final = 100
+# Clients may name any model: past so many the rest is one.
+_MAX_MODELS: Final = 100
 _OTHER: Final = "other"
 
 _kind: Final = itemgetter(LedgerRecord._fields.index("kind"))
@@ -93,7 +93,7 @@ class Sums:
     """Adds up settled requests."""
 
     __slots__ = (
-        "_names",
+        "_models",
         "attempts",
         "by_model",
         "cost",
@@ -107,7 +107,7 @@ class Sums:
     )
 
     def __init__(self) -> None:
-        self._names: set[str] = set()
+        self._models: set[str] = set()
         self.outcomes: dict[tuple[str, str, str], int] = {}
         self.by_model: dict[str, ModelSums] = {}
         self.providers: dict[str, int] = {}
@@ -150,7 +150,7 @@ class Sums:
         category, model, provider, outcome, counted_by, cost_source = labels
         first_byte, total, inputs, outputs, cached, reasoning, costs, tried = columns
         self._add_attempts(chain.from_iterable(tried))
-        category, name = self._label(category), self._label(model) if model else ""
+        name = self._label(model) if model else ""
         outcome_labels = (category, name, outcome)
         self.outcomes[outcome_labels] = self.outcomes.get(outcome_labels, 0) + len(total)
         durations = self.durations.get(category)
@@ -184,12 +184,13 @@ class Sums:
             self.attempts[labels] = self.attempts.get(labels, 0) + number
 
     def _label(self, name: str) -> str:
-        names = self._names
-        if name in names:
+        """How a model is called here; categories are the configuration's own, and as many as it names."""
+        known = self._models
+        if name in known:
             return name
-        if len(names) >= _MAX_NAMES:
+        if len(known) >= _MAX_MODELS:
             return _OTHER
-        names.add(name)
+        known.add(name)
         return name
 
 

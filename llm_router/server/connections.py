@@ -2,7 +2,7 @@
 
 One coarse sweep watches all connections; a timer per connection or per read would cost more than it brings. What a
 connection is doing can only be learned from attributes that aiohttp keeps to itself (`_waiter`, `_messages`,
-`_current_request`, `_reading_paused`); the tests hold them fast.
+`_request_in_progress`, `_reading_paused`); the tests hold them fast.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Sender:
     """One client connection for one answer, as the dispatcher sees it.
 
     `keep_alive` tells, once the answer was sent, whether the connection may carry another request; `begun` whether
-    any byte was sent. `version` is that of the request: before HTTP 1.1 a stream ends with its connection.
+    any byte was sent. `modern` says that the request is of HTTP 1.1: before that a stream ends with its connection.
     """
 
     __slots__ = ("_extra", "_head", "_modern", "_transport", "_wire", "begun", "keep_alive", "request_id")

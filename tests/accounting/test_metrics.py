@@ -138,6 +138,15 @@ def test_names_that_clients_choose_are_bounded():
     assert distribution["other"] >= 400
 
 
+def test_no_name_of_a_client_hides_a_category():
+    """Categories come from the configuration: each is told apart, however many there are and models were named."""
+    metrics = Metrics()
+    metrics.observe([settled(f"r-{n}", model=f"x/m{n}", provider="x", category="explicit") for n in range(200)])
+    metrics.observe([settled(f"s-{n}", category=f"c{n}") for n in range(150)])
+    distribution = metrics.to_json()["category_distribution"]
+    assert distribution == {"explicit": 200, **{f"c{n}": 1 for n in range(150)}}
+
+
 class Watched:
     in_flight, queued, unwritten, lost, degraded = 3, 2, 1, 4, 5
 
