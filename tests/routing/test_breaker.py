@@ -352,3 +352,74 @@ def test_a_key_that_was_taken_is_not_tried_any_more(circuits: Circuits) -> None:
     assert trial is not None
     circuits.failed(proof, Failure(FailureKind.TRUNCATED, "x"), 701)
     assert circuits.admit(OTHER, KEYS, 702) is None
+
+
+def test_an_answer_from_before_changes_nothing_about_an_open_circuit(circuits: Circuits) -> None:
+    """What was under way when a circuit opened may end whole: it closes nothing, and why it is open is still told."""
+    before = circuits.admit(MODEL, KEYS, 0)
+    assert before is not None
+    fail(circuits, FailureKind.SERVER_ERROR, 0, times=3)
+    circuits.committed(before)
+    circuits.completed(before)
+    block = circuits.block(MODEL, KEYS, 1)
+    assert block is not None
+    assert "server_error" in block.reason
+    assert circuits.report({MODEL: KEYS}, 1)["circuits"][MODEL]["failures"] == 3
+
+
+def test_an_answer_from_before_does_not_clear_the_row_of_a_provider(circuits: Circuits) -> None:
+    """A provider that could be reached before its circuit opened is not thereby one that can be reached now."""
+    before = circuits.admit(OTHER, KEYS, 0)
+    assert before is not None
+    fail(circuits, FailureKind.CONNECT_ERROR, 0, times=3)
+    circuits.connected(before)
+    about = circuits.report({MODEL: KEYS}, 1)["circuits"][MODEL]
+    assert (about["state"], about["provider_failures"]) == ("open", 3)
+
+
+def test_a_circuit_that_has_just_opened_is_not_probed_at_once(circuits: Circuits) -> None:
+    """The failure that opened it was an attempt, too: the early probe comes a second later."""
+    fail(circuits, FailureKind.SERVER_ERROR, 100, times=3)
+    assert circuits.last_attempt(MODEL) == 100
+    assert circuits.last_attempt("q/m") == 0
+    assert circuits.admit(MODEL, KEYS, 100.5, early=True) is None
+    assert circuits.admit(MODEL, KEYS, 101, early=True) is not None
+
+
+def test_invented_models_do_not_close_a_circuit(circuits: Circuits) -> None:
+    """Past the bound those go first that keep nobody out."""
+    fail(circuits, FailureKind.SERVER_ERROR, 0, times=3)
+    for number in range(CIRCUITS_MOST + 1):
+        fail(circuits, FailureKind.SERVER_ERROR, 0, model=f"p/{number}")
+    assert circuits.block(MODEL, KEYS, 1) is not None
+
+
+def test_a_circuit_that_is_probed_may_be_asked_for_now(circuits: Circuits) -> None:
+    """Nobody is told to wait until a moment that has passed."""
+    fail(circuits, FailureKind.SERVER_ERROR, 0, times=3)
+    assert circuits.admit(MODEL, KEYS, 350) is not None
+    block = circuits.block(MODEL, KEYS, 360)
+    assert block is not None
+    assert block.until == 360
+
+
+def test_a_refused_key_whose_time_is_over_is_not_kept_over_a_restart(circuits: Circuits) -> None:
+    """What a start would let pass anyway is forgotten with it."""
+    fail(circuits, FailureKind.AUTHENTICATION, 0)
+    saved = circuits.dump()
+    for now, kept in ((100, 1), (300, 0)):
+        later = Circuits(BreakerSettings())
+        later.load(saved, now)
+        assert len(later.dump()["accounts"]) == kept
+
+
+def test_a_shorter_recovery_time_shortens_no_wait_that_runs(circuits: Circuits) -> None:
+    """A failure that comes late, after a reload, does not bring the probe forward."""
+    late = circuits.admit(MODEL, KEYS, 0)
+    assert late is not None
+    fail(circuits, FailureKind.SERVER_ERROR, 0, times=3)
+    circuits.settings = BreakerSettings(recovery_timeout_sec=10)
+    circuits.failed(late, Failure(FailureKind.SERVER_ERROR, "x"), 1)
+    block = circuits.block(MODEL, KEYS, 2)
+    assert block is not None
+    assert block.until == 300
