@@ -43,6 +43,8 @@ CREATE TABLE notices (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT RO
 _ROW: Final = "scope, name, failures, until, kind, prober, last_attempt, gone"
 # A commit takes microseconds; whoever finds the file locked for this long goes on alone.
 _PATIENCE: Final = 0.25
+# There is no such table; the file is malformed; it is no database.
+_RUINED: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def create(folder: Path, rows: Sequence[Row] = ()) -> None:
@@ -61,11 +63,15 @@ def create(folder: Path, rows: Sequence[Row] = ()) -> None:
 
 
 def restore(folder: Path) -> bool:
-    """Makes the file anew, empty, where it was removed; False where there is one. Raises OSError or sqlite3.Error."""
+    """Makes the file anew, empty, where it is gone or ruined; False where it is neither. Raises OSError, sqlite3.Error.
+
+    Who has the old one open goes on with that, until he sees that it `has_moved`.
+    """
     path = folder / STATE_NAME
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # One worker at a time: what another has begun to write beside a new file is no rest of the old one.
     with _locked(folder):
-        if path.exists():
+        if path.exists() and not _is_ruined(path):
             return False
         for suffix in ("-wal", "-shm"):
             path.with_name(f"{STATE_NAME}{suffix}").unlink(missing_ok=True)
@@ -73,6 +79,17 @@ def restore(folder: Path) -> bool:
             create(Path(place))
             (Path(place) / STATE_NAME).rename(path)  # whole at once
     return True
+
+
+def _is_ruined(path: Path) -> bool:
+    """Whether a file is no common state any more, whatever else may keep it from being used at the moment."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=_PATIENCE)) as connection:
+            connection.execute("SELECT version FROM clock")
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _RUINED
+    return bool(verdict != "ok")
 
 
 @contextlib.contextmanager
@@ -86,24 +103,44 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 class StateRows:
-    """One connection of one worker, for one thread. All methods raise sqlite3.Error."""
+    """One connection of one worker, for one thread, made when it is first used. All methods raise sqlite3.Error."""
 
     def __init__(self, folder: Path, worker: int, settings: Callable[[], BreakerSettings]) -> None:
         self.worker = worker
+        self._path = folder / STATE_NAME
         self._settings = settings
         self._tidied = -1
-        self._connection = sqlite3.connect(
-            f"file:{folder / STATE_NAME}?mode=rw",
-            uri=True,
-            isolation_level=None,
-            timeout=_PATIENCE,
-            check_same_thread=False,
-        )
-        self._connection.execute("PRAGMA synchronous=OFF")
+        self._known: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"<StateRows worker={self.worker} open={self._known is not None}>"
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._known is None:
+            # Before it is opened: one that takes its place in between is taken for another one, and gone over to.
+            found = _identity(self._path)
+            connection = sqlite3.connect(
+                f"file:{self._path}?mode=rw", uri=True, isolation_level=None, timeout=_PATIENCE, check_same_thread=False
+            )
+            try:
+                connection.execute("PRAGMA synchronous=OFF")
+            except sqlite3.Error:
+                connection.close()
+                raise
+            self._known, self._file = connection, found
+        return self._known
+
+    def has_moved(self) -> bool:
+        """Whether the file that was opened is not, or not any more, the one that others find."""
+        return self._file is not None and _identity(self._path) != self._file
 
     def close(self) -> None:
-        """Lets go of the file."""
-        self._connection.close()
+        """Lets go of the file; whatever is asked next opens it again."""
+        if self._known is not None:
+            self._known.close()
+            self._known = None
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -119,6 +156,11 @@ class StateRows:
             raise
 
     # --- news -------------------------------------------------------------------------------------------------------
+
+    def prove(self) -> None:
+        """Raises unless something can be written."""
+        with self.transaction():
+            self._next_version()
 
     def changes_elsewhere(self) -> int:
         """A number that is another one once any other connection has changed anything. Costs next to nothing."""
@@ -158,6 +200,15 @@ class StateRows:
                 if after != row:
                     self._put(after, version)
         return list(touched.values())
+
+    def contribute(self, rows: Sequence[Row]) -> None:
+        """Adds rows about what nothing is known of here: to a file that was made anew."""
+        with self.transaction():
+            version = self._next_version()
+            self._connection.executemany(
+                f"INSERT OR IGNORE INTO circuits VALUES ({'?, ' * 8}?)",  # noqa: S608 - constants
+                [(*row, version) for row in rows],
+            )
 
     def claim(self, keys: tuple[Key, ...], ask: Callable[[Circuits], Permit | None]) -> tuple[Permit | None, list[Row]]:
         """Lets `ask` decide about a probe on the common rows; gives its permit, and the rows as they are then."""
@@ -240,20 +291,19 @@ class StateRows:
         """Writes down what this worker has."""
         self._connection.execute("INSERT OR REPLACE INTO shares VALUES (?, ?, ?, ?)", (kind, name, self.worker, amount))
 
-    def take_share(self, kind: str, name: str, most: int) -> bool:
-        """One more of something for this worker, if all workers together have less than `most`."""
+    def take_share(self, kind: str, name: str, most: int, own: int | None = None) -> bool:
+        """One more of something for this worker, if all workers together have less than `most`.
+
+        `own` is how much of it this worker has, if it knows that better than the file.
+        """
         with self.transaction():
-            own, others = self.shares(kind).get(name, (0, 0))
+            known, others = self.shares(kind).get(name, (0, 0))
+            if own is None:
+                own = known
             if own + others >= most:
                 return False
             self.put_share(kind, name, own + 1)
         return True
-
-    def give_back(self, kind: str, name: str) -> None:
-        """One less of something for this worker."""
-        with self.transaction():
-            own, _ = self.shares(kind).get(name, (0, 0))
-            self.put_share(kind, name, max(0, own - 1))
 
     # --- notices, and tidiness --------------------------------------------------------------------------------------
 
@@ -284,6 +334,14 @@ class StateRows:
                     f"(SELECT version FROM {table} ORDER BY version DESC LIMIT 1 OFFSET ?), -1)",
                     (2 * most,),
                 )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _row(found: tuple[Any, ...]) -> Row:

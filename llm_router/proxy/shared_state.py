@@ -2,7 +2,8 @@
 
 Changes go to the common file (`shared_rows`), and news from it come back, several times a second. Only what must be
 exact is asked for on the event loop, in a transaction: the probe of a half-open circuit, a hedge, a provider's slot.
-Where the file cannot be used any more, that is told once and each worker goes on alone.
+Where the file cannot be used, that is told once and each worker goes on alone: its event loop leaves the file alone,
+and the thread tries, again and again, makes it anew where it is gone or ruined, and passes on then what has happened.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from llm_router.config.values import BreakerSettings
+from llm_router.proxy import shared_rows
 from llm_router.proxy.parts import HedgeBudget
 from llm_router.proxy.shared_rows import StateRows
 from llm_router.routing.breaker import Circuits, Permit
@@ -31,29 +33,41 @@ _LOOK_EVERY: Final = 0.2
 _LINGER: Final = 0.01
 _TIDY_EVERY: Final = 30.0
 _SLOT_AGAIN_AFTER: Final = 0.03
+_MEND_EVERY: Final = 0.5
+# What is kept for the others while the file cannot be used.
+_WAITING_MOST: Final = 2000
+
+Trouble = sqlite3.Error | OSError
 
 
 class SharedState:
     """Makes the shared stand-ins for what a router has in memory. Make it inside the running loop, then `start`.
 
     `worker` counts from 1; `when_heard` is called on the loop when circuits may have changed, `when_told` when another
-    worker announced that the configuration is to be read again. Raises sqlite3.Error where the file cannot be opened.
+    worker announced that the configuration is to be read again.
     """
 
     def __init__(self, folder: Path, worker: int, settings: BreakerSettings) -> None:
         self._loop = asyncio.get_running_loop()
+        self._folder = folder
         self._worker = worker
         self._changes: deque[Change] = deque()
         self._stays: deque[StayRow] = deque()
         self._wake = threading.Event()
         self._closing = False
         self._in_trouble = False
+        self._begun = False
+        # Whether another file has taken the place of the one that was told what is known here, and is to be told yet.
+        self._is_new = False
+        self._mend_at = 0.0
         self.circuits = SharedCircuits(settings, self._note_change, self._claim)
         self.conversations = SharedConversations(self._note_stay)
         # One connection for each thread: SQLite lets them wait for each other as it does other processes.
         self.rows = StateRows(folder, worker, lambda: self.circuits.settings)
         self._thread_rows = StateRows(folder, worker, lambda: self.circuits.settings)
         self.hedges = SharedHedges(self)
+        # How many of each provider's slots are taken here: the file may miss one while it cannot be used.
+        self._slots: Counter[str] = Counter()
         self.when_heard: Callable[[], object] = bool
         self.when_told: Callable[[], object] = bool
         self._seen = -1
@@ -64,14 +78,24 @@ class SharedState:
     def __repr__(self) -> str:
         return f"<SharedState worker={self._worker} waiting={len(self._changes) + len(self._stays)}>"
 
-    def start(self) -> None:
-        """Takes over what the others know, frees what a predecessor held, and begins to keep up. A few milliseconds."""
+    def start(self, known: Iterable[Row] = ()) -> None:
+        """Takes over what the others know, frees what a predecessor held, and begins to keep up. A few milliseconds.
+
+        `known` is what there is to know of circuits where there is no file to tell.
+        """
+        for row in known:
+            self.circuits.take(row)
+        with self.bearing():
+            self._begin()
+        self._thread.start()
+
+    def _begin(self) -> None:
         self.rows.release_probes()
         self._announced = self.rows.announced(RELOAD)
         self._seen, rows, stays = self.rows.news(-1)
         self._hear(rows, [], stays)
         self.hedges.load()
-        self._thread.start()
+        self._begun = True
 
     def close(self) -> None:
         """Passes on what is left and ends the thread. May take a moment."""
@@ -86,8 +110,35 @@ class SharedState:
 
     def announce_reload(self) -> None:
         """Lets the other workers read the configuration again within a second."""
-        with self.bearing():
-            self._announced = self.rows.announce(RELOAD)
+        if self.is_usable:
+            with self.bearing():
+                self._announced = self.rows.announce(RELOAD)
+
+    def take_slot(self, provider: str, limit: int) -> bool:
+        """One more of a provider's slots, if all workers together have less than `limit`; alone, if this one has."""
+        taken = self._slots[provider]
+        if self.is_usable:
+            with self.bearing():
+                if not self.rows.take_share("slot", provider, limit, taken):
+                    return False
+                self._slots[provider] = taken + 1
+                return True
+        if taken >= limit:
+            return False
+        self._slots[provider] = taken + 1
+        return True
+
+    def give_slot_back(self, provider: str) -> None:
+        """One of a provider's slots is free again."""
+        self._slots[provider] -= 1
+        if self.is_usable:
+            with self.bearing():
+                self.rows.put_share("slot", provider, self._slots[provider])
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the file is there to be asked: waiting for one that others hold locked would stop the event loop."""
+        return not self._in_trouble
 
     def bearing(self, *, proof: bool = True) -> _Bearing:
         """Whatever happens to the file inside: it is told once, and the router goes on.
@@ -96,11 +147,11 @@ class SharedState:
         """
         return _Bearing(self._judge if proof else self._judge_failure)
 
-    def _judge_failure(self, error: sqlite3.Error | None) -> None:
+    def _judge_failure(self, error: Trouble | None) -> None:
         if error is not None:
             self._judge(error)
 
-    def _judge(self, error: sqlite3.Error | None) -> None:
+    def _judge(self, error: Trouble | None) -> None:
         if error is not None and not self._in_trouble:
             log.error("the workers' common state cannot be used (%s): worker %d goes on alone", error, self._worker)
         elif error is None and self._in_trouble:
@@ -111,18 +162,37 @@ class SharedState:
 
     def _note_change(self, change: Change) -> None:
         self._changes.append(change)
+        if len(self._changes) > _WAITING_MOST:
+            self.circuits.hear([], [self._changes.popleft()])
         self._wake.set()
 
     def _note_stay(self, stay: StayRow) -> None:
         self._stays.append(stay)
+        if len(self._stays) > _WAITING_MOST:
+            self._stays.popleft()
         self._wake.set()
 
     def _claim(
         self, keys: tuple[Key, ...], ask: Callable[[Circuits], Permit | None]
     ) -> tuple[Permit | None, list[Row]] | None:
-        with self.bearing():
-            return self.rows.claim(keys, ask)
+        if self.is_usable:
+            with self.bearing():
+                return self.rows.claim(keys, ask)
         return None
+
+    def _come_back(self) -> None:
+        """The file can be used again, or another one is there: it is told what is known here, and asked from now on."""
+        self._is_new |= self.rows.has_moved()
+        self.rows.close()
+        with self.bearing():
+            if self._is_new or not self._begun:
+                self.rows.contribute(self.circuits.rows())
+                self.hedges.tell_again()
+            if not self._begun:
+                self._begin()
+            for provider, taken in self._slots.items():
+                self.rows.put_share("slot", provider, taken)
+            self._is_new = False
 
     def _hear(self, rows: list[Row], saved: list[Change], stays: list[StayRow]) -> None:
         self.conversations.hear(stays)
@@ -148,17 +218,24 @@ class SharedState:
         self._thread_rows.close()
 
     def _round(self) -> None:
+        if self._thread_rows.has_moved():
+            self._judge(FileNotFoundError("it was removed"))
+        if self._in_trouble:
+            self._mend()
+            return
         changes = [self._changes.popleft() for _ in range(len(self._changes))]
         stays = [self._stays.popleft() for _ in range(len(self._stays))]
+        waiting = bool(changes or stays)
         touched: list[Row] = []
         rows: list[Row] = []
         heard: list[StayRow] = []
-        with self.bearing(proof=bool(changes or stays)):
-            if changes or stays:
+        with self.bearing(proof=waiting):
+            if waiting:
                 with self._thread_rows.transaction():
                     touched = self._thread_rows.apply(changes) if changes else []
                     if stays:
                         self._thread_rows.put_stays(stays)
+                waiting = False
             self.hedges.share(self._thread_rows)
             elsewhere = self._thread_rows.changes_elsewhere()
             if elsewhere != self._elsewhere:
@@ -166,8 +243,24 @@ class SharedState:
                 self.hedges.learn(self._thread_rows)
                 self._look_for_notices()
                 self._elsewhere = elsewhere
-        if changes or rows or heard:
+        if waiting:
+            self._changes.extendleft(reversed(changes))
+            self._stays.extendleft(reversed(stays))
+        elif changes or rows or heard:
             self._on_loop(self._hear, [*touched, *rows], changes, heard)
+
+    def _mend(self) -> None:
+        """Tries whether the file can be used, makes it anew if need be, and lets the event loop come back to it."""
+        now = time.monotonic()
+        if now < self._mend_at:
+            return
+        self._mend_at = now + _MEND_EVERY
+        with self.bearing(proof=False):
+            self._thread_rows.close()
+            shared_rows.restore(self._folder)
+            self._thread_rows.prove()
+            self._seen = self._elsewhere = -1
+            self._on_loop(self._come_back)
 
     def _look_for_notices(self) -> None:
         announced = self._thread_rows.announced(RELOAD)
@@ -181,16 +274,16 @@ class SharedState:
 
 
 class _Bearing:
-    """Bears errors of SQLite: what follows them inside the block is left out."""
+    """Bears errors of SQLite and of the disk: what follows them inside the block is left out."""
 
-    def __init__(self, judge: Callable[[sqlite3.Error | None], None]) -> None:
+    def __init__(self, judge: Callable[[Trouble | None], None]) -> None:
         self._judge = judge
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if error is None or isinstance(error, sqlite3.Error):
+        if error is None or isinstance(error, Trouble):
             self._judge(error)
             return True
         return False
@@ -215,8 +308,9 @@ class SharedHedges(HedgeBudget):
         """Whether one more hedge keeps within `share`; it is counted then."""
         requests = self._requests.get(category, 0) + self._elsewhere.get(category, 0)
         most = int(max(1.0, share * requests))
-        with self._state.bearing():
-            return self._state.rows.take_share("hedge", category, most)
+        if self._state.is_usable:
+            with self._state.bearing():
+                return self._state.rows.take_share("hedge", category, most)
         return super().take(category, share)
 
     def share(self, rows: StateRows) -> None:
@@ -225,6 +319,10 @@ class SharedHedges(HedgeBudget):
             if self._shared.get(name) != amount:
                 self._shared[name] = amount
                 rows.put_share("request", name, amount)
+
+    def tell_again(self) -> None:
+        """What was told stands nowhere any more."""
+        self._shared.clear()
 
     def learn(self, rows: StateRows) -> None:
         """How many requests there were elsewhere."""
@@ -252,11 +350,8 @@ class SharedSlot:
 
     def release(self) -> None:
         """Gives the slot back."""
-        with self._state.bearing():
-            self._state.rows.give_back("slot", self._provider)
+        self._state.give_slot_back(self._provider)
         self._freed.set()
 
     def _take(self) -> bool:
-        with self._state.bearing():
-            return self._state.rows.take_share("slot", self._provider, self._limit)
-        return True
+        return self._state.take_slot(self._provider, self._limit)

@@ -143,8 +143,10 @@ class Supervisor:
 
     def _start(self, post: Post, now: float) -> None:
         ours, theirs = socket.socketpair()
-        sys.stderr.flush()
-        sys.stdout.flush()
+        for stream in (sys.stderr, sys.stdout):
+            # A log on a full disk: whoever died is started again all the same.
+            with contextlib.suppress(OSError):
+                stream.flush()
         # A signal between fork and the child's own handlers would reach the parent's.
         signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
         try:

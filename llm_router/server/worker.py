@@ -40,7 +40,7 @@ from llm_router.proxy.dispatch import Router
 from llm_router.proxy.parts import Memory
 from llm_router.proxy.shared_state import SharedState
 from llm_router.proxy.state import CircuitFile, prepare_folder
-from llm_router.routing.shared import RowCircuits
+from llm_router.routing.shared import Row, RowCircuits
 from llm_router.server.opening import BACKLOG, access_logs
 from llm_router.server.serving import refresh, serve, settle_memory
 from llm_router.server.supervisor import EXIT_OK, Events, Post, Supervisor
@@ -91,8 +91,8 @@ def run_workers(
     address: str,
 ) -> int:
     """Serves with `snapshot.workers` processes until told to stop; the exit code. Raises CannotShare."""
-    with common_folder(snapshot) as folder, keepers_ear(folder) as ear:
-        crew = Crew(snapshot, config_file, folder, ear, join(listener, snapshot.workers), make, in_loop)
+    with common_folder(snapshot) as (folder, unwritten), keepers_ear(folder) as ear:
+        crew = Crew(snapshot, config_file, folder, unwritten, ear, join(listener, snapshot.workers), make, in_loop)
         posts = [Post("keeper", crew.keep, stays=True)]
         posts += [Post(f"worker {number}", crew.worker(number)) for number in range(1, snapshot.workers + 1)]
 
@@ -106,8 +106,11 @@ def run_workers(
 
 
 @contextlib.contextmanager
-def common_folder(snapshot: Snapshot) -> Iterator[Path]:
-    """The state folder, ready for workers and locked against those of another router. Raises CannotShare."""
+def common_folder(snapshot: Snapshot) -> Iterator[tuple[Path, list[Row]]]:
+    """The state folder, ready for workers and locked against those of another router. Raises CannotShare.
+
+    With it comes what is known of circuits and could not be written there.
+    """
     folder = Path(snapshot.state_dir)
     if not prepare_folder(snapshot.state_dir):
         raise CannotShare(f"workers need a state folder that can be written, and {folder} cannot; set ROUTER_STATE_DIR")
@@ -122,8 +125,7 @@ def common_folder(snapshot: Snapshot) -> Iterator[Path]:
         raise CannotShare(f"workers need a common state, and {folder} cannot hold it: {error}") from error
     try:
         _lock(folder, descriptor)
-        _make_state(snapshot, folder)
-        yield folder
+        yield folder, _make_state(snapshot, folder)
     finally:
         os.close(descriptor)
 
@@ -148,13 +150,16 @@ def _lock(folder: Path, lock: int) -> None:
             raise CannotShare(f"workers need a common state, and {folder} cannot hold it: {error}") from error
 
 
-def _make_state(snapshot: Snapshot, folder: Path) -> None:
+def _make_state(snapshot: Snapshot, folder: Path) -> list[Row]:
+    """Makes the common state anew; gives what is known of circuits if that fails, as it does on a full disk."""
+    circuits = RowCircuits(snapshot.breaker)
+    CircuitFile(snapshot.state_dir).load(circuits, time.time())
     try:
-        circuits = RowCircuits(snapshot.breaker)
-        CircuitFile(snapshot.state_dir).load(circuits, time.time())
         shared_rows.create(folder, circuits.rows())
     except (OSError, sqlite3.Error) as error:
-        raise CannotShare(f"workers need a common state, and {folder} cannot hold it: {error}") from error
+        log.error("the workers' common state cannot be made in %s (%s): it is tried again", folder, error)
+        return circuits.rows()
+    return []
 
 
 def _keep_circuits(snapshot: Snapshot, folder: Path) -> None:
@@ -236,6 +241,7 @@ class Crew:
         snapshot: Snapshot,
         config_file: ConfigFile,
         folder: Path,
+        unwritten: list[Row],
         ear: socket.socket,
         listeners: list[socket.socket],
         make: Make,
@@ -244,6 +250,7 @@ class Crew:
         self.snapshot = snapshot
         self._config_file = config_file
         self._folder = folder
+        self._unwritten = unwritten
         self._ear = ear
         self._listeners = listeners
         self._make = make
@@ -321,11 +328,6 @@ class Crew:
             # What the file does not show (.env) may have changed as well since the supervisor looked.
             self.snapshot = self._config_file.load()
         snapshot = self.snapshot
-        if prepare_folder(snapshot.state_dir) and shared_rows.restore(self._folder):
-            log.warning(
-                "the workers' common state was removed: worker %d begins anew, and shares nothing with older ones",
-                number,
-            )
         state = SharedState(self._folder, number, snapshot.breaker)
         memory = Memory(state.circuits, state.conversations, state.hedges, state.slot, state.announce_reload)
         books = RemoteBooks(self._folder, address, snapshot.count)
@@ -340,7 +342,7 @@ class Crew:
 
         state.when_heard = router.circuits_changed
         state.when_told = lambda: router.tasks.begin(read_again(), "reload")
-        state.start()
+        state.start(self._unwritten)
         await serve(router, app, listener, Line(line), bool, aloud=number == 1)
         await asyncio.to_thread(state.close)
         return EXIT_OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from llm_router.server.worker import remote_file_system
-from tests.support.crew import is_whole, lasting, refuses, workers
+from tests.support.crew import PATIENT, is_whole, lasting, refuses, workers
 from tests.support.fixtures import Launch
 from tests.support.waiting import until
 
@@ -95,6 +96,13 @@ async def test_a_start_that_cannot_succeed_is_given_up(launch: Launch, tmp_path:
     assert await asyncio.to_thread(router.wait, 60) == 1
     assert "exit status 3" in router.log()
     assert "giving up" in router.log()
+
+
+async def test_a_full_disk_does_not_stop_the_start(own: Any) -> None:
+    """Without room for what workers have in common each goes on alone: chat is answered."""
+    stage = await own(args=("--workers", "2"), env=PATIENT, limits={resource.RLIMIT_FSIZE: 0})
+    for _ in range(8):
+        assert (await stage.chat("router/ab")).status == 200
 
 
 async def test_the_service_manager_hears_of_one_router(tmp_path: Path, launch: Launch) -> None:

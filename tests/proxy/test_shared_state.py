@@ -14,7 +14,7 @@ import pytest
 
 from llm_router.config.values import BreakerSettings
 from llm_router.errors import Failure, FailureKind
-from llm_router.proxy import shared_rows
+from llm_router.proxy import shared_rows, shared_state
 from llm_router.proxy.shared_rows import StateRows
 from llm_router.proxy.shared_state import SharedState
 from llm_router.routing.breaker import Permit
@@ -287,7 +287,7 @@ def test_shares_are_exact(make: Make) -> None:
     taken = [worker.rows.take_share("slot", "a", 3) for worker in (one, two, one, two)]
     assert taken == [True, True, True, False]
     assert two.rows.take_share("slot", "b", 1)
-    one.rows.give_back("slot", "a")
+    one.rows.put_share("slot", "a", 1)
     assert two.rows.take_share("slot", "a", 3)
     assert two.rows.shares("slot") == {"a": (2, 1), "b": (1, 0)}
     make(1).rows.release_probes()
@@ -305,8 +305,10 @@ def test_a_notice_is_counted(make: Make) -> None:
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """A worker does not make the file: that would be another one than the others'."""
+    rows = StateRows(tmp_path, 1, lambda: SETTINGS)
     with pytest.raises(sqlite3.Error):
-        StateRows(tmp_path, 1, lambda: SETTINGS)
+        rows.announced("reload")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_conversations_tell_what_is_new() -> None:
@@ -433,3 +435,145 @@ def test_workers_that_begin_together_have_one_file(tmp_path: Path, monkeypatch: 
         for rows in begun:
             stack.callback(rows.close)
         assert {rows.worker: rows.shares("slot")["a"] for rows in begun} == {1: (1, 2), 2: (2, 1)}
+
+
+def _vandal(folder: Path) -> sqlite3.Connection:
+    return sqlite3.connect(folder / "state.sqlite3", isolation_level=None)
+
+
+async def _two_states(folder: Path) -> tuple[SharedState, SharedState]:
+    shared_rows.create(folder)
+    both = SharedState(folder, 1, SETTINGS), SharedState(folder, 2, SETTINGS)
+    for state in both:
+        state.start()
+    return both
+
+
+def _fail_until_open(state: SharedState) -> None:
+    for now in (100, 101, 102):
+        permit = state.circuits.admit(MODEL, ACCOUNTS, now)
+        assert permit is not None
+        state.circuits.failed(permit, BROKEN, now)
+
+
+def _is_open(state: SharedState) -> bool:
+    return bool(state.circuits.report({MODEL: ACCOUNTS}, 103)["open_circuits"])
+
+
+async def test_what_happens_while_the_file_is_locked_reaches_the_others(tmp_path: Path) -> None:
+    """Failures and resets that could not be written down are told once they can be."""
+    one, two = await _two_states(tmp_path)
+    with contextlib.closing(_vandal(tmp_path)) as vandal:
+        vandal.execute("BEGIN IMMEDIATE")
+        _fail_until_open(one)
+        await until(lambda: not one.is_usable)
+        vandal.execute("COMMIT")
+    await until(lambda: _is_open(two))
+    with contextlib.closing(_vandal(tmp_path)) as vandal:
+        vandal.execute("BEGIN IMMEDIATE")
+        two.circuits.reset(MODEL)
+        await until(lambda: not two.is_usable)
+        vandal.execute("COMMIT")
+    await until(lambda: not _is_open(one))
+    for state in (one, two):
+        await asyncio.to_thread(state.close)
+
+
+async def test_a_locked_file_is_left_alone_by_the_event_loop(tmp_path: Path) -> None:
+    """Waiting for the lock stops the loop, so it happens once; until the thread got through, each decides alone."""
+    one, two = await _two_states(tmp_path)
+    with contextlib.closing(_vandal(tmp_path)) as vandal:
+        vandal.execute("BEGIN IMMEDIATE")
+        assert one.take_slot("a", 2)
+        assert not one.is_usable
+        one.rows.close()
+        assert [one.take_slot("a", 2) for _ in range(2)] == [True, False]
+        assert one.hedges.take("code", 1.0)
+        one.announce_reload()
+        assert "open=False" in repr(one.rows)
+        vandal.execute("COMMIT")
+    await until(lambda: one.is_usable)
+    await until(lambda: two.rows.shares("slot") == {"a": (0, 2)})
+    for state in (one, two):
+        await asyncio.to_thread(state.close)
+
+
+async def test_a_slot_that_was_given_back_while_the_file_was_locked_is_free(tmp_path: Path) -> None:
+    """A provider's slot is not lost to all because the file could not be written in the moment that it got free."""
+    one, two = await _two_states(tmp_path)
+    assert one.take_slot("a", 1)
+    assert not two.take_slot("a", 1)
+    with contextlib.closing(_vandal(tmp_path)) as vandal:
+        vandal.execute("BEGIN IMMEDIATE")
+        one.give_slot_back("a")
+        assert not one.is_usable
+        vandal.execute("COMMIT")
+    await until(lambda: two.take_slot("a", 1))
+    for state in (one, two):
+        await asyncio.to_thread(state.close)
+
+
+@pytest.mark.parametrize("harm", ["removed", "no database", "empty", "folder"])
+async def test_a_file_that_is_gone_or_ruined_is_made_anew(tmp_path: Path, harm: str) -> None:
+    """One of the workers makes it, all go over to it, and what each knew is known to all there."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    one, two = await _two_states(folder)
+    _fail_until_open(one)
+    await until(lambda: _is_open(two))
+    assert one.take_slot("a", 2)
+    if harm == "folder":
+        folder.rename(tmp_path / "elsewhere")
+    for path in folder.glob("state.sqlite3*"):
+        if harm == "removed" or path.name != "state.sqlite3":
+            path.unlink()
+        else:
+            path.write_bytes(b"" if harm == "empty" else b"x" * 9000)
+    for state in (one, two):
+        # What they have open may be fine: that others cannot find it is enough.
+        state.circuits.reset("b/other")
+    late = SharedState(folder, 3, SETTINGS)
+    late.start()
+    await until(lambda: all(state.is_usable and not state.rows.has_moved() for state in (one, two, late)))
+    await until(lambda: _is_open(late))
+    await until(lambda: late.rows.shares("slot") == {"a": (0, 1)})
+    late.circuits.reset(MODEL)
+    await until(lambda: not _is_open(one) and not _is_open(two))
+    for state in (one, two, late):
+        await asyncio.to_thread(state.close)
+
+
+async def test_a_worker_begins_without_the_file(tmp_path: Path) -> None:
+    """Where there is none it begins with what it is told, and has the file in common with others once there is one."""
+    (tmp_path / "state").write_bytes(b"in the way of the folder")
+    one, two = SharedState(tmp_path / "state", 1, SETTINGS), SharedState(tmp_path / "state", 2, SETTINGS)
+    former = RowCircuits(SETTINGS)
+    for now in (100, 101, 102):
+        permit = former.admit(MODEL, ACCOUNTS, now)
+        assert permit is not None
+        former.failed(permit, BROKEN, now)
+    one.start(former.rows())
+    two.start()
+    assert _is_open(one)
+    assert not one.is_usable
+    assert not _is_open(two)
+    (tmp_path / "state").unlink()
+    await until(lambda: one.is_usable and two.is_usable)
+    await until(lambda: _is_open(two))
+    for state in (one, two):
+        await asyncio.to_thread(state.close)
+
+
+async def test_what_waits_for_the_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it cannot be used for long the oldest is forgotten, and news about that are taken over again."""
+    monkeypatch.setattr(shared_state, "_WAITING_MOST", 3)
+    (tmp_path / "state").write_bytes(b"in the way of the folder")
+    state = SharedState(tmp_path / "state", 1, SETTINGS)
+    state.start()
+    for number in range(9):
+        state.circuits.reset(f"a/m{number}")
+        state.conversations.served(b"%d" % number, MODEL, "code", 100.0)
+    assert "waiting=6" in repr(state)
+    assert ("model", "a/m0") not in state.circuits._unsaved
+    assert ("model", "a/m8") in state.circuits._unsaved
+    await asyncio.to_thread(state.close)
