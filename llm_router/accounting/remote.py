@@ -60,11 +60,11 @@ class RemoteBooks(asyncio.BufferedProtocol):
         self._packer = Packer()
         self._received = FrameBuffer()
         self._numbers = itertools.count()
-        self._asked: dict[int, asyncio.Future[tuple[bytes, str]]] = {}
+        self._asked: dict[int, tuple[asyncio.Future[tuple[bytes, str]], list[bytes]]] = {}
         self._told = 0
         self._teller: asyncio.TimerHandle | None = None
         self._count = count
-        self._closing = False
+        self._closing = self._ended = False
         self._all_confirmed = threading.Event()
         self._work: asyncio.Task[object] | None = None
         self._connect()
@@ -150,10 +150,11 @@ class RemoteBooks(asyncio.BufferedProtocol):
         """The figures of all workers: JSON, or what `accept` asks for, with its type. Raises ApiError."""
         number = next(self._numbers)
         answer: asyncio.Future[tuple[bytes, str]] = self._loop.create_future()
-        self._asked[number] = answer
+        question = frame("ask", number, accept, orjson.dumps(circuits))
+        self._asked[number] = answer, question
         try:
             self._flush()
-            self._send(frame("ask", number, accept, orjson.dumps(circuits)))
+            self._send(question)
             return await asyncio.wait_for(answer, _PATIENCE)
         except TimeoutError:
             message = "The process that keeps the figures does not answer; try again"
@@ -176,7 +177,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
             await asyncio.sleep(_AGAIN_AFTER)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Introduces itself, and hands over again what another keeper did not confirm."""
+        """Introduces itself, and hands over and asks again what another keeper did not confirm or answer."""
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are of no such class
         with contextlib.suppress(OSError):
             # As large as the system allows: prompts are, and each time that it is full costs a turn of the loop.
@@ -190,11 +191,13 @@ class RemoteBooks(asyncio.BufferedProtocol):
         again = [booking for ticket, (booking, _) in self._unconfirmed.items() if ticket not in fresh]
         self._hand_over(again, again=True)
         self._flush()
+        for _, question in self._asked.values():
+            self._send(question)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The keeper died; there will be another."""
+        """The keeper died; there will be another. Unless it is this side that could wait no longer: it has them."""
         self._transport = None
-        if not self._closing or self._unconfirmed:
+        if not self._ended and (not self._closing or self._unconfirmed):
             log.warning("the keeper of the books has gone; %d requests are not confirmed", len(self._unconfirmed))
             self._connect()
 
@@ -214,7 +217,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
                 self._all_confirmed.set()
         elif kind == "answer":
             number, body, content_type = values
-            answer = self._asked.get(number)
+            answer, _ = self._asked.get(number, (None, None))
             if answer is not None and not answer.done():
                 answer.set_result((body, content_type))
 
@@ -287,6 +290,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
             self._all_confirmed.set()
 
     def _end(self) -> None:
+        self._ended = True
         if self._teller is not None:
             self._teller.cancel()
         if self._work is not None:

@@ -11,6 +11,7 @@ import pytest
 
 from llm_router.accounting.remote import RemoteBooks
 from tests.accounting.conftest import booking
+from tests.support.waiting import until
 
 
 class _Line:
@@ -54,3 +55,16 @@ async def test_a_worker_hands_over_in_company(tmp_path, running, closed, size, t
             books._flush_in_company()
             seen += 1
     assert seen == turns
+
+
+async def test_a_worker_that_waits_no_longer_does_not_come_back(tmp_path, caplog):
+    """The keeper has what it did not confirm in time: handed over once more it might be booked twice."""
+    line = _Line()
+    async with _books(tmp_path, line) as books:
+        books.submit(booking("r-1", ticket=books.enter("r-1", 0.0)))
+        assert not await asyncio.to_thread(books.close, 0.0)
+        await until(lambda: books._ended)
+        books._work = None
+        books.connection_lost(None)
+        assert books._work is None
+    assert "has gone" not in caplog.text

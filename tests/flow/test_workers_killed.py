@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.crew import is_whole, lasting, refuses, workers
+from tests.support.crew import BROKEN, is_whole, lasting, refuses, workers
 from tests.support.upstream import healthy
 from tests.support.waiting import PATIENCE, until
 
@@ -70,6 +70,35 @@ async def test_a_killed_keeper_is_replaced_and_nothing_is_lost(crew: Any) -> Non
         assert (await until(lambda n=name: both.found(1, n)))["outcome"] == "completed"
     (row,) = (await both.ask(1, "GET", "/v1/usage")).json()["data"]
     assert row["requests"] == 30
+
+
+async def test_figures_are_asked_for_again(crew: Any) -> None:
+    """A keeper that dies while figures are asked for does not leave the question open: the next one answers it."""
+    both = await crew()
+    await both.chat(1)
+    (former,) = re.findall(r"keeper is ready \(process (\d+)\)", both.router.log())
+    os.kill(int(former), signal.SIGSTOP)
+    asked = asyncio.ensure_future(both.ask(1, "GET", "/metrics"))
+    other = asyncio.ensure_future(both.ask(2, "GET", "/metrics"))
+    await asyncio.sleep(0.2)
+    os.kill(int(former), signal.SIGKILL)
+    assert [answer.status for answer in await asyncio.gather(asked, other)] == [200, 200]
+
+
+@pytest.mark.parametrize("harm", [b"no database" * 1000, b""])
+async def test_a_worker_is_replaced_when_the_common_state_is_ruined(crew: Any, harm: bytes) -> None:
+    """It is made anew, and what one worker learns reaches the other again, the new one and the old one."""
+    both = await crew()
+    (both.router.state / "state.sqlite3").write_bytes(harm)
+    former = workers(both.router)[1]
+    os.kill(former, signal.SIGKILL)
+    await until(lambda: workers(both.router)[1] != former)
+    both.stage.a.script = BROKEN
+    for _ in range(3):
+        assert (await both.chat(1)).status == 200
+    await until(lambda: both.is_in(2, "open"))
+    assert (await both.ask(2, "POST", "/circuit-breaker/reset-all")).status == 200
+    await until(lambda: both.is_in(1, "closed"))
 
 
 async def test_the_next_keeper_knows_what_runs(crew: Any) -> None:
