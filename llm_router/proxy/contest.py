@@ -284,18 +284,27 @@ class Contest:
         running = [task for task in tasks if not task.done()]
         # Where nobody won and nobody ended it all, the client has left.
         self._losing = best is not None or any(_ended_it(task) for task in tasks)
-        if running:
-            for task in running:
-                task.cancel()
+        try:
+            if running:
+                for task in running:
+                    task.cancel()
+                await asyncio.wait(running)
+        except asyncio.CancelledError:
+            best, self._losing = None, False  # the client has left meanwhile, and nobody wants the best one either
             await asyncio.wait(running)
+            raise
+        finally:
+            self._lose_all_but(best, tasks)
+            self._losing = False
+
+    def _lose_all_but(self, best: Win | None, tasks: list[asyncio.Task[Win | None]]) -> None:
         for task in tasks:
-            if task.cancelled() or task.exception() is not None:
+            if not task.done() or task.cancelled() or task.exception() is not None:
                 continue
             # A second winner, or one whose client left before it could be used.
             win = task.result()
             if win is not None and win is not best:
                 self._lose(win)
-        self._losing = False
 
     def _lose(self, win: Win) -> None:
         """Nobody wants this answer any more: stops it at once, and books what it has cost by now."""

@@ -98,6 +98,46 @@ async def test_an_answer_whose_client_has_left_is_the_requests_own(both_answer: 
     assert (booking.model, booking.outcome, booking.side_costs) == ("p/one", "cancelled", ())
 
 
+async def test_a_client_may_leave_while_the_slower_one_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wants the winner then: its place is free again, its permit too, and it is booked as what was left."""
+    stopping, stopped = asyncio.Event(), asyncio.Event()
+
+    async def attempt(_: Any, __: Any, ___: Any, way: Any, *____: Any) -> WonWhole:
+        if way.model == "p/one":
+            await asyncio.sleep(0.02)
+            return WonWhole(EVENTS, True, None, {})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopping.set()
+            await stopped.wait()
+        raise AssertionError
+
+    monkeypatch.setattr(contest, "attempt", attempt)
+    game, exchange = hedged("p/one", "p/two")
+    game._live = cast(Any, Stub(way=lambda candidate, *_: Stub(first_byte=60.0, model=candidate.model)))
+    slot = asyncio.Semaphore(2)
+    monkeypatch.setattr(Parts, "slot", lambda *_: slot)
+    settled: list[str] = []
+    monkeypatch.setattr(game._parts.circuits, "released", lambda permit: settled.append(permit.model))
+    task = asyncio.ensure_future(game.win())
+    await stopping.wait()
+    task.cancel()
+    await turns()
+    stopped.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    exchange.cancel()
+    booking = exchange.booking(exchange.started_at)
+    assert sorted(settled) == ["p/one", "p/two"]
+    assert slot._value == 2
+    assert sorted((tried.model, tried.kind) for tried in booking.attempts) == [
+        ("p/one", "cancelled"),
+        ("p/two", "cancelled"),
+    ]
+    assert sorted([booking.model, *(side.model for side in booking.side_costs)]) == ["p/one", "p/two"]
+
+
 @pytest.mark.parametrize("unsent", [False, True])
 async def test_who_was_not_reached_is_not_paid(monkeypatch: pytest.MonkeyPatch, *, unsent: bool) -> None:
     """A client that leaves while the connection is being made leaves no bill; one that leaves later does."""
