@@ -83,7 +83,7 @@ def _is_optional(snapshot: Snapshot, model: str) -> bool:
 
 async def _ask_all(snapshot: Snapshot, prices: PriceTable, models: Iterable[str]) -> list[Outcome]:
     client = UpstreamClient(environ=os.environ)
-    mask = masker_for(snapshot)
+    mask = masker_for(snapshot, client.secrets)
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(model: str) -> Outcome:

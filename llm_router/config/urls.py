@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
+from base64 import b64encode
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 _ENDPOINTS = ("/chat/completions", "/v1/messages", "/messages", "/api/chat", "/api/generate")
 # The path that is meant where a URL has none, and the tails that each dialect's adapter adds by itself.
@@ -40,6 +41,19 @@ def without_credentials(url: str) -> str:
     parts = urlsplit(url)
     _, at, address = parts.netloc.rpartition("@")
     return urlunsplit(parts._replace(netloc=f"***@{address}")) if at else url
+
+
+def secrets_in(url: str) -> list[str]:
+    """The password in an address, as it stands there, as it is meant, and as Basic authorization sends it.
+
+    A user without a password is a token.
+    """
+    userinfo, at, _ = urlsplit(url).netloc.rpartition("@")
+    if not at:
+        return []
+    user, _, password = userinfo.partition(":")
+    secret = password or user
+    return [secret, unquote(secret), b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()]
 
 
 def _path(path: str, dialect: str) -> str:

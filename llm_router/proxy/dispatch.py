@@ -54,7 +54,7 @@ class Router:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._shipped = (shipped_prices, brain)
-        self.live: Live = go_live(snapshot, shipped_prices, brain)
+        self.live: Live = go_live(snapshot, shipped_prices, brain, secrets=upstream.secrets)
         self.upstream = upstream
         self.bookkeeper = bookkeeper
         self.metrics = metrics
@@ -316,12 +316,12 @@ class Router:
         async with self._taking_over:
             snapshot = await load()
             # Hundreds of categories take a while to prepare; streams must not feel it.
-            self._use(await asyncio.to_thread(go_live, snapshot, *self._shipped, self.live))
+            self._use(await asyncio.to_thread(go_live, snapshot, *self._shipped, self.live, self.upstream.secrets))
             return snapshot
 
     def apply(self, snapshot: Snapshot) -> Snapshot:
         """Puts a valid snapshot in force for the requests to come."""
-        self._use(go_live(snapshot, *self._shipped, self.live))
+        self._use(go_live(snapshot, *self._shipped, self.live, self.upstream.secrets))
         return snapshot
 
     def _use(self, live: Live) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from llm_router.accounting.pricing import PriceTable
 from llm_router.config.timeouts import effective_timeouts
+from llm_router.config.urls import secrets_in
 from llm_router.config.values import Provider, Snapshot
 from llm_router.routing.classify import Brain, Classification, Roster, classify_by_keywords
 from llm_router.routing.plan import Candidate
@@ -97,8 +97,13 @@ class Live:
         return known
 
 
-def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain, before: Live | None = None) -> Live:
-    """Prepares `snapshot` for work; what has not changed since `before` is taken over, with what it has learned."""
+def go_live(
+    snapshot: Snapshot, shipped_prices: bytes, brain: Brain, before: Live | None = None, secrets: Iterable[str] = ()
+) -> Live:
+    """Prepares `snapshot` for work; what has not changed since `before` is taken over, with what it has learned.
+
+    `secrets` are those that it does not know of, and that nobody shall read either.
+    """
     same = before is not None and before.snapshot.categories == snapshot.categories
     providers = snapshot.providers
     adapters = Adapters(providers, time.time)
@@ -109,18 +114,18 @@ def go_live(snapshot: Snapshot, shipped_prices: bytes, brain: Brain, before: Liv
         prices=PriceTable.parse(shipped_prices, snapshot.prices, free_providers=_free_providers(snapshot)),
         adapters=adapters,
         accounts={name: accounts_of(provider) for name, provider in providers.items()},
-        mask=masker_for(snapshot),
+        mask=masker_for(snapshot, secrets),
         brain=brain,
         roster=before.roster if before is not None and same else brain.roster(snapshot.categories.values()),
     )
 
 
-def masker_for(snapshot: Snapshot) -> Masker:
+def masker_for(snapshot: Snapshot, further: Iterable[str] = ()) -> Masker:
     """Knows every secret of a configuration: keys, the router's own too, and what addresses and headers hold."""
-    secrets = [*snapshot.access.api_keys, snapshot.access.admin_key or ""]
+    secrets = [*further, *snapshot.access.api_keys, snapshot.access.admin_key or ""]
     for provider in snapshot.providers.values():
         secrets += [key.value for key in provider.keys]
-        secrets += _url_secrets(provider.base_url)
+        secrets += secrets_in(provider.base_url)
         secrets += [value for name, value in provider.headers.items() if _SECRET_HEADER.search(name)]
     return Masker(secrets)
 
@@ -129,19 +134,6 @@ def _free_providers(snapshot: Snapshot) -> tuple[str, ...]:
     """Ollama costs nothing where it is the user's own; the hosted one does."""
     host = urlsplit(snapshot.providers["ollama"].base_url).hostname or ""
     return () if host == "ollama.com" or host.endswith(".ollama.com") else ("ollama",)
-
-
-def _url_secrets(url: str) -> list[str]:
-    """The password in an address, as it stands there, as it is meant, and as Basic authorization sends it.
-
-    A user without a password is a token.
-    """
-    userinfo, at, _ = urlsplit(url).netloc.rpartition("@")
-    if not at:
-        return []
-    user, _, password = userinfo.partition(":")
-    secret = password or user
-    return [secret, unquote(secret), b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()]
 
 
 def accounts_of(provider: Provider) -> tuple[str, ...]:

@@ -40,3 +40,9 @@ def test_the_password_of_an_address_is_masked(live: Live, form: str) -> None:
 def test_a_token_in_an_address_or_a_header_is_masked(live: Live, form: str) -> None:
     """A user without a password is the secret itself; and some put keys into headers of a provider."""
     assert live.mask(f"denied: {form} is wrong") == "denied: *** is wrong"
+
+
+def test_secrets_that_no_configuration_holds_are_masked(live: Live) -> None:
+    """What the environment has for proxies is handed in."""
+    prices = (DATA / "prices.json").read_bytes()
+    assert go_live(live.snapshot, prices, live.brain, live, ["proxypass"]).mask("no: proxypass") == "no: ***"

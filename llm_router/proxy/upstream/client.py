@@ -11,6 +11,7 @@ from llm_router.proxy.upstream.connection import READ_BYTES, BufferedConnection,
 from llm_router.proxy.upstream.dial import Dialer
 from llm_router.proxy.upstream.errors import CancelledUnsent, ConnectFailed, ConnectionLost
 from llm_router.proxy.upstream.pool import Pool
+from llm_router.proxy.upstream.proxies import proxy_secrets
 from llm_router.proxy.upstream.response import UpstreamResponse
 from llm_router.proxy.upstream.route import Route, Routes
 from llm_router.proxy.upstream.tls import Trust
@@ -23,10 +24,12 @@ class UpstreamClient:
     """Sends calls to upstreams over HTTP/1.1: keep-alive, TLS, proxies; no redirects, cookies or pool limit.
 
     `environ` gives the proxy variables and, unless an `ssl_context` is handed in, SSL_CERT_FILE and SSL_CERT_DIR.
+    `secrets` are those that the proxies' addresses hold.
     """
 
     def __init__(self, *, ssl_context: ssl.SSLContext | None = None, environ: Mapping[str, str] = _NOTHING) -> None:
         environ = dict(environ)
+        self.secrets = proxy_secrets(environ)
         self._routes = Routes(environ)
         self._dialer = Dialer(Trust(ssl_context, environ))
         self._pool = Pool()

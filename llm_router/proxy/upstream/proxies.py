@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from llm_router.config.urls import secrets_in
 from llm_router.proxy.upstream.errors import ConnectFailed
 from llm_router.proxy.upstream.request import Origin, basic_credentials
 
@@ -38,6 +40,15 @@ def parse_proxy(url: str) -> Proxy:
     if parts.scheme != "http" or not parts.hostname:
         raise ConnectFailed("the proxy's URL must start with http:// and a host")
     return Proxy(parts.hostname, port if port is not None else 80, basic_credentials(parts.netloc))
+
+
+def proxy_secrets(environ: Mapping[str, str]) -> list[str]:
+    """What of the proxies' addresses nobody shall read: a proxy may repeat it in the error that it answers with."""
+    secrets: list[str] = []
+    for url in (_variable(environ, "http_proxy"), _variable(environ, "https_proxy")):
+        with contextlib.suppress(ValueError):
+            secrets += secrets_in(url if "://" in url else f"http://{url}")
+    return secrets
 
 
 def is_loopback(host: str) -> bool:

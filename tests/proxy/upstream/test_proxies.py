@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from llm_router.proxy.upstream.client import UpstreamClient
 from llm_router.proxy.upstream.errors import ConnectFailed
-from llm_router.proxy.upstream.proxies import Proxy, is_exempt, is_loopback, parse_proxy, proxy_for
+from llm_router.proxy.upstream.proxies import Proxy, is_exempt, is_loopback, parse_proxy, proxy_for, proxy_secrets
 from llm_router.proxy.upstream.request import Origin
 from llm_router.proxy.upstream.route import MAX_ROUTES, Routes
 
@@ -111,6 +112,15 @@ def test_credentials_stay_out_of_reprs() -> None:
     assert route.extra == ("Proxy-Authorization: Basic dTpodW50ZXIy\r\n",)
     assert "Basic" not in repr(route)
     assert "hunter2" not in repr(route)
+
+
+@pytest.mark.parametrize("url", ["http://me:p%2Bw-x12@proxy:1", "me:p%2Bw-x12@proxy:1"])
+async def test_the_secrets_of_proxies_are_known(url: str) -> None:
+    """Whoever masks errors must know them: a proxy for plain HTTP answers in the provider's place."""
+    found = proxy_secrets({"HTTP_PROXY": url, "https_proxy": "http://tok.5566@proxy"})
+    assert found == ["p%2Bw-x12", "p+w-x12", "bWU6cCt3LXgxMg==", "tok.5566", "tok.5566", "dG9rLjU1NjY6"]
+    assert UpstreamClient(environ={"HTTP_PROXY": url}).secrets == found[:3]
+    assert proxy_secrets({"HTTP_PROXY": "http://[", "HTTPS_PROXY": "http://proxy"}) == []
 
 
 def test_https_through_a_proxy_keeps_its_secrets_in_the_tunnel() -> None:
