@@ -267,9 +267,11 @@ class Relay:
                 self.response.resume()
 
     def pass_on_empty(self, client: ClientStream) -> None:
-        """Sends a rejected but well-formed empty answer as it came."""
+        """Sends a rejected but well-formed empty answer as it came; `[DONE]` behind it as behind any other."""
         self._client = client
         whole = b"".join(self.unsent())
+        if not self.gate.ended and finished_choices([whole], self._choices):
+            whole += DONE_EVENT
         self.tap.keep(whole)
         client.end(whole)
         self.end = COMPLETED

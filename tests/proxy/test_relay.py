@@ -319,6 +319,20 @@ async def test_nothing_is_cut_between_a_client_that_reads_on_and_an_upstream_tha
     assert await running is End.COMPLETED
 
 
+@pytest.mark.parametrize(("choices", "done"), [(1, b""), (1, DONE), (2, b""), (2, DONE)])
+async def test_an_empty_answer_ends_like_any_other(choices: int, done: bytes) -> None:
+    """As it came; where it was whole, but for the end that says so, the client gets that too."""
+    relay, _ = make(choices)
+    relay.body_received(PING + ROLE + STOP + done)
+    relay.body_ended(None)
+    client = Client()
+    relay.pass_on_empty(client)
+    assert await relay.run() is End.COMPLETED
+    assert client.ended
+    assert client.sent == PING + ROLE + STOP + (done or (DONE if choices == 1 else b""))
+    assert b"".join(relay.tap.kept_blocks()) == client.sent
+
+
 async def test_the_sweep_watches_and_forgets() -> None:
     """One timer for all relays, none when nothing runs."""
     sweep = IdleSweep()
