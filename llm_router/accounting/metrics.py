@@ -124,7 +124,10 @@ class Metrics:
 
         if self._registry is None:
             self._registry = registry_of(FiguresCollector(self), self.pids)
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("text/plain")
         return encode(self._registry), content_type
 
 

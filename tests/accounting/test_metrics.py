@@ -201,6 +201,14 @@ def test_prometheus_text():
     assert found["process_resident_memory_bytes", ()] > 1e6
 
 
+@pytest.mark.parametrize("version", ["x", '"1.0"', "²", "9" * 5000])
+def test_a_version_that_is_none_is_not_minded(version):
+    """The figures come as plain text; an Accept header is no reason for a 500 and a stack trace in the log."""
+    body, content_type = full_metrics().prometheus(f"text/plain; version={version}")
+    assert body.startswith(b"# HELP")
+    assert content_type.startswith("text/plain")
+
+
 def test_openmetrics_on_request():
     """A scraper that asks for OpenMetrics gets it, with the same figures."""
     metrics = full_metrics()
