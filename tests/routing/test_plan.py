@@ -125,6 +125,49 @@ def test_requests_that_ask_for_nothing_special_share_one_plan() -> None:
     assert make_plan(chat(), chain, CALM) is make_plan(chat(max_tokens=9), chain, CALM)
 
 
+@pytest.mark.parametrize(
+    ("fields", "obstacle"),
+    [
+        ({"tools": [{}]}, Obstacle.TOOLS),
+        ({"messages": IMAGE}, Obstacle.VISION),
+        ({"response_format": {"type": "json_schema"}}, Obstacle.JSON_SCHEMA),
+        ({"messages": [{"role": "user", "content": "x" * 5600}]}, Obstacle.CONTEXT),
+        ({"max_tokens": 990}, Obstacle.CONTEXT),
+    ],
+)
+def test_each_thing_that_is_asked_for_is_looked_at(fields: dict[str, Any], obstacle: Obstacle) -> None:
+    """A request that asks for one thing alone that a model of the chain lacks shares no plan with those that do not."""
+    chain, world = ("p/blind", "p/able"), replace(CALM, routes={})
+    assert len(make_plan(chat(), chain, world).candidates) == 2
+    made = make_plan(chat(**fields), chain, world)
+    assert [candidate.model for candidate in made.candidates] == ["p/able"]
+    assert [entry.obstacle for entry in made.skipped] == [obstacle]
+
+
+def test_an_order_and_a_ceiling_are_no_usual_request() -> None:
+    """They hold for a chain whose shared plan is known already."""
+    chain, world = ("p/able", "p/blind"), replace(CALM, routes={})
+    assert [candidate.model for candidate in make_plan(chat(), chain, world).candidates] == ["p/able", "p/blind"]
+    assert make_plan(chat(), chain, world, order="price").candidates[0].model == "p/blind"
+    assert len(make_plan(chat(), chain, world, max_price=0.01).candidates) == 1
+
+
+def test_a_dialect_that_must_be_asked_is_asked() -> None:
+    """One candidate whose dialect may not carry a request is enough for a close look, also at an explicit model."""
+    world = replace(WORLD, easy=frozenset({"q", "free"}), routes={})
+    for explicit in (True, False):
+        made = make_plan(chat(), ("free/new", "p/audio"), world, explicit=explicit)
+        assert [entry.obstacle for entry in made.skipped] == [Obstacle.MISFIT]
+
+
+def test_chains_of_clients_are_not_all_remembered() -> None:
+    """Whoever sends ever new chains fills no memory."""
+    world = replace(CALM, routes={})
+    for number in range(3000):
+        make_plan(chat(), ("p/able", f"free/m{number}"), world)
+    assert len(world.routes) <= 1024
+
+
 FIELDS = st.fixed_dictionaries(
     {},
     optional={

@@ -8,7 +8,21 @@ from typing import Any
 import orjson
 import pytest
 
-from llm_router.routing.sticky import CONVERSATIONS_MOST, IDLE_SECONDS, Conversations, begins, key_of
+from llm_router.accounting.pricing import ModelInfo, Prices
+from llm_router.config.values import Category, Provider
+from llm_router.routing.decision import Decision
+from llm_router.routing.plan import Candidate, Plan
+from llm_router.routing.sticky import (
+    CLEARLY,
+    CONVERSATIONS_MOST,
+    IDLE_SECONDS,
+    Conversations,
+    Stay,
+    begins,
+    key_of,
+    stay_in_category,
+    stay_on_model,
+)
 from llm_router.wire.chat import ChatRequest, parse_chat
 
 
@@ -119,3 +133,72 @@ def test_memory_is_bounded() -> None:
     assert conversations.find(b"5", 0.0) is None
     assert conversations.find(b"%d" % (CONVERSATIONS_MOST + 9), 0.0) is not None
     conversations.left(b"unknown")
+
+
+def test_the_conversation_that_goes_on_is_kept() -> None:
+    """What counts is when a conversation was served last, not when it began."""
+    conversations = Conversations()
+    conversations.served(b"old", "p/m", "code", 0.0)
+    for number in range(CONVERSATIONS_MOST - 1):
+        conversations.served(b"%d" % number, "p/m", "code", 0.0)
+    conversations.served(b"old", "p/m", "code", 0.0)
+    conversations.served(b"new", "p/m", "code", 0.0)
+    assert conversations.find(b"old", 0.0) is not None
+    assert conversations.find(b"0", 0.0) is None
+
+
+CATEGORIES = {name: Category(name, (f"p/{name}",)) for name in ("code", "conversation")}
+IN_CODE = Stay("p/code", "code", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "decided", "stay", "category"),
+    [
+        (CLEARLY - 0.01, False, IN_CODE, "code"),
+        (CLEARLY, False, IN_CODE, "conversation"),
+        (0.0, True, IN_CODE, "conversation"),
+        (0.0, False, Stay("p/gone", "gone", 0.0), "conversation"),
+    ],
+    ids=["vague", "clear", "decided", "deleted"],
+)
+def test_a_conversation_keeps_its_category(confidence: float, decided: bool, stay: Stay, category: str) -> None:
+    """It does unless the new one is clear, or no guess, or its own was deleted; the chain goes with it."""
+    new = Decision("conversation", "local", ("p/conversation",), decided=decided, confidence=confidence)
+    found = stay_in_category(new, stay, CATEGORIES)
+    assert (found.category, found.chain) == (category, (f"p/{category}",))
+    assert found.mode == ("sticky" if category == "code" else "local")
+
+
+def test_the_same_category_is_no_change() -> None:
+    """What was found without looking at the past is shown as it was found."""
+    again = Decision("code", "local", ("p/code",), decided=False, confidence=0.1)
+    assert stay_in_category(again, IN_CODE, CATEGORIES) is again
+
+
+def priced(*models: tuple[str, float | None]) -> Plan:
+    """A plan of candidates, each at the price for any request."""
+    provider = Provider("p", "http://p")
+    infos = [ModelInfo(prices=Prices(input=price)) for _, price in models]
+    made = [Candidate(f"p/{name}", provider, name, info, ()) for (name, _), info in zip(models, infos, strict=True)]
+    return Plan(tuple(made), (), lambda info, tokens, output: info.prices.input if info is not None else None)
+
+
+@pytest.mark.parametrize(
+    ("models", "chain", "order"),
+    [
+        ([("a", 3), ("b", 2)], ["p/a", "p/b"], ["p/b", "p/a"]),
+        ([("a", 2), ("b", 2)], ["p/a", "p/b"], ["p/b", "p/a"]),
+        ([("a", 1), ("b", 2)], ["p/a", "p/b"], None),
+        ([("a", 1), ("b", 2)], ["p/ill", "p/a", "p/b"], ["p/b", "p/a"]),
+        ([("a", 1), ("b", None)], ["p/a", "p/b"], ["p/b", "p/a"]),
+        ([("a", 1), ("c", 2)], ["p/a", "p/b", "p/c"], None),
+        ([("b", 5), ("a", 1)], ["p/b", "p/a"], ["p/b", "p/a"]),
+    ],
+    ids=["dearer head", "equal head", "cheaper head", "cheaper second", "unknown price", "gone", "is the head"],
+)
+def test_a_conversation_leaves_its_model_for_a_cheaper_head_alone(
+    models: list[tuple[str, float | None]], chain: list[str], order: list[str] | None
+) -> None:
+    """It stays on `p/b` unless that cannot be asked, or the chain's first model is known to cost less."""
+    stayed = stay_on_model(priced(*models), Stay("p/b", "code", 0.0), tuple(chain), FIRST)
+    assert (None if stayed is None else [candidate.model for candidate in stayed.candidates]) == order
