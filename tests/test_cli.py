@@ -543,6 +543,7 @@ def test_init_without_keys_says_what_to_do(run: Run) -> None:
         (0.105, "0.105"),
         (0.15, "0.15"),
         (3.5e-5, "0.000035"),
+        (4e-9, "4e-09"),
     ],
 )
 def test_dollars(amount: float | None, words: str) -> None:

@@ -58,4 +58,4 @@ def dollars(amount: float | None) -> str:
         return "?"
     if amount >= 1 or round(amount, 2) == amount:
         return f"{amount:,.2f}"
-    return f"{amount:.4g}" if amount >= 1e-4 else f"{amount:.8f}".rstrip("0")
+    return f"{amount:.8f}".rstrip("0") if 1e-8 <= amount < 1e-4 else f"{amount:.4g}"
