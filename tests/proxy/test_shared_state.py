@@ -168,6 +168,24 @@ def test_a_released_probe_may_be_claimed_at_once(make: Make) -> None:
     assert two.admit(111) is None
 
 
+@pytest.mark.parametrize("end", ["released", "at fault", "rate limited"])
+def test_a_probe_that_ends_without_a_verdict_is_free_for_all(make: Make, end: str) -> None:
+    """Where the client left, or its request was at fault, another worker may probe."""
+    one, two = opened(make)
+    probe = one.admit(111)
+    assert probe is not None
+    sync(one, two)
+    assert two.admit(111) is None
+    if end == "released":
+        one.circuits.released(probe)
+    elif end == "at fault":
+        one.circuits.failed(probe, Failure(FailureKind.INVALID_REQUEST, "bad", 400), 112)
+    else:
+        one.circuits.failed(probe, Failure(FailureKind.RATE_LIMITED, "wait", 429, retry_after=1), 112)
+    sync(one, two)
+    assert two.admit(114) is not None
+
+
 @pytest.mark.parametrize(
     ("failure", "state"),
     [
@@ -319,13 +337,15 @@ def test_conversations_tell_what_is_new() -> None:
         mine.served(b"c", "a/m1", "code", now)
     mine.served(b"c", "a/m1", "code", 1100.0)
     mine.served(b"c", "b/m2", "code", 1101.0)
+    mine.served(b"c", "b/m2", "tools", 1102.0)
     mine.left(b"c")
     mine.left(b"c")
-    assert [(row.model, row.used) for row in told] == [
-        ("a/m1", 1000.0),
-        ("a/m1", 1100.0),
-        ("b/m2", 1101.0),
-        ("", 1101.0),
+    assert [(row.model, row.category, row.used) for row in told] == [
+        ("a/m1", "code", 1000.0),
+        ("a/m1", "code", 1100.0),
+        ("b/m2", "code", 1101.0),
+        ("b/m2", "tools", 1102.0),
+        ("", "", 1102.0),
     ]
 
 

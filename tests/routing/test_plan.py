@@ -209,6 +209,12 @@ def test_a_large_image_is_not_a_long_prompt() -> None:
     assert needs.tokens < 200
 
 
+def test_a_limit_below_zero_makes_no_room() -> None:
+    """What a client asks for may be nonsense, and is none of the window's business then."""
+    assert needs_of(chat(max_tokens=-5)).output == 0
+    assert needs_of(chat(max_tokens=9)).output == 9
+
+
 def test_larger_windows() -> None:
     """Only a larger or unknown window is worth a try after an overflow."""
     small, large, unknown = (plan(m).candidates[0] for m in ("p/blind", "p/able", "free/new"))
