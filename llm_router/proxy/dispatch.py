@@ -253,12 +253,14 @@ class Router:
         self.tasks.begin(self._save_circuits(self._circuit_file), "save circuits")
 
     async def _save_circuits(self, file: CircuitFile) -> None:
+        """Until all is saved, one save after the other: two at once would write over each other's file."""
         try:
-            await asyncio.sleep(SAVE_CIRCUITS_AFTER)
+            while self.circuits.version != self._saved_version:
+                await asyncio.sleep(SAVE_CIRCUITS_AFTER)
+                self._saved_version = self.circuits.version
+                await asyncio.to_thread(file.save, self.circuits.dump())
         finally:
             self._saving = False
-        self._saved_version = self.circuits.version
-        await asyncio.to_thread(file.save, self.circuits.dump())
 
     # --- explaining ------------------------------------------------------------------------------------------------
 
