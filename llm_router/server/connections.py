@@ -30,6 +30,7 @@ from llm_router.server.limits import (
     MOST_HELD_BYTES,
     bad_http,
     connection_limit,
+    parser_words,
 )
 from llm_router.server.rules import Identity
 
@@ -435,7 +436,7 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """For what aiohttp refuses before there is a request: bad HTTP, mostly."""
         if isinstance(exc, HttpProcessingError):
-            logger.debug("malformed request from %s: %r", request.remote, exc)
+            logger.debug("malformed request from %s: %s", request.remote, parser_words(exc))
             self.refuse(*bad_http(exc))
             raise ConnectionResetError("refused")
         if not isinstance(exc, ConnectionError):

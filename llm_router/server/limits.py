@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import socket
 from typing import Final
@@ -28,6 +29,7 @@ READ_AHEAD_BYTES: Final = 262_144
 BIG_BODY_BYTES: Final = 1_048_576
 MOST_HELD_BYTES: Final = 536_870_912  # of big bodies, all connections together
 _SPARE_DESCRIPTORS = 64
+_QUOTED = re.compile(r"\n\s*\n|b?['\"]")
 _MOST_LENGTH_DIGITS = 15
 
 
@@ -57,6 +59,12 @@ def bad_http(error: HttpProcessingError) -> tuple[int, str, str]:
     if isinstance(error, LineTooLong) or "Too many headers" in error.message:
         return 431, f"The request has too long a line or too many headers ({MAX_FIELDS} at most)", "headers_too_large"
     return 400, "The request is not valid HTTP", "bad_http"
+
+
+def parser_words(error: HttpProcessingError) -> str:
+    """What the parser found wrong, on one line, without what it quotes: that may be a line with a key in it."""
+    words = _QUOTED.split(error.message, maxsplit=1)[0]
+    return f"{type(error).__name__}: {' '.join(words.split())}"
 
 
 def check_parser() -> None:
