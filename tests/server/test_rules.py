@@ -139,6 +139,14 @@ def test_many_strangers_are_not_kept() -> None:
     assert len(rules._strangers) <= 256
 
 
+def test_many_programs_are_not_kept() -> None:
+    """Nor do the pairs of host and key that came by the short way; each is admitted all the same."""
+    rules = Rules(OPEN)
+    for number in range(2000):
+        assert rules.admit(f"box{number % 40}", f"Bearer made-up-{number}") is not None
+    assert len(rules._programs) <= 256
+
+
 @pytest.mark.parametrize(
     ("origin", "host"),
     [
