@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from llm_router.server.opening import TextLines
+from llm_router.server.opening import JournalLines, JsonLines, TextLines, goes_to_journal
 from tests.support.router import RouterProcess
 
 
@@ -22,6 +25,40 @@ def test_lines_begin_with_the_time_in_utc(monkeypatch: pytest.MonkeyPatch) -> No
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_the_journal_learns_how_grave_a_line_is(tmp_path: Path) -> None:
+    """`journalctl -p warning` shows outages and mistakes alone; the mark stands before each line, and only there."""
+    with (tmp_path / "stream").open("w") as stream:
+        found = os.fstat(stream.fileno())
+        name = f"{found.st_dev}:{found.st_ino}"
+        assert goes_to_journal({"JOURNAL_STREAM": name}, stream.fileno())
+        assert not goes_to_journal({"JOURNAL_STREAM": f"{name}0"}, stream.fileno())
+        assert not goes_to_journal({}, stream.fileno())
+    marks = {}
+    for level in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+        record = logging.makeLogRecord({"msg": "one\ntwo", "levelname": level, "levelno": getattr(logging, level)})
+        for lines in (TextLines(), JsonLines()):
+            first, *rest = JournalLines(lines).format(record).splitlines()
+            marks[level] = first[:3]
+            assert JournalLines(lines).format(record).replace(first[:3], "") == lines.format(record)
+            assert all(line.startswith(first[:3]) for line in rest)
+    assert marks == {"DEBUG": "<7>", "INFO": "<6>", "WARNING": "<4>", "ERROR": "<3>", "CRITICAL": "<2>"}
+
+
+def test_a_router_under_systemd_marks_its_lines(tmp_path: Path) -> None:
+    """Where the journal reads the log its lines are marked; where a service writes elsewhere they are not."""
+    code = (
+        "import os\nfound = os.fstat(2)\nos.environ['JOURNAL_STREAM'] = f'{found.st_dev}:{found.st_ino + MORE}'\n"
+        "from llm_router.cli import main\nmain(['serve', '--host', '192.0.2.1', '--allow-unauthenticated'])"
+    )
+    for more, mark in ((0, "<4>"), (1, "")):
+        script = code.replace("MORE", str(more))
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, env={"HOME": str(tmp_path)}, capture_output=True, text=True
+        )
+        (line,) = (line for line in done.stderr.splitlines() if "WARNING no provider key" in line)
+        assert line.startswith(f"{mark}2")
 
 
 def test_what_looks_like_a_mistake_is_in_the_log(tmp_path: Path) -> None:
