@@ -260,6 +260,11 @@ async def test_check_live_asks_each_model_once() -> None:
     assert good.exchanges[0].request.json()["model"] == "m1"
 
 
+def test_what_a_model_says_drives_no_terminal() -> None:
+    """Escapes and marks of direction in an answer or an error are shown as what they are not."""
+    assert live._one_line("a\x1b]0;x\x07 \x9b31m\u202eb\nc", 60) == "a?]0;x? ?31m?b c"
+
+
 def test_check_live_forgives_an_ollama_that_nobody_named(run: Run) -> None:
     """Ollama as the last resort of default chains may be absent; one that was named may not."""
     default = load({}, {}, None, "f")

@@ -159,5 +159,6 @@ def _question(model: str) -> ChatRequest:
 
 
 def _one_line(text: str, most: int) -> str:
-    line = " ".join(text.split())
+    # what a model or a provider says must not drive the terminal
+    line = "".join([char if char.isprintable() else "?" for char in " ".join(text.split())])
     return line if len(line) <= most else line[: most - 3] + "..."
