@@ -46,6 +46,7 @@ _EXIT_PIPE_CLOSED = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code."""
+    _hold_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter is no reason to fail
     arguments = make_parser().parse_args(_with_command(list(sys.argv[1:] if argv is None else argv)))
@@ -59,7 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has left (`| head`); the interpreter must not fail again on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_PIPE_CLOSED
+    try:
+        sys.stderr.flush()
+    except OSError:
+        # So has the reader of the log, or its disk is full: no reason to end otherwise than as told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code
+
+
+def _hold_standard_streams() -> None:
+    """What the caller closed is the null device: else a socket would get its number, and what is written there."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free: this one
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 class _Paragraphs(argparse.HelpFormatter):

@@ -564,6 +564,19 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(streams: str) -> None:
+    """A caller that closed the standard streams gets the exit code all the same."""
+    done = subprocess.run(
+        f"{sys.executable} -m llm_router explain hello {streams}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_locale_without_the_letters_is_no_failure(tmp_path: Path) -> None:
     """A configuration in any language can be checked on a terminal that knows ASCII alone."""
     file = tmp_path / "c.json"

@@ -12,11 +12,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from llm_router.server.worker import remote_file_system
 from tests.support.crew import PATIENT, is_whole, lasting, refuses, workers
 from tests.support.fixtures import Launch
+from tests.support.router import RouterProcess
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -103,6 +105,32 @@ async def test_a_full_disk_does_not_stop_the_start(own: Any) -> None:
     stage = await own(args=("--workers", "2"), env=PATIENT, limits={resource.RLIMIT_FSIZE: 0})
     for _ in range(8):
         assert (await stage.chat("router/ab")).status == 200
+
+
+@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", ">/dev/full 2>&1"])
+@pytest.mark.parametrize("number", ["1", "2"])
+async def test_nobody_need_listen(tmp_path: Path, number: str, streams: str) -> None:
+    """With the standard streams closed, or a log on a full disk, it serves, replaces its dead, and ends with 0."""
+    router = RouterProcess(tmp_path, {}, args=["--workers", number])
+    router.command = ["/bin/sh", "-c", f'exec "$@" {streams}', "sh", *router.command]
+    try:
+        await asyncio.to_thread(router.start)
+        for process in psutil.Process(router.pid).children():
+            process.kill()
+        for _ in range(6):
+            await until(lambda: answers(router))
+        router.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(router.wait) == 0
+    finally:
+        await asyncio.to_thread(router.kill)
+
+
+async def answers(router: RouterProcess) -> bool:
+    """Whether a fresh connection is served."""
+    try:
+        return (await router.ask("GET", "/metrics", patience=20)).status == 200
+    except ConnectionError:
+        return False
 
 
 async def test_the_service_manager_hears_of_one_router(tmp_path: Path, launch: Launch) -> None:
