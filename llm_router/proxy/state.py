@@ -22,7 +22,9 @@ CIRCUIT_FILE = "circuits.json"
 def prepare_folder(path: str) -> bool:
     """Makes the state folder (0700). False, with one warning, if it cannot be used; the router runs on without."""
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        if not os.path.isdir(path):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            os.chmod(path, 0o700)
         with tempfile.TemporaryFile(dir=path):
             if os.stat(path).st_mode & stat.S_IWOTH:
                 log.warning("the state folder %s can be written by every user of this machine: chmod 700 it", path)
@@ -67,6 +69,7 @@ class CircuitFile:
             # In a folder that others can write to, a link may stand under a name that they can guess.
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, 0o600)
                 file.write(orjson.dumps(dump))
             os.replace(temporary, self.path)
         except OSError as error:

@@ -23,18 +23,22 @@ def opened() -> Circuits:
     return circuits
 
 
-def test_circuits_survive_a_restart(tmp_path: Path) -> None:
-    """What was saved is there again, in a file of 0600 whatever the umask."""
-    old = os.umask(0)
+@pytest.mark.parametrize("umask", [0o000, 0o777])
+def test_circuits_survive_a_restart(tmp_path: Path, umask: int) -> None:
+    """What was saved is there again, in a file of 0600 in a folder of 0700 whatever the umask."""
+    folder = tmp_path / "state"
+    old = os.umask(umask)
     try:
-        CircuitFile(str(tmp_path)).save(opened().dump())
+        assert prepare_folder(str(folder))
+        CircuitFile(str(folder)).save(opened().dump())
     finally:
         os.umask(old)
     revived = Circuits(BreakerSettings())
-    CircuitFile(str(tmp_path)).load(revived, 1.0)
+    CircuitFile(str(folder)).load(revived, 1.0)
     assert revived.block("p/m", ("k",), 1.0) is not None
-    assert stat.S_IMODE((tmp_path / CIRCUIT_FILE).stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == [CIRCUIT_FILE]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / CIRCUIT_FILE).stat().st_mode) == 0o600
+    assert [path.name for path in folder.iterdir()] == [CIRCUIT_FILE]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"models": 5}', b"\xff"])
