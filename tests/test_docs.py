@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import http.client
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -287,6 +289,36 @@ def test_python_example_prints_an_answer(demo: RouterProcess) -> None:
     program = program.replace(":3456", f":{demo.port}")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("This is a made-up answer")
+
+
+def test_explain_answers_as_shown(demo: RouterProcess) -> None:
+    """API.md shows the keys, category and candidates of the answer to the question above it."""
+    (shown,) = (json.loads(block) for block in blocks(ROOT / "docs/API.md", "json") if '"candidates"' in block)
+    ask = next(block for block in shell_commands(ROOT / "docs/API.md") if "/v1/explain" in block)
+    base = f"http://127.0.0.1:{demo.port}"
+    reset = f"curl -s -X POST {base}/circuit-breaker/reset-all > /dev/null\n"
+    script = reset + ask.replace("http://127.0.0.1:3456", base)
+    answer = json.loads(subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout)
+    assert list(shown) == list(answer)
+    assert set(shown["scores"]) == set(answer["scores"])
+    for key in ("category", "mode", "candidates", "skipped"):
+        assert shown[key] == answer[key]
+
+
+def test_a_running_ledger_is_backed_up_as_told(tmp_path: Path) -> None:
+    """The command of DEPLOYMENT.md copies a database that somebody writes to, with what is not in its file yet."""
+    (command,) = (block for block in blocks(ROOT / "docs/DEPLOYMENT.md", "bash") if "backup(" in block)
+    with contextlib.closing(sqlite3.connect(tmp_path / "running.sqlite3")) as running:
+        running.execute("PRAGMA journal_mode=WAL")
+        running.execute("CREATE TABLE t (n)")
+        running.execute("INSERT INTO t VALUES (7)")
+        running.commit()
+        script = command.removeprefix("sudo ").replace("python3", sys.executable)
+        script = script.replace("/var/lib/private/llm-router/ledger.sqlite3", str(tmp_path / "running.sqlite3"))
+        script = script.replace("/var/backups/llm-router-ledger.sqlite3", str(tmp_path / "copy.sqlite3"))
+        subprocess.run(["bash", "-euo", "pipefail", "-c", script], check=True)
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.sqlite3")) as copy:
+        assert copy.execute("SELECT n FROM t").fetchall() == [(7,)]
 
 
 def test_every_metric_is_listed(demo: RouterProcess) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import configparser
 import re
+import shutil
+import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -132,3 +135,24 @@ def test_data_travels_with_the_package() -> None:
     ]
     assert missing == []
     assert (PACKAGE / "data/prices.json").is_file()
+
+
+def test_a_source_archive_has_the_guides(tmp_path: Path) -> None:
+    """Who installs from the archive has what docs/DEPLOYMENT.md tells to install, and no half of the tests."""
+    pytest.importorskip("setuptools")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, source)
+    for name in ("docs", "deploy", "tests", "llm_router"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    make = "import setuptools; setuptools.setup()"
+    subprocess.run(
+        [sys.executable, "-c", make, "-q", "sdist", "-d", tmp_path], cwd=source, capture_output=True, check=True
+    )
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    assert {"docs/DEPLOYMENT.md", "deploy/systemd/llm-router.service", "deploy/docker/Dockerfile"} <= names
+    assert {"llm_router/py.typed", "llm_router/data/prices.json", "LICENSE", "README.md"} <= names
+    assert not [name for name in names if name.startswith("tests")]
