@@ -265,6 +265,15 @@ def test_what_a_model_says_drives_no_terminal() -> None:
     assert live._one_line("a\x1b]0;x\x07 \x9b31m\u202eb\nc", 60) == "a?]0;x? ?31m?b c"
 
 
+def test_check_live_with_nobody_to_ask_is_no_success(run: Run) -> None:
+    """A script that waits for a working router does not go on where no model could even be asked."""
+    chains = {name: ["openai/gpt-4o"] for name in ("tools", "code", "reasoning", "conversation")}
+    Path("router_config.json").write_text(json.dumps({"model_mappings": chains}))
+    code, out, _ = run("check", "--live")
+    assert code == 1
+    assert out.endswith("There is no model to ask: no provider of the chains has a key.\n")
+
+
 def test_check_live_forgives_an_ollama_that_nobody_named(run: Run) -> None:
     """Ollama as the last resort of default chains may be absent; one that was named may not."""
     default = load({}, {}, None, "f")

@@ -332,6 +332,16 @@ def test_every_metric_is_listed(demo: RouterProcess) -> None:
     assert {name for name in names if f"`{name}`" not in API} == set()
 
 
+def test_alerts_ask_for_metrics_that_there_are() -> None:
+    """Each metric and label value of the alerts in DEPLOYMENT.md is one that API.md lists."""
+    (alerts,) = (block for block in blocks(ROOT / "docs/DEPLOYMENT.md", "yaml") if "alert:" in block)
+    names = set(re.findall(r"llm_router_\w+", alerts))
+    assert len(names) > 3
+    assert {name for name in names if f"| `{name}` |" not in API} == set()
+    values = {value for values in re.findall(r'=~?"([^"]+)"', alerts) for value in values.split("|")}
+    assert {value for value in values if f"`{value}`" not in API} == set()
+
+
 def test_every_figure_is_listed(demo: RouterProcess) -> None:
     """API.md names each key of the JSON of /metrics and of a ledger record."""
     connection = http.client.HTTPConnection("127.0.0.1", demo.port, timeout=10)

@@ -55,6 +55,9 @@ class Outcome:
 def ask_all(snapshot: Snapshot, prices: PriceTable) -> int:
     """Asks, prints a table, and fails if one of the models failed."""
     models = list(askable(snapshot))
+    if not models:
+        print("\nThere is no model to ask: no provider of the chains has a key.")
+        return EXIT_FAILED
     print(f"\nAsking {counted(len(models), 'model')} for a short answer ...")
     outcomes = asyncio.run(_ask_all(snapshot, prices, models))
     rows = [(each.model, each.result, f"{each.ms:,.0f}", each.answer) for each in outcomes]
