@@ -301,7 +301,10 @@ def screen(block: bytes) -> Screened:
     if block == DONE_EVENT:
         return _DONE
     if not (block.partition(b'"error"')[1] or block.partition(b"event:")[1]):
-        if block.find(DONE) == len(block) - 8 and block.endswith(_PLAIN_END):
+        at = block.find(DONE)
+        if at < 0:
+            return Screened(block)  # of other line ends, most often
+        if at == len(block) - 8 and block.endswith(_PLAIN_END):
             return Screened(block, True)  # as nearly all streams end
         if done := _plain_done(block):
             end = EVENT_END.search(block, done)

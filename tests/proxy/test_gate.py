@@ -132,6 +132,14 @@ def test_screen_ends_at_the_first_done(before: bytes, behind: bytes) -> None:
     assert screen(before + DONE + behind) == Screened(before + DONE, done=True)
 
 
+@pytest.mark.parametrize("unit", [b"\r", b"\r\n", b"data: {}\r\n\r\n"])
+def test_screen_cuts_nothing_up_that_can_hold_no_end(unit: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blank lines without end, or a stream of other line ends, must not hold up the streams beside it."""
+    monkeypatch.setattr(gate, "raw_events", None)
+    block = unit * 1000
+    assert screen(block) == Screened(block)
+
+
 def test_screen_lets_the_words_pass() -> None:
     """Text that merely talks about errors or [DONE] is untouched, and so is a broken event."""
     block = b'data: {"choices":[{"delta":{"content":"say \\"error\\" or [DONE]"}}]}\n\ndata: {"error": broken\n\n'
