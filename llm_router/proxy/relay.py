@@ -319,7 +319,7 @@ class Relay:
         if screened.done:
             self._close(COMPLETED, screened.passed)
             return
-        full = client.write(screened.passed) if screened.passed else client.full
+        full = bool(screened.passed) and client.write(screened.passed)
         if screened.error is not None:
             self._cut_off(upstream_error(screened.error))
         elif full:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from llm_router.proxy.deadlines import Deadlines
+from tests.support.waiting import PATIENCE
 
 FOREVER = 600.0
 
@@ -50,6 +51,17 @@ async def test_a_shorter_time_is_over_before_a_longer_one() -> None:
     deadlines._running[longer] = 0.0  # time passes
     assert await _waits(deadlines, 0.01)
     assert await longer
+
+
+async def test_a_longer_time_does_not_put_off_a_shorter_one() -> None:
+    """The timer stays at what is due first, whoever comes later."""
+    deadlines = Deadlines()
+    shorter = asyncio.ensure_future(_waits(deadlines, 0.05))
+    await asyncio.sleep(0)
+    longer = deadlines.start(FOREVER)
+    async with asyncio.timeout(PATIENCE):
+        assert await shorter
+    assert not deadlines.stop(longer)
 
 
 async def test_who_is_ended_by_somebody_else_is_not_late() -> None:

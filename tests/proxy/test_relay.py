@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_router.errors import FailureKind
+from llm_router.errors import Failure, FailureKind
 from llm_router.proxy.gate import Verdict
-from llm_router.proxy.relay import End, IdleSweep, Relay
+from llm_router.proxy.relay import End, IdleSweep, Relay, error_event
 from llm_router.proxy.tap import Tap, TapBudget
 from llm_router.proxy.upstream import ConnectionLost
 from llm_router.wire.chat import TooDeep
@@ -317,6 +318,105 @@ async def test_nothing_is_cut_between_a_client_that_reads_on_and_an_upstream_tha
     await asyncio.sleep(0.01)
     relay.body_received(STOP + DONE)
     assert await running is End.COMPLETED
+
+
+async def test_what_comes_after_the_end_changes_nothing() -> None:
+    """A connection that breaks, or a router that stops, when the answer is over makes no cut of it."""
+    relay, _ = make()
+    client = Client()
+    relay.body_received(TEXT)
+    relay.open(client)
+    relay.body_received(STOP + DONE)
+    relay.body_ended(ConnectionLost("gone"))
+    relay.stop(Failure(FailureKind.SHUTTING_DOWN, "too late"))
+    assert (relay.end, relay.failure, client.sent) == (End.COMPLETED, None, TEXT + STOP + DONE)
+
+
+async def test_a_break_between_the_meaning_and_the_client_is_told() -> None:
+    """What breaks off before the client's side is open is a cut as soon as it is, not a stream without end."""
+    relay, _ = make()
+    client = Client()
+    relay.body_received(TEXT)
+    relay.body_ended(ConnectionLost("gone"))
+    assert await relay.verdict() is Verdict.COMMIT
+    relay.open(client)
+    assert relay.end is End.CUT
+    assert client.sent.startswith(TEXT + b'data: {"error"')
+    assert b"upstream_truncated" in client.sent
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_only_a_whole_body_may_turn_out_to_be_json(broken: bool) -> None:
+    """Half of an answer reads like a whole one where a blank line stands in its middle."""
+    relay, _ = make()
+    whole = b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
+    relay.body_received(whole)
+    relay.body_ended(ConnectionLost("gone") if broken else None)
+    assert await relay.verdict() is Verdict.REJECT
+    assert relay.unlabelled() == (b"" if broken else whole)
+
+
+@pytest.mark.parametrize("event", [TEXT, b"event: x\n" + TEXT], ids=["plain", "odd"])
+async def test_a_client_that_is_full_pauses_its_upstream(event: bytes) -> None:
+    """At the first bytes as at later ones, whatever kind of event they are; it is read again when there is room."""
+    relay, response = make()
+    client = Client()
+    relay.body_received(TEXT)
+    response.calls.clear()
+    client.full = True
+    relay.open(client)
+    assert set(response.calls) == {"pause"}
+    running = asyncio.ensure_future(relay.run())
+    await asyncio.sleep(0)
+    client.readable.set()
+    await asyncio.sleep(0.01)
+    assert response.calls[-1] == "resume"
+    client.readable.clear()
+    client.full = True
+    relay.body_received(event)
+    assert response.calls[-1] == "pause"
+    await asyncio.sleep(0)
+    relay.check_idle(1e9)
+    assert relay.end is None
+    client.readable.set()
+    await asyncio.sleep(0.01)
+    assert response.calls[-1] == "resume"
+    # The silence from now on is the upstream's, but not the one before.
+    now = asyncio.get_running_loop().time()
+    relay.check_idle(now + relay.idle / 2)
+    assert relay.end is None
+    relay.check_idle(now + relay.idle + 1)
+    assert await running is End.CUT
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (FailureKind.IDLE_TIMEOUT, "upstream_idle_timeout"),
+        (FailureKind.TRUNCATED, "upstream_truncated"),
+        (FailureKind.CONNECTION_LOST, "upstream_truncated"),
+        (FailureKind.PROTOCOL_ERROR, "upstream_truncated"),
+        (FailureKind.SHUTTING_DOWN, "upstream_truncated"),
+        (FailureKind.UPSTREAM_ERROR, "upstream_error"),
+        (FailureKind.RESPONSE_TOO_LARGE, "upstream_error"),
+    ],
+)
+def test_a_cut_has_one_of_three_codes(kind: FailureKind, code: str) -> None:
+    """Clients tell by it whether the provider went silent, left, or said what went wrong."""
+    event = error_event(Failure(kind, "why"), str)
+    assert orjson.loads(event.removeprefix(b"data: "))["error"]["code"] == code
+
+
+async def test_a_sweep_with_nothing_left_to_watch_is_the_last() -> None:
+    """An idle router has no timer that wakes it."""
+    sweep = IdleSweep()
+    relay, _ = make()
+    sweep.watch(relay)
+    assert sweep._timer is not None
+    sweep._timer.cancel()
+    sweep.forget(relay)
+    sweep._sweep()
+    assert sweep._timer is None
 
 
 @pytest.mark.parametrize(("choices", "done"), [(1, b""), (1, DONE), (2, b""), (2, DONE)])
