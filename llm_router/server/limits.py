@@ -37,7 +37,7 @@ def framing_problem(request: web.BaseRequest) -> ApiError | None:
     """What aiohttp's parser lets through though two servers in a row could read it differently."""
     headers = request.headers
     version = request.version
-    problem, status = None, 400
+    problem, status, code = None, 400, "bad_http"
     if version is not HttpVersion11 and version != HttpVersion10:
         problem = "Only HTTP 1.1 and 1.0 are spoken here"
     elif request.method == hdrs.METH_CONNECT:
@@ -48,10 +48,10 @@ def framing_problem(request: web.BaseRequest) -> ApiError | None:
     elif len(headers.get(hdrs.CONTENT_LENGTH, "")) > _MOST_LENGTH_DIGITS:
         problem = "The Content-Length is absurd"
     if (expected := headers.get(hdrs.EXPECT)) is not None and expected.lower() != "100-continue":
-        problem, status = "Only 'Expect: 100-continue' is understood", 417
+        problem, status, code = "Only 'Expect: 100-continue' is understood", 417, "expectation_failed"
     if problem is None:
         return None
-    return ApiError(status, problem, code="bad_http", headers=CLOSE)
+    return ApiError(status, problem, code=code, headers=CLOSE)
 
 
 def bad_http(error: HttpProcessingError) -> tuple[int, str, str]:

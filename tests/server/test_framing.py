@@ -180,9 +180,9 @@ async def test_expect_continue_is_not_said_to_what_is_refused(start: StartSmall)
 
 
 async def test_unknown_expectations(small: Small) -> None:
-    """An expectation other than 100-continue is 417 in JSON."""
+    """An expectation other than 100-continue is 417 in JSON, with the code that the guide lists."""
     answer = await small.ask("POST", "/", b"abc", headers={"Expect": "miracles"})
-    assert (answer.status, answer.error["code"]) == (417, "bad_http")
+    assert (answer.status, answer.error["code"]) == (417, "expectation_failed")
 
 
 @pytest.mark.parametrize(
