@@ -42,6 +42,10 @@ class SideCost:
     answer_is_stream: bool = False
     reported: Usage | None = None
     price_info: ModelInfo | None = None
+    request_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.request_bytes = self.request_bytes or len(self.request)
 
 
 @dataclass(slots=True)
@@ -89,9 +93,17 @@ def lighten(booking: Booking) -> int:
     """
     booking.request = b""
     if booking.answer_is_stream or booking.answer_bytes > _SHED_BLOCK_BYTES:
-        booking.answer = [block[-_SHED_BLOCK_BYTES:] for block in booking.answer[-_SHED_BLOCKS:]]
-    booking.side_costs = ()
-    return sum(map(len, booking.answer))
+        booking.answer = _ends(booking.answer)
+    size = sum(map(len, booking.answer))
+    for side in booking.side_costs:
+        side.request = b""
+        side.answer = _ends(side.answer)
+        size += sum(map(len, side.answer))
+    return size
+
+
+def _ends(blocks: Sequence[bytes]) -> list[bytes]:
+    return [block[-_SHED_BLOCK_BYTES:] for block in blocks[-_SHED_BLOCKS:]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

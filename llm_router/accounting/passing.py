@@ -156,6 +156,7 @@ class Packer:
             side.answer_is_stream,
             _usage(side.reported) if side.reported is not None else None,
             _plain_info(side.price_info),
+            side.request_bytes,
         )
 
     def _stow(self, blob: bytes) -> bytes | int:
@@ -246,10 +247,10 @@ def _attempts(flat: Message) -> tuple[Attempt, ...]:
 
 
 def _side(values: Message, blobs: Sequence[bytes]) -> SideCost:
-    kind, model, request, answer, is_stream, usage, info = values
+    kind, model, request, answer, is_stream, usage, info, size = values
     blocks = [_fetch(block, blobs) for block in answer]
     reported = None if usage is None else Usage(*usage)
-    return SideCost(kind, model, _fetch(request, blobs), blocks, is_stream, reported, _info(info))
+    return SideCost(kind, model, _fetch(request, blobs), blocks, is_stream, reported, _info(info), size)
 
 
 def _fetch(blob: bytes | int, blobs: Sequence[bytes]) -> bytes:

@@ -228,7 +228,7 @@ def _count_answer(counter: Counter, answer: Answer) -> _Counted:
 
 
 def _estimate_prompt(paid: Booking | SideCost) -> int:
-    if isinstance(paid, Booking) and len(paid.request) < paid.request_bytes:
+    if len(paid.request) < paid.request_bytes:
         return paid.request_bytes // 4
     return estimate_bytes(paid.request)
 

@@ -4,10 +4,11 @@ import threading
 import time
 
 from llm_router.accounting import ledger
+from llm_router.accounting.booking import SideCost
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.store import Store
 from tests.accounting.books import keeping, rows, wait_for
-from tests.accounting.conftest import USAGE, booking, completion, stream
+from tests.accounting.conftest import INFO, USAGE, booking, completion, stream
 
 
 class Slow:
@@ -52,19 +53,21 @@ def test_bookings_that_wait_too_long_are_estimated(tmp_path, monkeypatch):
 
 
 def test_bytes_that_wait_are_bounded(tmp_path, monkeypatch):
-    """A queue that would hold too much lets go of requests and answers, but keeps the reported usage."""
+    """A queue that would hold too much lets go of requests and answers, but keeps the reported usage and side costs."""
     monkeypatch.setattr(ledger, "QUEUED_BYTES", 200_000)
     keeper = Bookkeeper(tmp_path)
     kept = []
     for number in range(20):
+        request = bytes(50_000)
         one = booking(
             f"r-{number}",
-            request=b"x" * 50_000,
+            request=request,
             answer=stream(*["word "] * 100, usage=USAGE),
             answer_is_stream=True,
+            side_costs=(SideCost("hedge", "x/h", request, price_info=INFO),),
         )
         keeper.submit(one)
-        kept.append(len(one.request) + sum(map(len, one.answer)))
+        kept.append(max(len(one.request), len(one.side_costs[0].request)) + sum(map(len, one.answer)))
     assert sum(kept) < 250_000
     assert keeper.shed > 10
     keeper.start()
@@ -72,6 +75,7 @@ def test_bytes_that_wait_are_bounded(tmp_path, monkeypatch):
     assert keeper.close(60)
     assert set(rows(tmp_path, columns="input_tokens, cost_source, request_bytes")) == {(12, "provider_usage", 50_000)}
     assert {row[0] for row in rows(tmp_path, columns="counted_by")} == {"estimate"}
+    assert {row[0] for row in rows(tmp_path, columns="side_cost_usd")} == {12_500 * INFO.prices.input / 1e6}
 
 
 def test_submitting_never_waits(tmp_path, monkeypatch):

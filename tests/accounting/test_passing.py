@@ -19,7 +19,7 @@ USAGE = Usage(1, 2, 3, 4, 5, 6, 0.25)
 
 def full(ticket: int = 7, size: int = 100) -> Booking:
     """A booking in which no field has its default."""
-    side = SideCost("hedge", "a/m2", b"q" * size, [b"z", b"y" * size], True, USAGE, INFO)
+    side = SideCost("hedge", "a/m2", b"q" * size, [b"z", b"y" * size], True, USAGE, INFO, size + 2)
     return Booking(
         request_id="r-ü\ud800",
         started=1.5,
