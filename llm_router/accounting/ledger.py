@@ -299,7 +299,7 @@ class Bookkeeper:
         dead = list(dead_boards(self._folder))
         records = [interrupted_record(*entry) for board in dead for entry in board.entries]
         try:
-            self._store.write((), once=records)
+            interrupted = self._store.write((), once=records)
         except LedgerUnusable as error:
             self._writer.tell(str(error))
             self._inherit = True
@@ -309,8 +309,8 @@ class Bookkeeper:
         self._writer.tell("")
         for board in dead:
             board.discard()
-        if records:
-            log.warning("%d requests were interrupted when the router died; they are in the ledger", len(records))
+        if interrupted:
+            log.warning("%d requests were interrupted when their process died; they are in the ledger", interrupted)
 
     def _settle_queue(self) -> None:
         queue = self._queue

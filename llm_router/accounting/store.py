@@ -90,13 +90,15 @@ class Store:
     def __repr__(self) -> str:
         return f"<Store {self.path} {'open' if self._connection else 'closed'}>"
 
-    def write(self, records: Sequence[LedgerRecord], *, once: Sequence[LedgerRecord] = ()) -> None:
-        """Commits all records or none; those of `once` only where the ledger lacks them. Raises LedgerUnusable."""
+    def write(self, records: Sequence[LedgerRecord], *, once: Sequence[LedgerRecord] = ()) -> int:
+        """Commits all records or none; those of `once` only where the ledger lacks them. Raises LedgerUnusable.
+
+        Gives how many of `once` it lacked.
+        """
         for _ in range(_MAX_FILES):
             try:
                 self._follow_name()
-                self._commit(self._connection or self._open(), records, once)
-                return
+                return self._commit(self._connection or self._open(), records, once)
             except OSError as error:
                 raise LedgerUnusable(f"{self.path}: {error.strerror or error}") from error
             except sqlite3.DatabaseError as error:
@@ -187,17 +189,17 @@ class Store:
 
     def _commit(
         self, connection: sqlite3.Connection, records: Sequence[LedgerRecord], once: Sequence[LedgerRecord]
-    ) -> None:
+    ) -> int:
         try:
             with self._writing(connection):
                 self._insert(connection, records)
                 self._keep_fresh(connection, records)
-                for record in once:
-                    self._insert_once(connection, record)
+                return sum(self._insert_once(connection, record) for record in once)
         except _BAD_VALUES:
             with self._writing(connection):
-                for record in (*records, *once):
+                for record in records:
                     self._insert_cleaned(connection, record)
+                return sum(self._insert_cleaned(connection, record) for record in once)
 
     @contextlib.contextmanager
     def _writing(self, connection: sqlite3.Connection) -> Iterator[None]:
@@ -231,16 +233,19 @@ class Store:
             connection.executemany(one, alike[:few])
             connection.executemany(many, [_joined(alike[at : at + _ROWS]) for at in range(few, len(alike), _ROWS)])
 
-    def _insert_once(self, connection: sqlite3.Connection, record: LedgerRecord) -> None:
+    def _insert_once(self, connection: sqlite3.Connection, record: LedgerRecord) -> bool:
         row = self._row(connection, record)
-        if not connection.execute(_KNOWN_SQL, (record.request_id, record.started)).fetchone():
-            connection.execute(_RECORD_SQL[len(row)][0], row)
+        if connection.execute(_KNOWN_SQL, (record.request_id, record.started)).fetchone():
+            return False
+        connection.execute(_RECORD_SQL[len(row)][0], row)
+        return True
 
-    def _insert_cleaned(self, connection: sqlite3.Connection, record: LedgerRecord) -> None:
+    def _insert_cleaned(self, connection: sqlite3.Connection, record: LedgerRecord) -> bool:
         try:
-            self._insert_once(connection, _cleaned(record))
+            return self._insert_once(connection, _cleaned(record))
         except _BAD_VALUES:
             log.exception("The ledger cannot take the record of request %r", record.request_id)
+            return False
 
     def _row(self, connection: sqlite3.Connection, record: LedgerRecord) -> Row:
         """The record's row of `records`, without the last columns where there is nothing to be said in them.
@@ -296,10 +301,14 @@ def ledger_files(folder: Path) -> list[Path]:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Makes the folder (0700) if it is missing. Raises OSError."""
-    if not folder.is_dir():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
+    """Makes the folder and what is missing above it, 0700 whatever the umask. Raises OSError.
+
+    Who may write to a folder above could put another one in its place.
+    """
+    missing = [level for level in (folder, *folder.parents) if not level.is_dir()]
+    for level in reversed(missing):
+        level.mkdir(mode=0o700, exist_ok=True)
+        level.chmod(0o700)
 
 
 def _is(path: Path, file: os.stat_result) -> bool:

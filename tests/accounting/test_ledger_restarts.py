@@ -97,6 +97,21 @@ def test_requests_still_running_at_the_end_are_found_later(tmp_path):
         wait_for(lambda: rows(tmp_path) == [("r-1", "interrupted")])
 
 
+def test_how_many_were_interrupted_is_told_right(tmp_path, caplog):
+    """What stands on a board and in the ledger, too, was not interrupted, and is not told as such."""
+    with keeping(tmp_path) as keeper:
+        for name in ("r-1", "r-2", "r-3"):
+            keeper.enter(name, 5.0)
+        # What a keeper had written, whose worker was killed before it heard of that.
+        for name in ("r-1", "r-2"):
+            keeper.submit(booking(name, started=5.0))
+        assert keeper.flush(60)
+    with keeping(tmp_path):
+        wait_for(lambda: len(rows(tmp_path)) == 3)
+    assert "1 requests were interrupted" in caplog.text
+    assert sorted(rows(tmp_path)) == [("r-1", "completed"), ("r-2", "completed"), ("r-3", "interrupted")]
+
+
 def test_a_board_waits_for_a_ledger_that_can_be_written(tmp_path, monkeypatch):
     """Leftovers are not thrown away while the ledger cannot take them."""
     with keeping(tmp_path) as keeper:
