@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from llm_router.accounting import store
 from llm_router.routing.breaker import Circuits
 
 log = logging.getLogger("llm_router")
@@ -22,9 +23,7 @@ CIRCUIT_FILE = "circuits.json"
 def prepare_folder(path: str) -> bool:
     """Makes the state folder (0700). False, with one warning, if it cannot be used; the router runs on without."""
     try:
-        if not os.path.isdir(path):
-            os.makedirs(path, mode=0o700, exist_ok=True)
-            os.chmod(path, 0o700)
+        store.prepare_folder(Path(path))
         with tempfile.TemporaryFile(dir=path):
             if os.stat(path).st_mode & stat.S_IWOTH:
                 log.warning("the state folder %s can be written by every user of this machine: chmod 700 it", path)

@@ -61,10 +61,15 @@ def test_a_disk_that_refuses_is_told_of_once(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_the_state_folder_is_private(tmp_path: Path) -> None:
-    """It is made with 0700."""
-    folder = tmp_path / "a" / "state"
-    assert prepare_folder(str(folder))
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    """It is made with 0700, and so is what was missing above it: who may write there could put another in its place."""
+    folder = tmp_path / "a" / "b" / "state"
+    old = os.umask(0)
+    try:
+        assert prepare_folder(str(folder))
+    finally:
+        os.umask(old)
+    for made in (folder, folder.parent, folder.parent.parent):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize(("mode", "told"), [(0o777, True), (0o1777, True), (0o775, False), (0o700, False)])
