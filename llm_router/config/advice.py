@@ -11,6 +11,7 @@ from llm_router.config.options import DIALECTS
 from llm_router.config.providers import BUILTINS
 from llm_router.config.values import BUILTIN_CATEGORIES, Provider, Snapshot
 
+_SHORT_KEY = 12
 _QUOTES = ("'", '"', "`", "“", "”", "‘", "’")
 _PLACEHOLDER = re.compile(r"your[-_ ]|[-_]here$|^<.*>$|^\$\{?\w+\}?$|x{6,}|\.\.\.$|^changeme$", re.IGNORECASE)
 # How the keys of vendors begin; the first that fits tells.
@@ -24,10 +25,7 @@ def advice(snapshot: Snapshot) -> list[str]:
         found.extend(_about_keys(provider))
         found.extend(_about_address(provider))
         found.extend(_about_options(provider))
-    for key in (*snapshot.access.api_keys, *filter(None, [snapshot.access.admin_key])):
-        if looks_quoted(key):
-            found.append("ROUTER_API_KEY or ROUTER_ADMIN_KEY begins or ends with a quotation mark; remove the quotes")
-            break
+    found.extend(_about_access(snapshot))
     if not any(provider.configured for provider in snapshot.providers.values() if provider.name != "ollama"):
         found.append("no provider key is set, for example OPENROUTER_API_KEY: only Ollama can answer")
     found.extend(_about_chains(snapshot))
@@ -52,12 +50,31 @@ def unguarded(snapshot: Snapshot) -> str | None:
 
 def _is_open(snapshot: Snapshot) -> bool:
     """Whether other machines can reach the router, and need no key."""
-    if snapshot.access.api_keys or snapshot.host.lower() == "localhost":
+    return not snapshot.access.api_keys and _is_reachable(snapshot.host)
+
+
+def _is_reachable(host: str) -> bool:
+    """Whether it may be the address of more than this machine's loopback."""
+    if host.lower() == "localhost":
         return False
     try:
-        return not ip_address(snapshot.host).is_loopback
+        return not ip_address(host).is_loopback
     except ValueError:
         return True
+
+
+def _about_access(snapshot: Snapshot) -> Iterator[str]:
+    access = snapshot.access
+    keys = [*access.api_keys, *filter(None, [access.admin_key])]
+    if any(map(looks_quoted, keys)):
+        yield "ROUTER_API_KEY or ROUTER_ADMIN_KEY begins or ends with a quotation mark; remove the quotes"
+    if access.admin_key in access.api_keys:
+        yield "ROUTER_ADMIN_KEY is one of ROUTER_API_KEY, too: whoever may ask may change the configuration with it"
+    if _is_reachable(snapshot.host) and any(len(key) < _SHORT_KEY for key in keys):
+        yield (
+            f"ROUTER_API_KEY or ROUTER_ADMIN_KEY has fewer than {_SHORT_KEY} characters, and {snapshot.host} can be "
+            "reached by those who guess; make a long one, as `openssl rand -hex 24` does"
+        )
 
 
 def looks_quoted(key: str) -> bool:

@@ -185,6 +185,11 @@ def test_timeouts_are_chosen_field_by_field() -> None:
         ({"OPENAI_API_KEY": "${OPENAI_KEY}"}, "looks like a placeholder"),
         ({"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://api.example.org/v1"}, "travels unencrypted"),
         ({"ROUTER_API_KEY": '"abc"'}, "remove the quotes"),
+        (
+            {"ROUTER_API_KEY": "k,0123456789ab", "ROUTER_ADMIN_KEY": "0123456789ab"},
+            "ADMIN_KEY is one of ROUTER_API_KEY",
+        ),
+        ({"ROUTER_API_KEY": "01234567890", "ROUTER_HOST": "0.0.0.0"}, "0.0.0.0 can be reached by those who guess"),
         ({}, "no provider key is set"),
         ({"OPENAI_API_KEY": "OPENAI_API_KEY=sk-0123456789"}, "OPENAI_API_KEY holds its own name"),
         (
@@ -209,7 +214,9 @@ def test_likely_mistakes_are_told(environ: dict[str, str], words: str) -> None:
 
 
 def test_nothing_is_told_where_nothing_looks_wrong() -> None:
-    """A plain working configuration, a local server without TLS included, gives no advice."""
+    """A plain working configuration, a local server without TLS and a short key for loopback included."""
+    short = {"OPENAI_API_KEY": "sk-proj-4f9a", "ROUTER_API_KEY": "k1,k2", "ROUTER_ADMIN_KEY": "k3"}
+    assert advice(read(None, **short)) == []
     assert (
         advice(read(None, OPENAI_API_KEY="sk-proj-4f9a", OLLAMA_API_KEY="o", OLLAMA_BASE_URL="http://10.0.0.2:1")) == []
     )
