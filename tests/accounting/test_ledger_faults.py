@@ -175,7 +175,8 @@ def test_a_folder_that_cannot_be_written(tmp_path, caplog):
     with keeping(blocked, sinks=[seen.extend]) as keeper:
         keeper.submit(booking())
         assert keeper.flush(60)
-        assert keeper.request("r-1") is not None
+        assert keeper.request("r-1", "") is not None
+        assert keeper.request("r-1", "somebody-else") is None
     assert len(seen) == 1
     assert sum("cannot be written" in record.message for record in caplog.records) == 1
     assert blocked.read_text() == "not a folder"

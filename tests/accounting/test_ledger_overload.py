@@ -1,12 +1,16 @@
 """Bookings that come faster than they are settled: batches, estimates, bounds, and an event loop that never waits."""
 
+import sqlite3
 import threading
 import time
+from contextlib import closing
+
+import orjson
 
 from llm_router.accounting import ledger
 from llm_router.accounting.booking import SideCost
 from llm_router.accounting.ledger import Bookkeeper
-from llm_router.accounting.store import Store
+from llm_router.accounting.store import LEDGER_NAME, Store
 from tests.accounting.books import keeping, rows, wait_for
 from tests.accounting.conftest import INFO, USAGE, booking, completion, stream
 
@@ -139,3 +143,73 @@ def test_a_burst_is_one_transaction(tmp_path, monkeypatch):
     assert len(rows(tmp_path)) == 300
     # A batch ends by its time, too: on a busy machine there may be more than one.
     assert len([size for size in commits if size]) < 60
+
+
+class Stuck:
+    """A tokenizer that does not come to an end with long texts before it is let go."""
+
+    def __init__(self) -> None:
+        self.reached, self.release = threading.Event(), threading.Event()
+
+    def count(self, text: str) -> int:
+        if len(text) > 100:
+            self.reached.set()
+            assert self.release.wait(60)
+        return 1
+
+
+def test_a_heavy_request_holds_up_no_record_before_it(tmp_path, monkeypatch):
+    """What was settled already is in the ledger before a request is counted that may take long."""
+    monkeypatch.setattr(ledger, "_HEAVY_BYTES", 10_000)
+    stuck = Stuck()
+    keeper = Bookkeeper(tmp_path, find_encoding=lambda name: stuck)
+    for number in range(3):
+        keeper.submit(booking(f"r-{number}"))
+    long = orjson.dumps({"messages": [{"role": "user", "content": "y" * 20_000}]})
+    keeper.submit(booking("heavy", request=long))
+    keeper.start()
+    try:
+        assert stuck.reached.wait(60)
+        wait_for(lambda: len(rows(tmp_path)) == 3)
+    finally:
+        stuck.release.set()
+    assert keeper.close(60)
+    assert len(rows(tmp_path)) == 4
+
+
+def test_bytes_that_were_settled_wait_no_longer(tmp_path, monkeypatch):
+    """What counts as waiting is what does: request after request, nothing is let go of."""
+    monkeypatch.setattr(ledger, "QUEUED_BYTES", 60_000)
+    with keeping(tmp_path, linger=0.0) as keeper:
+        for number in range(10):
+            keeper.submit(booking(f"r-{number}", request=bytes(50_000)))
+            assert keeper.flush(60)
+        assert keeper.shed == 0
+
+
+def _hours(folder):
+    with closing(sqlite3.connect(folder / LEDGER_NAME)) as connection:
+        return connection.execute("SELECT coalesce(sum(requests), 0) FROM hours").fetchone()[0]
+
+
+def test_hours_are_summed_under_load(tmp_path, monkeypatch):
+    """The sums do not wait for a quiet moment that may never come."""
+    monkeypatch.setattr(ledger, "_ROLL_UP_ROWS", 5)
+    monkeypatch.setattr(ledger, "_IDLE_SECONDS", 3600.0)
+    with keeping(tmp_path, linger=0.0) as keeper:
+        for number in range(20):
+            keeper.submit(booking(f"r-{number}"))
+            assert keeper.flush(60)
+        wait_for(lambda: _hours(tmp_path) >= 15)
+
+
+def test_all_hours_are_summed_in_the_end(tmp_path, monkeypatch):
+    """However many records have not been summed, a clean end leaves none."""
+    keeper = Bookkeeper(tmp_path)
+    for number in range(95):
+        keeper.submit(booking(f"r-{number}"))
+    monkeypatch.setattr(ledger, "_ROLL_UP_ROWS", 1)
+    monkeypatch.setattr(keeper, "_care", lambda idle: idle and Bookkeeper._care(keeper, idle=True))
+    keeper.start()
+    assert keeper.close(60)
+    assert _hours(tmp_path) == 95

@@ -111,6 +111,11 @@ def test_flags_come_first() -> None:
     assert snapshot.sources["server.port"] == "flag"
 
 
+def test_an_ipv6_address_may_stand_in_brackets() -> None:
+    """As it does in URLs; sockets want it bare."""
+    assert read({}, {"ROUTER_HOST": "[::1]"}).host == "::1"
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
