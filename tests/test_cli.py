@@ -210,6 +210,18 @@ def test_check_names_a_file_that_may_come(run: Run) -> None:
     assert run("check", ROUTER_CONFIG_FILE="")[1].startswith("Configuration file: none (llm-router init writes one)\n")
 
 
+def test_check_shows_the_way_through_a_proxy(run: Run) -> None:
+    """Who is reached through which proxy, without its password; one that cannot be used says why."""
+    assert "through the proxy" not in run("check")[1]
+    out = run("check", HTTPS_PROXY="http://user:secret@proxy.example:3128", NO_PROXY="api.openai.com")[1]
+    rows = {line.split()[0]: line for line in out[out.index("\nProviders") :].splitlines() if line.strip()}
+    assert rows["anthropic"].endswith("  proxy.example:3128")
+    assert rows["openai"].endswith("https://api.openai.com/v1")
+    assert rows["ollama"].endswith("http://localhost:11434")
+    assert "secret" not in out
+    assert "it cannot be asked: the proxy's URL must start with http://" in run("check", HTTPS_PROXY="socks5://x:1")[1]
+
+
 def test_check_suggests_the_model_that_was_meant(run: Run) -> None:
     """Beside a model without a price stands the known one that is written nearly so."""
     Path("router_config.json").write_text('{"model_mappings": {"code": ["openai/gpt-4o-mni", "gpt-4o", "ollama/zzz"]}}')

@@ -6,14 +6,18 @@ import difflib
 import os
 from argparse import Namespace
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from llm_router.accounting.pricing import ModelInfo, PriceTable
 from llm_router.commands import EXIT_CONFIG, EXIT_OK
 from llm_router.commands.common import DATA, complain, load_configuration, print_table
 from llm_router.config.advice import advice, unguarded
 from llm_router.config.report import CONFIG_FILE, missing_variables, setting_rows
-from llm_router.config.values import Snapshot
+from llm_router.config.values import Provider, Snapshot
 from llm_router.proxy.config_file import ConfigFile
+from llm_router.proxy.upstream.errors import ConnectFailed
+from llm_router.proxy.upstream.proxies import proxy_for
+from llm_router.proxy.upstream.request import Origin
 
 
 def run(arguments: Namespace) -> int:
@@ -63,9 +67,21 @@ def _print_providers(snapshot: Snapshot) -> None:
             state = "ready" if provider.keys else "ready, no key needed"
         else:
             state = f"no key: set {' or '.join(provider.key_variables)}"
-        rows.append((provider.name, state, provider.shown_url))
+        rows.append((provider.name, state, provider.shown_url, _proxy(provider)))
     print("\nProviders")
-    print_table(rows, ("provider", "state", "base URL"))
+    columns = 4 if any(row[3] for row in rows) else 3
+    print_table([row[:columns] for row in rows], ("provider", "state", "base URL", "through the proxy")[:columns])
+
+
+def _proxy(provider: Provider) -> str:
+    """The forward proxy that the environment names for this provider, without its password."""
+    parts = urlsplit(provider.base_url)
+    secure = parts.scheme == "https"
+    try:
+        found = proxy_for(Origin(secure, parts.hostname or "", parts.port or (443 if secure else 80)), os.environ)
+    except ConnectFailed as error:
+        return f"it cannot be asked: {error}"
+    return f"{found.host}:{found.port}" if found else ""
 
 
 def _print_chains(snapshot: Snapshot, prices: PriceTable) -> None:
