@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -51,6 +52,7 @@ class SharedState:
         self._loop = asyncio.get_running_loop()
         self._folder = folder
         self._worker = worker
+        self._parent = os.getppid()
         self._changes: deque[Change] = deque()
         self._stays: deque[StayRow] = deque()
         self._wake = threading.Event()
@@ -218,10 +220,13 @@ class SharedState:
         self._thread_rows.close()
 
     def _round(self) -> None:
-        if self._thread_rows.has_moved():
+        # A new router makes the file anew, while those whose supervisor was killed drain: it is none of theirs.
+        is_orphan = os.getppid() != self._parent
+        if self._thread_rows.has_moved() and not is_orphan:
             self._judge(FileNotFoundError("it was removed"))
         if self._in_trouble:
-            self._mend()
+            if not is_orphan:
+                self._mend()
             return
         changes = [self._changes.popleft() for _ in range(len(self._changes))]
         stays = [self._stays.popleft() for _ in range(len(self._stays))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import stat
 import threading
@@ -560,6 +561,26 @@ async def test_a_file_that_is_gone_or_ruined_is_made_anew(tmp_path: Path, harm: 
     late.circuits.reset(MODEL)
     await until(lambda: not _is_open(one) and not _is_open(two))
     for state in (one, two, late):
+        await asyncio.to_thread(state.close)
+
+
+async def test_orphans_leave_the_next_router_s_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers whose supervisor was killed keep to the file that they know: numbers of theirs are others' in the new."""
+    one, two = await _two_states(tmp_path)
+    assert one.take_slot("a", 2)
+    _fail_until_open(one)
+    await until(lambda: _is_open(two))
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    shared_rows.create(tmp_path)
+    two.circuits.reset(MODEL)
+    await until(lambda: not _is_open(one))
+    one.give_slot_back("a")
+    assert one.take_slot("a", 2)
+    assert one.is_usable
+    with contextlib.closing(StateRows(tmp_path, 3, lambda: SETTINGS)) as theirs:
+        assert theirs.news(-1)[1:] == ([], [])
+        assert theirs.shares("slot") == {}
+    for state in (one, two):
         await asyncio.to_thread(state.close)
 
 
