@@ -152,6 +152,31 @@ def test_a_disk_that_was_always_full_stops_nothing(tmp_path, monkeypatch):
     assert len(rows(tmp_path)) == 1
 
 
+class Moody:
+    """A ledger that takes what it is given only at times."""
+
+    def __init__(self) -> None:
+        self.taken, self.works = [], False
+
+    def write(self, records):
+        if not self.works:
+            raise LedgerUnusable("no")
+        self.taken += records
+
+
+def test_what_waits_goes_first(monkeypatch):
+    """A ledger that can be written again gets its records in their order, though the newest came at that moment."""
+    monkeypatch.setattr(Writer, "patience", 0.0)
+    cleared, moody = [], Moody()
+    one = Writer(moody, cleared.extend)
+    assert not one.write(["a", "b"], [1, 2])
+    moody.works = True
+    assert not one.write(["c"], [3])
+    assert (moody.taken, cleared, len(one)) == (["a", "b", "c"], [1, 2, 3], 0)
+    assert one.write(["d"], [4])
+    assert cleared == [1, 2, 3]
+
+
 def test_what_memory_cannot_hold_is_counted_as_lost(tmp_path, monkeypatch, caplog):
     """Waiting records have a bound; past it the oldest go, and how many is known."""
     monkeypatch.setattr(writer, "_MOST_WAITING", 10)

@@ -82,6 +82,16 @@ def test_bytes_that_wait_are_bounded(tmp_path, monkeypatch):
     assert {row[0] for row in rows(tmp_path, columns="side_cost_usd")} == {12_500 * INFO.prices.input / 1e6}
 
 
+def test_what_was_let_go_of_is_estimated_by_its_size(tmp_path, monkeypatch):
+    """Of a prompt that is there no more nothing is counted: a tokenizer would find it to be short."""
+    monkeypatch.setattr(ledger, "QUEUED_BYTES", 0)
+    request = orjson.dumps({"messages": [{"role": "user", "content": "word " * 1000}]})
+    with keeping(tmp_path, find_encoding=lambda name: Slow(0.0)) as keeper:
+        keeper.submit(booking(request=request))
+        assert keeper.flush(60)
+    assert rows(tmp_path, columns="counted_by, counted_input") == [("estimate", len(request) // 4)]
+
+
 def test_submitting_never_waits(tmp_path, monkeypatch):
     """However long a write takes, the event loop's side does not wait for its end."""
     writing, release = threading.Event(), threading.Event()
