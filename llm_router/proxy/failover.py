@@ -151,10 +151,9 @@ def _unavailable(
     hopeless = all(_kind(entry) in _HOPELESS for entry in final) and all(
         entry.obstacle in _HOPELESS_OBSTACLES for entry in skipped
     )
-    transient = [
-        entry for entry in final if _kind(entry) not in _HOPELESS and _kind(entry) is not FailureKind.RATE_LIMITED
-    ]
-    wait = _DEFAULT_RETRY if transient and not waits else min(waits, default=_DEFAULT_RETRY)
+    # Who failed without a word about when to come back may answer the next time, whatever the others wait for.
+    soon = [_DEFAULT_RETRY for entry in final if _wait(entry) is None and _kind(entry) not in _HOPELESS]
+    wait = min([*waits, *soon], default=_DEFAULT_RETRY)
     headers = {"Retry-After": str(max(1, math.ceil(wait)))}
     if hopeless or wait > _RETRY_SOON:
         headers["x-should-retry"] = "false"
@@ -202,7 +201,7 @@ def _kind(entry: Tried) -> FailureKind | None:
 def _about_the_request(final: Sequence[Tried], skipped: Sequence[Skipped]) -> ApiError | None:
     """400 where every model refused the request for what it is, not for a trouble of its own."""
     said = [entry.failure for entry in final if entry.failure]
-    relevant = [entry for entry in skipped if entry.obstacle is not Obstacle.NO_KEY] or list(skipped)
+    relevant = [entry for entry in skipped if entry.obstacle is not Obstacle.NO_KEY]
     if any(entry.obstacle not in _REQUEST_OBSTACLES for entry in relevant):
         return None
     overflow = [failure for failure in said if failure.kind is FailureKind.CONTEXT_LENGTH]

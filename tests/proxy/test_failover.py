@@ -77,6 +77,27 @@ def test_a_retry_that_cannot_help_is_discouraged(what: list[Tried | Skipped]) ->
     assert failed(*what).headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize(
+    ("what", "seconds"),
+    [
+        ([tried(K.SERVER_ERROR, status=500), skipped(Obstacle.CIRCUIT, until=400)], "1"),
+        ([tried(K.FIRST_BYTE_TIMEOUT), tried(K.RATE_LIMITED, wait=3000)], "1"),
+        ([tried(K.OVERLOADED, wait=7, status=503), skipped(Obstacle.COOLDOWN, until=400)], "7"),
+        ([tried(K.OVERLOADED, wait=0, status=503)], "1"),
+        ([tried(K.AUTHENTICATION, status=401), skipped(Obstacle.CIRCUIT, until=160)], "60"),
+    ],
+)
+def test_a_retry_is_invited_for_whoever_may_answer_first(what: list[Tried | Skipped], seconds: str) -> None:
+    """One model that just failed may answer at once, however long the others are left alone."""
+    assert failed(*what).headers == {"Retry-After": seconds}
+
+
+def test_a_wait_beyond_a_clients_patience_is_said() -> None:
+    """A minute is waited for; what takes longer is no matter of retries."""
+    assert "x-should-retry" not in failed(skipped(Obstacle.CIRCUIT, until=160)).headers
+    assert failed(skipped(Obstacle.CIRCUIT, until=161)).headers == {"Retry-After": "61", "x-should-retry": "false"}
+
+
 def test_a_missing_key_names_the_variables() -> None:
     """The 503 says which variable to set."""
     error = failed(skipped(Obstacle.NO_KEY))
@@ -119,6 +140,19 @@ def test_all_rate_limited_is_429(what: list[Tried | Skipped], seconds: str) -> N
     assert error.headers == {"Retry-After": seconds}
 
 
+def test_the_words_of_a_rate_limit_are_of_whom_can_be_asked_first() -> None:
+    """The wait and the words belong together."""
+    sooner = Tried(candidate("p/n"), Failure(K.RATE_LIMITED, "come back soon", 429, retry_after=2), 1.0)
+    assert failed(tried(K.RATE_LIMITED, wait=50), sooner, tried(K.RATE_LIMITED)).message == "come back soon"
+
+
+def test_models_that_cannot_take_a_request_make_it_no_less_rate_limited() -> None:
+    """Nor do those without a key: only who could answer counts."""
+    unable = [skipped(Obstacle.TOOLS), skipped(Obstacle.NO_KEY)]
+    assert failed(tried(K.RATE_LIMITED, wait=3), *unable).status == 429
+    assert failed(tried(K.RATE_LIMITED, wait=3), skipped(Obstacle.CIRCUIT, until=105)).status == 503
+
+
 def test_out_of_quota_is_not_rate_limited() -> None:
     """A 429 about billing does not heal by waiting."""
     assert failed(tried(K.QUOTA_EXCEEDED, status=429), tried(K.RATE_LIMITED, wait=1)).status == 503
@@ -149,6 +183,21 @@ def test_a_request_that_no_model_takes_is_400() -> None:
     """If all refuse for what the request is, the last provider's words are the answer."""
     error = failed(tried(K.UNSUPPORTED, status=422), tried(K.UNSUPPORTED, status=400))
     assert (error.status, error.message) == (400, "words of unsupported")
+
+
+@pytest.mark.parametrize("beside", [tried(K.MODEL_NOT_FOUND, status=404), skipped(Obstacle.NO_KEY)])
+def test_a_model_that_is_not_there_hides_no_refusal(beside: Tried | Skipped) -> None:
+    """A model that is gone or has no key could not have taken the request either: no retry heals that."""
+    error = failed(tried(K.UNSUPPORTED, status=422), beside)
+    assert (error.status, error.message) == (422, "words of unsupported")
+    error = failed(tried(K.UNSUPPORTED), tried(K.CONTEXT_LENGTH, status=400), beside)
+    assert (error.status, error.code) == (400, "context_length_exceeded")
+
+
+def test_an_explicit_model_with_another_trouble_is_not_gone() -> None:
+    """Of two keys one may have failed for a reason of its own."""
+    both = (tried(K.AUTHENTICATION, status=401), tried(K.MODEL_NOT_FOUND, status=404))
+    assert failed(*both, explicit=True).status == 503
 
 
 @pytest.mark.parametrize(
