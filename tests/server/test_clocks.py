@@ -133,6 +133,23 @@ async def test_the_timeout_in_force_counts(start: StartSmall) -> None:
     connection.close()
 
 
+async def test_whoever_was_refused_is_not_waited_for_without_end(
+    start: StartSmall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that gets its 400 and keeps the connection loses it a while later, be it silent or not."""
+    monkeypatch.setattr(connections, "LINGER_S", 0.3)
+    small = await start(header_timeout=0.4)
+    connection = await small.open()
+    await connection.send(b"no HTTP\r\n\r\n")
+    data = await connection.receive(PATIENCE)
+    assert data.startswith(b"HTTP/1.1 400 ")
+    server = small.runner.server
+    assert server is not None
+    assert len(server.connections) == 1
+    await until(lambda: not server.connections)
+    connection.close()
+
+
 async def test_a_connection_that_cannot_be_looked_at_stops_no_clock(
     start: StartSmall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
