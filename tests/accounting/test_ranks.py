@@ -31,6 +31,7 @@ BITS = [
     *"aAéßЖж中한ᄀกำ\u01c4\u02b0\u0e33\u0301\u200d\u200b\ufeff\U0001f600",
     *"7½²\u0663<.,;!?/'_-…—\x00\x1c\x1d\x1e\x1f\x7f\ud800\udc00",
     *("It", "'s", "'LL", "'ve", "\u017f", "\u0130", "\u212a", "word", " word", "CamelCase", "HTTPServer", "2024", "//"),
+    *("0000", "1234567", "31415926535897932384"),
     *("<|endoftext|>", "<|endofprompt|>", "<|fim_prefix|>"),
 ]
 
@@ -74,6 +75,24 @@ def test_no_character_is_counted_otherwise(both):
 def test_no_text_is_counted_otherwise(both, text):
     """Whatever the text, the count is the number of tiktoken's own tokens."""
     assert different(both, [text]) == []
+
+
+def test_no_number_is_counted_otherwise(both):
+    """Whatever a number's length and neighbours, it has as many tokens as tiktoken itself finds; so have its parts."""
+    beside = ("", "0", " ", "\n", "a", ".", "-", "½", "\u0663", "\x1f")
+    numbers = [("1234567890" * 5)[:size] for size in range(51)] + [
+        f"{n:0{width}}" for n in range(1000) for width in (1, 2, 3)
+    ]
+    texts = (f"{before}{number}{after}" for number in numbers for before in beside for after in beside)
+    assert different(both, texts) == []
+
+
+def test_long_numbers_are_shortened():
+    """What is left of a number is short, so that few of its pieces have to be found; where digits of others may stand
+    beside it nothing is left out."""
+    assert ranks.shorten_numbers("at <1750000000123456789>, 2 of 123") == "at <0000>, 0 of 000"
+    for text in ("at 175", "½1750000000"):
+        assert ranks.shorten_numbers(text) is text
 
 
 @pytest.mark.parametrize("name", RECIPES)
