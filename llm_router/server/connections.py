@@ -323,10 +323,13 @@ class Connection(web.RequestHandler):
             super().resume_reading(resume_parser)
 
     def hold(self, size: int) -> None:
-        """Counts bytes of a big body against what all connections may hold together. Raises ApiError (503)."""
+        """Counts what a big body takes against what all connections may hold together. Raises ApiError (413, 503)."""
         if self._manager is not None:
             self._held += size
             self._manager.held_bytes += size
+            if self._held > MOST_HELD_BYTES:
+                message = "The request body has more values in it than fit into memory"
+                raise ApiError(413, message, code="request_too_large", headers=CLOSE)
             if self._manager.held_bytes > MOST_HELD_BYTES:
                 message = "Too many big requests are being read at the moment; try again"
                 raise ApiError(503, message, "server_error", "too_busy", headers={**CLOSE, "Retry-After": "1"})

@@ -27,7 +27,8 @@ MOST_CONNECTIONS: Final = 32_768
 # Twice this is read of a body before its reader takes any: fewer pauses while an agent's prompt comes in.
 READ_AHEAD_BYTES: Final = 262_144
 BIG_BODY_BYTES: Final = 1_048_576
-MOST_HELD_BYTES: Final = 536_870_912  # of big bodies, all connections together
+MOST_HELD_BYTES: Final = 536_870_912  # of big bodies and what they are parsed to, all connections together
+VALUE_BYTES: Final = 40  # of memory for a value of a body, at the least
 _SPARE_DESCRIPTORS = 64
 _QUOTED = re.compile(r"\n\s*\n|b?['\"]")
 _MOST_LENGTH_DIGITS = 15

@@ -90,6 +90,17 @@ async def test_big_bodies_share_a_budget(start: StartSmall, monkeypatch: pytest.
     assert small.runner.server.held_bytes == 0
 
 
+async def test_a_body_is_counted_as_what_it_is_parsed_to(start: StartSmall, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 MB of empty lists are a gigabyte once they are parsed; as much of a text, or of an image, is what it is."""
+    monkeypatch.setattr(connections, "MOST_HELD_BYTES", 16 << 20)
+    small = await start()
+    refused = await small.ask("POST", "/", b"[" + b"[]," * (1 << 20) + b"[]]")
+    assert (refused.status, refused.error["code"]) == (413, "request_too_large")
+    assert (await small.ask("POST", "/", b'"' + b"as many words, in a text, as that " * (1 << 17) + b'"')).status == 200
+    assert (await small.ask("POST", "/", b'"' + b"AAAA" * (1 << 20) + b'"')).status == 200
+    await until(lambda: small.runner.server.held_bytes == 0)
+
+
 async def test_unread_bodies_do_not_harm(small: Small) -> None:
     """A handler that does not read its body leaves the connection usable."""
     connection = await small.open()
