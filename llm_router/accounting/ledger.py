@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,12 @@ NO_TICKET = ("", "", -1)
 def awaits_company(running: int, closed: int, size: int) -> bool:
     """Whether so many closed requests (the first one's bytes are `size`) had better wait for those that run."""
     return running > 0 and closed < _COMPANY and size < _COMPANY_BYTES
+
+
+def is_open(requests: Mapping[int, tuple[str, str, int]], request_id: str, client: str | None) -> bool:
+    """Whether one of that id (and client, if given) is among these open requests; from any thread."""
+    found = [owner for known, owner, _ in list(requests.values()) if known == request_id]
+    return client in found if client is not None else bool(found)
 
 
 class Bookkeeper:
@@ -198,9 +204,7 @@ class Bookkeeper:
 
     def pending(self, request_id: str, client: str | None = None) -> bool:
         """Whether a request of that id (and client, if given) is running or not yet settled."""
-        return any(
-            known == request_id and (client is None or owner == client) for known, owner, _ in list(self._open.values())
-        )
+        return is_open(self._open, request_id, client)
 
     def pending_elsewhere(self, request_id: str, client: str | None = None) -> bool:
         """There is no other worker."""

@@ -20,7 +20,7 @@ import orjson
 
 from llm_router.accounting.board import Board, all_entries
 from llm_router.accounting.booking import Booking, lighten
-from llm_router.accounting.ledger import LINGERS, NO_TICKET, QUEUED_BYTES, awaits_company
+from llm_router.accounting.ledger import LINGERS, NO_TICKET, QUEUED_BYTES, awaits_company, is_open
 from llm_router.accounting.passing import FrameBuffer, Packer, frame
 from llm_router.accounting.report import By, LedgerReader, NoLedger
 from llm_router.accounting.settle import CountMode
@@ -113,9 +113,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
 
     def pending(self, request_id: str, client: str | None = None) -> bool:
         """Whether a request of that id (and client, if given) is running here or not yet settled."""
-        return any(
-            known == request_id and (client is None or owner == client) for known, owner, _ in list(self._open.values())
-        )
+        return is_open(self._open, request_id, client)
 
     def pending_elsewhere(self, request_id: str, client: str | None = None) -> bool:
         """The same of any other worker. Reads the disk."""

@@ -20,6 +20,7 @@ from llm_router.accounting.books import Books, Figures
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.metrics import Metrics
 from llm_router.accounting.ranks import Encodings
+from llm_router.accounting.settle import DEFAULT_ENCODING
 from llm_router.config.advice import advice, unguarded
 from llm_router.config.values import Snapshot
 from llm_router.errors import ConfigError
@@ -43,7 +44,6 @@ log = logging.getLogger("llm_router")
 EXIT_OK, EXIT_CONFIG, EXIT_PORT = 0, 78, 69
 # A router that was killed or told to end may need a moment to let go.
 PORT_PATIENCE = 1.0
-FIRST_ENCODING = "o200k_base"
 _REMEDIES = {
     errno.EADDRINUSE: "; another program listens there, perhaps a router: --port chooses another port",
     errno.EADDRNOTAVAIL: "; this machine has no such address: --host chooses another one",
@@ -68,7 +68,7 @@ def make_router(snapshot: Snapshot, config_file: ConfigFile, environ: Mapping[st
     folder = Path(snapshot.state_dir) if prepare_folder(snapshot.state_dir) else None
     metrics = Metrics(__version__)
     encodings = Encodings()
-    encodings.build(FIRST_ENCODING)
+    encodings.build(DEFAULT_ENCODING)
     bookkeeper = Bookkeeper(
         folder,
         find_encoding=encodings.get,

@@ -32,6 +32,7 @@ from llm_router import __version__
 from llm_router.accounting.keeper import LAST_WORDS, Keeper
 from llm_router.accounting.ranks import Encodings
 from llm_router.accounting.remote import RemoteBooks
+from llm_router.accounting.settle import DEFAULT_ENCODING
 from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError, ConfigError
 from llm_router.proxy import shared_rows
@@ -48,7 +49,6 @@ from llm_router.server.systemd import Notifier
 
 log = logging.getLogger("llm_router")
 
-FIRST_ENCODING: Final = "o200k_base"
 LOCK_NAME: Final = "workers.lock"
 SOCKET_NAME: Final = "keeper.sock"
 _BEAT: Final = 0.5
@@ -298,7 +298,7 @@ class Crew:
         reporter = Line(line)
         # What is wrong with the ledger is told meanwhile; nobody is heard before there is something to count with.
         keeper.bookkeeper.start()
-        encodings.build(FIRST_ENCODING)
+        encodings.build(DEFAULT_ENCODING)
         settle_memory()
         reporter.ready()
         reporter.start_watchdog(stop.set, bool)
