@@ -128,7 +128,12 @@ async def serve(
     when_ready()
     await ending.asked()
     reporter.stopping()
+    if reporter.alone:
+        drain = router.snapshot.drain_timeout
+        log.info("stopping; requests that still run: %d, and have %g s at most", router.in_flight, drain)
     await shut_down(router, runner, site, ending)
+    if reporter.alone:
+        log.info("stopped")
     reporter.close()
 
 
@@ -204,6 +209,8 @@ async def shut_down(router: Router, runner: Runner, site: web.BaseSite, ending: 
     drain, loop = router.snapshot.drain_timeout, asyncio.get_running_loop()
     deadline = loop.time() + drain
     await ending.wait_for(router.drained(drain), drain)
+    if router.in_flight:
+        log.warning("requests that are cut, since the time to finish is over: %d", router.in_flight)
     router.end_drain(_OUT_OF_TIME)
     # It waits for what is no chat request, or was not yet counted as one.
     await ending.wait_for(runner.cleanup(), max(0.0, deadline - loop.time()) + LAST_MOMENT)

@@ -112,6 +112,7 @@ class Supervisor:
             for end in (waker, wakened):
                 end.close()
             self._selector.close()
+        log.info("stopped")
         return self._code
 
     def _turn(self) -> bool:
@@ -284,6 +285,7 @@ class Supervisor:
         if self._stop:
             return
         self._stop, self._code = True, code
+        log.info("stopping; requests that still run have %g s at most", self.events.drain_timeout())
         self.notifier.stopping()
         self.events.draining()
         self._kill_at = time.monotonic() + self.events.drain_timeout() + _AFTER_DRAIN

@@ -66,6 +66,9 @@ async def test_a_signal_drains(own: Own, number: int) -> None:
     assert await stage.router.ended() == 0
     for connection in (idle, kept):
         connection.close()
+    log = stage.router.log()
+    assert log.index("INFO stopping; requests that still run: 9, and have 15 s at most") < log.index("INFO stopped")
+    assert "are cut" not in log
 
 
 async def test_idle_connections_do_not_hold_the_drain(own: Own) -> None:
@@ -100,6 +103,7 @@ async def test_the_drain_is_bounded(own: Own) -> None:
     assert got.finishes == []
     assert [error["code"] for error in got.errors] == ["upstream_truncated"]
     assert got.ended == "whole", "the body itself ends cleanly"
+    assert "WARNING requests that are cut, since the time to finish is over: 1" in stage.router.log()
     await asyncio.to_thread(stage.router.start)
     assert (await stage.router.ask("GET", f"/v1/requests/{name}")).status == 200
 

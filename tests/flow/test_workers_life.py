@@ -42,6 +42,9 @@ async def test_sigterm_drains_all_workers(crew: Any) -> None:
         check=True,
     )
     assert [row["requests"] for row in json.loads(ledger.stdout)] == [2]
+    log = both.router.log()
+    assert log.index("INFO stopping; ") < log.index("INFO stopped\n")
+    assert (log.count("INFO stopping; "), log.count("INFO stopped\n")) == (1, 1), "one speaks for all"
     left = {path.name for path in both.router.state.iterdir()}
     assert not [name for name in left if name.endswith((".board", ".sock"))]
 
