@@ -174,6 +174,7 @@ def _add_check(add: AddCommand) -> argparse.ArgumentParser:
     parser.add_argument(
         "--live", action="store_true", help="ask each configured model for a short answer; this costs a little"
     )
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print (default text)")
     return parser
 
 

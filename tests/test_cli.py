@@ -24,6 +24,7 @@ from llm_router.cli import main, make_parser
 from llm_router.commands import live, serve, usage
 from llm_router.commands.common import DATA, dollars
 from llm_router.config.loading import load
+from tests.support.router import keep_port
 from tests.support.upstream import Upstream, plain, reply
 
 KEY = "sk-proj-0123456789abcdefghij"
@@ -203,6 +204,41 @@ def test_check_tells_what_looks_wrong(run: Run) -> None:
     assert "OPENAI_API_KEY begins or ends with a quotation mark" in out
 
 
+def test_check_for_programs(run: Run) -> None:
+    """One JSON object says what the tables say, keys masked; a start that would be refused is 78 here too."""
+    chain = ["openai/gpt-4o", "openai/nosuch-9", "anthropic/claude-opus-5-5"]
+    Path("router_config.json").write_text(json.dumps({"model_mappings": {"code": chain}}))
+    code, out, err = run("check", "--format", "json", OPENAI_API_KEY=KEY, ROUTER_PORT="4000")
+    assert (code, err) == (0, "")
+    assert KEY not in out
+    found = json.loads(out)
+    assert found["config_file"] == str(Path.cwd() / "router_config.json")
+    port = {"setting": "server.port", "value": "4000", "source": "environment", "variable": "ROUTER_PORT"}
+    assert port in found["settings"]
+    assert [model["model"] for model in found["chains"]["code"]] == chain
+    assert (found["chains"]["code"][0]["input"], found["chains"]["code"][1]["input"]) == (2.5, None)
+    assert found["chains"]["code"][2]["missing"] == ["ANTHROPIC_API_KEY"]
+    assert found["without_price"] == ["openai/nosuch-9"]
+    assert (found["worth_a_look"], found["refusal"], "live" in found) == ([], None, False)
+    openai = next(provider for provider in found["providers"] if provider["provider"] == "openai")
+    assert (openai["configured"], openai["proxy"]) == (True, None)
+    code, out, _ = run("check", "--format", "json", "--live", ROUTER_HOST="0.0.0.0")
+    assert (code, json.loads(out)["refusal"][:24]) == (78, "refusing to bind 0.0.0.0")
+
+
+def test_check_live_for_programs(run: Run) -> None:
+    """Each model that was asked is there with its answer or its problem, and nothing but JSON on standard output."""
+    chains = {name: ["openai/gpt-4o"] for name in ("tools", "code", "reasoning", "conversation")}
+    Path("router_config.json").write_text(json.dumps({"model_mappings": chains}))
+    with keep_port() as nobody:
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"
+        code, out, err = run("check", "--live", "--format", "json", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=address)
+    (asked,) = json.loads(out)["live"]
+    assert (code, asked["model"], asked["optional"]) == (1, "openai/gpt-4o", False)
+    assert asked["problem"].startswith("connect_error")
+    assert err == "llm-router: asking 1 model for a short answer ...\n"
+
+
 def test_check_names_a_file_that_may_come(run: Run) -> None:
     """A file that a variable names and that is not there is neither passed over nor taken for the default."""
     out = run("check", ROUTER_CONFIG_FILE="later.json")[1]
@@ -235,7 +271,8 @@ def test_check_refuses_what_serve_refuses(run: Run) -> None:
     code, out, err = run("check", "--live", ROUTER_HOST="0.0.0.0", OPENAI_API_KEY=KEY)
     assert code == 78
     assert "Settings" in out
-    assert "Asking" not in out
+    assert "asking" not in err
+    assert "Short answers" not in out
     assert "refusing to bind 0.0.0.0" in err
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from argparse import Namespace
 from collections.abc import Iterable
+from dataclasses import asdict, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from llm_router.accounting.pricing import ModelInfo, PriceTable
 from llm_router.commands import EXIT_CONFIG, EXIT_OK
 from llm_router.commands.common import DATA, complain, load_configuration, print_table
 from llm_router.config.advice import advice, unguarded
-from llm_router.config.report import CONFIG_FILE, missing_variables, setting_rows
+from llm_router.config.report import CONFIG_FILE, SettingRow, missing_variables, setting_rows
 from llm_router.config.values import Provider, Snapshot
 from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.upstream.errors import ConnectFailed
@@ -27,6 +30,8 @@ def run(arguments: Namespace) -> int:
         return EXIT_CONFIG
     prices = PriceTable.parse((DATA / "prices.json").read_bytes(), snapshot.prices)
     where = _where(snapshot, arguments)
+    if arguments.format == "json":
+        return _print_json(snapshot, prices, where, live=arguments.live)
     print(f"Configuration file: {where or 'none (llm-router init writes one)'}\n")
     _print_settings(snapshot, where)
     _print_providers(snapshot)
@@ -36,10 +41,59 @@ def run(arguments: Namespace) -> int:
         complain(problem)
         return EXIT_CONFIG
     if arguments.live:
-        from llm_router.commands.live import ask_all
+        from llm_router.commands.live import ask_all, print_outcomes
 
-        return ask_all(snapshot, prices)
+        return print_outcomes(ask_all(snapshot, prices))
     return EXIT_OK
+
+
+def _print_json(snapshot: Snapshot, prices: PriceTable, where: str, *, live: bool) -> int:
+    """The same for programs: one object, also where `serve` would refuse to start."""
+    refusal = unguarded(snapshot)
+    found: dict[str, Any] = {
+        "config_file": snapshot.config_file or None,
+        "settings": [
+            {"setting": row.key, "value": row.value, "source": row.source, "variable": row.variable or None}
+            for row in _rows(snapshot, where)
+        ],
+        "providers": [
+            {
+                "provider": provider.name,
+                "configured": provider.configured,
+                "key_variables": list(provider.key_variables),
+                "base_url": provider.shown_url,
+                "proxy": _proxy(provider) or None,
+            }
+            for provider in snapshot.providers.values()
+        ],
+        "chains": {
+            category.name: [_described(snapshot, prices.info(model), model) for model in category.models]
+            for category in snapshot.categories.values()
+        },
+        "without_price": _unpriced(snapshot, prices),
+        "worth_a_look": advice(snapshot),
+        "refusal": refusal,
+    }
+    code = EXIT_OK if refusal is None else EXIT_CONFIG
+    if live and refusal is None:
+        from llm_router.commands.live import ask_all, exit_code
+
+        outcomes = ask_all(snapshot, prices)
+        found["live"] = [asdict(outcome) for outcome in outcomes]
+        code = exit_code(outcomes)
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+    return code
+
+
+def _described(snapshot: Snapshot, info: ModelInfo | None, model: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "input": info.prices.input if info else None,
+        "output": info.prices.output if info else None,
+        "context": info.context if info else None,
+        "missing": list(missing_variables(snapshot, model)),
+        "deprecated": info.deprecated if info else None,
+    }
 
 
 def _where(snapshot: Snapshot, arguments: Namespace) -> str:
@@ -49,13 +103,15 @@ def _where(snapshot: Snapshot, arguments: Namespace) -> str:
     return f"{ConfigFile(os.environ, {'config': arguments.config}).path} (not there yet)"
 
 
+def _rows(snapshot: Snapshot, where: str) -> list[SettingRow]:
+    rows = setting_rows(snapshot)
+    return [replace(row, value=where) if where and row.key == CONFIG_FILE else row for row in rows]
+
+
 def _print_settings(snapshot: Snapshot, where: str) -> None:
     print("Settings")
     print_table(
-        [
-            (row.key, where or row.value if row.key == CONFIG_FILE else row.value, row.source, row.variable)
-            for row in setting_rows(snapshot)
-        ],
+        [(row.key, row.value, row.source, row.variable) for row in _rows(snapshot, where)],
         ("setting", "value", "from", "variable"),
     )
 
@@ -128,8 +184,7 @@ def _state(snapshot: Snapshot, info: ModelInfo | None, model: str) -> str:
 
 
 def _print_advice(snapshot: Snapshot, prices: PriceTable) -> None:
-    chained = dict.fromkeys(model for category in snapshot.categories.values() for model in category.models)
-    unpriced = [model for model in chained if _is_unpriced(prices.info(model))]
+    unpriced = _unpriced(snapshot, prices)
     if unpriced:
         print("\nModels without a price (their cost is recorded as unknown; `prices` in the file can say it):")
         print("\n".join(f"  {model}{_similar(model, prices.models())}" for model in unpriced))
@@ -139,6 +194,11 @@ def _print_advice(snapshot: Snapshot, prices: PriceTable) -> None:
         print("\n".join(f"  - {problem}" for problem in problems))
     else:
         print("\nNothing looks wrong.")
+
+
+def _unpriced(snapshot: Snapshot, prices: PriceTable) -> list[str]:
+    chained = dict.fromkeys(model for category in snapshot.categories.values() for model in category.models)
+    return [model for model in chained if _is_unpriced(prices.info(model))]
 
 
 def _similar(model: str, known: Iterable[str]) -> str:

@@ -6,14 +6,14 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import orjson
 
 from llm_router.accounting.pricing import PriceTable
 from llm_router.commands import EXIT_FAILED, EXIT_OK
-from llm_router.commands.common import counted, print_table
+from llm_router.commands.common import complain, counted, print_table
 from llm_router.config.timeouts import effective_timeouts
 from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import AttemptFailed, Failure, FailureKind
@@ -52,17 +52,29 @@ class Outcome:
         return f"{self.problem} (optional)" if self.optional else self.problem
 
 
-def ask_all(snapshot: Snapshot, prices: PriceTable) -> int:
-    """Asks, prints a table, and fails if one of the models failed."""
+def ask_all(snapshot: Snapshot, prices: PriceTable) -> list[Outcome]:
+    """Asks every model of `askable`, some at a time."""
     models = list(askable(snapshot))
-    if not models:
+    if models:
+        complain(f"asking {counted(len(models), 'model')} for a short answer ...")
+    return asyncio.run(_ask_all(snapshot, prices, models))
+
+
+def print_outcomes(outcomes: Sequence[Outcome]) -> int:
+    """Prints a table; the exit code says whether one of the models failed."""
+    if outcomes:
+        rows = [(each.model, each.result, f"{each.ms:,.0f}", each.answer) for each in outcomes]
+        print("\nShort answers")
+        print_table(rows, ("model", "result", "ms", "answer"), right=(2,))
+    else:
         print("\nThere is no model to ask: no provider of the chains has a key.")
-        return EXIT_FAILED
-    print(f"\nAsking {counted(len(models), 'model')} for a short answer ...")
-    outcomes = asyncio.run(_ask_all(snapshot, prices, models))
-    rows = [(each.model, each.result, f"{each.ms:,.0f}", each.answer) for each in outcomes]
-    print_table(rows, ("model", "result", "ms", "answer"), right=(2,))
-    return EXIT_FAILED if any(each.problem and not each.optional for each in outcomes) else EXIT_OK
+    return exit_code(outcomes)
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """Success where somebody answered, and nobody who was named failed."""
+    failed = any(each.problem and not each.optional for each in outcomes)
+    return EXIT_FAILED if failed or not outcomes else EXIT_OK
 
 
 def askable(snapshot: Snapshot) -> Iterable[str]:
@@ -97,7 +109,7 @@ async def _ask_all(snapshot: Snapshot, prices: PriceTable, models: Iterable[str]
                 answer = await _ask(snapshot, prices, client, model)
             except AttemptFailed as error:
                 problem = _one_line(f"{error.failure.kind}: {mask(error.failure.message)}", 2 * _SHOWN)
-            ms = (time.monotonic() - started) * 1000
+            ms = round((time.monotonic() - started) * 1000, 1)
             return Outcome(model, ms, _one_line(answer, _SHOWN), problem, _is_optional(snapshot, model))
 
     try:
