@@ -12,9 +12,11 @@ import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from llm_router.accounting import writer
+from llm_router.accounting import store, writer
+from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.schema import MIGRATIONS
+from llm_router.accounting.settle import Settler, no_encoding
 from llm_router.accounting.store import LEDGER_NAME, LedgerUnusable, Store
 from llm_router.accounting.writer import Writer
 from tests.accounting.books import keeping, rows, wait_for
@@ -33,6 +35,33 @@ def test_values_that_sqlite_cannot_take_hold_up_nobody(tmp_path):
         assert keeper.unwritten == 0
     assert [name for name, _ in rows(tmp_path)] == ["r-1", "r-2", "r-3"]
     assert rows(tmp_path, columns="model")[0] == ("openai/?",)
+
+
+def test_what_a_mended_batch_leaves_behind_misleads_nobody(tmp_path):
+    """A transaction that was undone takes along what it had added: later records are of the kind that they say."""
+    settler, ledger = Settler(no_encoding, DriftBook()), Store(tmp_path)
+    one, two, three, bad, four = [
+        settler.settle(booking(f"r-{number}", category=category, answer_bytes=size))
+        for number, (category, size) in enumerate(
+            [("code", 1), ("code", 1), ("tools", 1), ("tools", 2**70), ("tools", 1)]
+        )
+    ]
+    ledger.write([one, two, three, bad])
+    ledger.write([four])
+    ledger.close()
+    assert [category for (category,) in rows(tmp_path, columns="category")] == ["code", "code", *["tools"] * 3]
+
+
+def test_kinds_are_not_remembered_without_bound(tmp_path, monkeypatch):
+    """Clients may name any model: what is known of the file stays small, and every record keeps what it says."""
+    monkeypatch.setattr(store, "_MAX_KINDS", 3)
+    settler = Settler(no_encoding, DriftBook())
+    ledger = Store(tmp_path)
+    for number in (*range(8), *range(8)):
+        ledger.write([settler.settle(booking(f"r-{number}", model=f"openai/m{number}"))])
+    assert len(ledger._kinds) <= 3
+    ledger.close()
+    assert rows(tmp_path, columns="request_id, model") == [(f"r-{n}", f"openai/m{n}") for n in (*range(8), *range(8))]
 
 
 def test_a_damaged_ledger_is_left_alone(tmp_path, caplog):
