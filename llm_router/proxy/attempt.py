@@ -37,6 +37,10 @@ from llm_router.wire.usage import Usage
 ERROR_BODY_BYTES = 1024 * 1024
 ERROR_BODY_SECONDS = 5.0
 WHOLE_BODY_BYTES = 64 * 1024 * 1024
+# A value of three bytes takes twenty times as many once it is parsed, and compressed hardly any. The log probabilities
+# of a long answer are two millions of them.
+_BIG_BYTES = 1024 * 1024
+_MOST_VALUES = 4_000_000
 
 Mask = Callable[[str], str]
 
@@ -194,6 +198,9 @@ def _whole(response: UpstreamResponse, body: bytes, chat: ChatRequest, way: Way,
     if not body or body.isspace():
         message = "the provider answered with nothing"
         raise AttemptFailed(Failure(FailureKind.EMPTY_COMPLETION, message, response.status))
+    if len(body) > _BIG_BYTES and body.count(b",") > _MOST_VALUES:
+        message = "the answer has more values in it than any answer needs"
+        raise AttemptFailed(Failure(FailureKind.RESPONSE_TOO_LARGE, message, response.status))
     try:
         completion = way.adapter.completion(chat, way.target, body)
     except AttemptFailed as error:

@@ -131,6 +131,18 @@ async def test_a_bomb_from_a_client(stage: Stage) -> None:
     assert stage.router.rss() - before < 48 << 20
 
 
+async def test_an_answer_of_values_without_end_is_not_parsed(stage: Stage) -> None:
+    """A quarter of a megabyte on the wire that would be a gigabyte of lists is a failed attempt, and cheap."""
+    body = json.dumps(completion("lists")).encode()[:-1] + b', "x": [' + b"[]," * 5_000_000 + b"1]}"
+    packed = gzip.compress(body, 1)
+    head = f"Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+    stage.a.script = raw(f"HTTP/1.1 200 OK\r\n{head}".encode() + packed, "hang")
+    before = stage.router.rss()
+    got = await stage.chat("router/ab", False, patience=PATIENCE)
+    assert (got.status, got.header("x-router-attempts")) == (200, "2")
+    assert stage.router.rss() - before < 100 << 20
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 400, 500])
 @pytest.mark.parametrize("streamed", [True, False])
