@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from llm_router.errors import FailureKind
 from llm_router.proxy import gate
-from llm_router.proxy.gate import Gate, Screened, Verdict, finished_choices, is_plain, judge_completion, screen
+from llm_router.proxy.gate import (
+    Gate,
+    Screened,
+    Verdict,
+    finished_choices,
+    is_plain,
+    judge_completion,
+    screen,
+    unfinished_event,
+)
+from llm_router.wire.sse import raw_events
 
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
 NULL = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":null},"finish_reason":null}]}\n\n'
@@ -105,6 +115,42 @@ def test_done_alone_is_empty_and_not_well_formed() -> None:
     assert not gate.well_formed_empty
 
 
+@pytest.mark.parametrize(
+    ("events", "kind"),
+    [
+        (b"data:\n\n", FailureKind.EMPTY_COMPLETION),
+        (b"data: {broken\n\n", FailureKind.INVALID_RESPONSE),
+        (b"data: [1]\n\n", FailureKind.INVALID_RESPONSE),
+        (ROLE + b"data: {broken\n\n", FailureKind.EMPTY_COMPLETION),
+        (b": comment\n\n", FailureKind.EMPTY_COMPLETION),
+    ],
+)
+def test_only_what_was_no_answer_at_all_is_invalid(events: bytes, kind: FailureKind) -> None:
+    """An event that cannot be read among others that can does not make the stream another thing than empty."""
+    gate = Gate()
+    assert gate.feed(events) is Verdict.HOLD
+    assert gate.failure().kind is kind
+
+
+def test_a_finish_before_an_error_is_not_well_formed() -> None:
+    """Nothing that ends with an error is passed on as an empty answer."""
+    gate = Gate()
+    assert gate.feed(STOP) is Verdict.HOLD
+    assert gate.well_formed_empty
+    assert gate.feed(b'data: {"error":{"message":"boom"}}\n\n') is Verdict.REJECT
+    assert not gate.well_formed_empty
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n", b"\r", b"\r\n", b"\n\r", b"\r\n\r"])
+def test_an_event_without_its_blank_line_gets_one(ending: bytes) -> None:
+    """One blank line of the same kind, whatever of it came; half an event is nothing."""
+    event = b'data: {"a":1}'
+    whole = unfinished_event(event + ending)
+    assert whole.startswith(event + ending)
+    assert raw_events(whole + b"x") == [whole, b"x"]
+    assert unfinished_event(event[:-1] + ending) == b""
+
+
 def test_an_endless_preamble_is_rejected() -> None:
     """What is held has a bound."""
     gate = Gate()
@@ -138,6 +184,21 @@ def test_screen_cuts_nothing_up_that_can_hold_no_end(unit: bytes, monkeypatch: p
     monkeypatch.setattr(gate, "raw_events", None)
     block = unit * 1000
     assert screen(block) == Screened(block)
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_an_event_of_values_without_end_is_not_parsed(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Megabytes of empty lists take a second and hundreds of megabytes to parse, and say nothing; an image is read."""
+    monkeypatch.setattr(gate, "_MOST_VALUES", 1000)
+    monkeypatch.setattr(gate, "_BIG_BYTES", 4000)
+    lists = b'data: {"choices":[{"delta":{"content":"x"}}],"error":[' + b"[]," * 2000 + b"[]]}\n\n"
+    image = b'data: {"choices":[{"delta":{"content":"' + b"A" * 5000 + b'"}}]}\n\n'
+    if where == "before":
+        assert Gate().feed(lists) is Verdict.HOLD
+        assert Gate().feed(image) is Verdict.COMMIT
+    else:
+        assert screen(lists) == Screened(lists)
+        assert screen(image.replace(b'"choices"', b'"error":"no","choices"')).error is not None
 
 
 def test_screen_lets_the_words_pass() -> None:
