@@ -18,6 +18,9 @@ from llm_router.errors import Failure, FailureKind
 from llm_router.wire.sse import CR, DONE, DONE_EVENT, EVENT_END, LF, iter_events, lone_data, raw_events
 
 HELD_BYTES = 1024 * 1024
+# An event of so many values says nothing that would be worth the memory and the time of parsing it; large ones hold
+# images and the like, which are one value.
+_BIG_BYTES, _MOST_VALUES = 1024 * 1024, 1_000_000
 # Of a delta or a message: any of these, when not empty, is something that the client wants to see.
 _SUBSTANCE = frozenset(
     (
@@ -103,6 +106,9 @@ class Gate:
         return HOLD
 
     def _judge(self, name: bytes, data: bytes) -> Verdict:
+        if len(data) > _BIG_BYTES and data.count(b",") > _MOST_VALUES:
+            self._broken += 1
+            return HOLD
         try:
             chunk = orjson.loads(data)
         except orjson.JSONDecodeError:
@@ -320,6 +326,8 @@ def screen(block: bytes) -> Screened:
                 continue
             if event.data.startswith(DONE):
                 return Screened(block[: start + len(raw)], done=True)
+            if len(event.data) > _BIG_BYTES and event.data.count(b",") > _MOST_VALUES:
+                continue
             try:
                 error = error_in(orjson.loads(event.data), event.name)
             except orjson.JSONDecodeError:
