@@ -116,6 +116,7 @@ def run(flags: Mapping[str, Any]) -> int:
     if isinstance(opened, int):
         return opened
     snapshot, listener = opened
+    log.info("configuration file: %s; state folder: %s", snapshot.config_file or "none", snapshot.state_dir)
     if snapshot.workers == 1:
         return _in_loop(_serve_alone(snapshot, config_file, os.environ, listener))
     return _serve_together(snapshot, config_file, os.environ, listener)

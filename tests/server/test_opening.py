@@ -61,6 +61,14 @@ def test_a_router_under_systemd_marks_its_lines(tmp_path: Path) -> None:
         assert line.startswith(f"{mark}2")
 
 
+def test_the_log_says_where_files_are(tmp_path: Path) -> None:
+    """Whoever wonders which file was read, and where the ledger is, finds both in one line of the start."""
+    with RouterProcess(tmp_path / "bare") as bare:
+        assert f"INFO configuration file: none; state folder: {bare.state}\n" in bare.log()
+    with RouterProcess(tmp_path / "some", {"timeouts": {"idle": 5}}) as some:
+        assert f"INFO configuration file: {some.config_file}; state folder: {some.state}\n" in some.log()
+
+
 def test_what_looks_like_a_mistake_is_in_the_log(tmp_path: Path) -> None:
     """A start tells what `check` would: a newcomer without a key, or with quotes around it, need not guess."""
     with RouterProcess(tmp_path / "bare") as bare:
