@@ -224,6 +224,7 @@ def test_an_in_flight_budget_is_a_rate_limit() -> None:
     [
         (b'{"detail":[{"loc":["body","n"],"msg":"must be 1"},{"msg":"odd"}]}', "body.n: must be 1; odd"),
         (b'{"object":"error","message":{"detail":[{"loc":["body"],"msg":"weird"}]}}', "body: weird"),
+        (b'{"detail":["1","2","3","4","5","6","7"]}', "1; 2; 3; 4; 5"),
         (b'{"errors":[{"message":"one"},{"message":"two"}]}', "one; two"),
         (b'{"error":["one"]}', "one"),
         (b'"a string"', "a string"),

@@ -59,7 +59,7 @@ def test_deepseeks_cache_hits_are_cached_input(hits, read):
 
 def test_cached_tokens_told_twice_are_taken_once():
     """Hosts that name the same hits in OpenAI's way and in DeepSeek's are read by OpenAI's."""
-    told = {"prompt_tokens": 100, "prompt_tokens_details": {"cached_tokens": 64}, "prompt_cache_hit_tokens": 64}
+    told = {"prompt_tokens": 100, "prompt_tokens_details": {"cached_tokens": 64}, "prompt_cache_hit_tokens": 60}
     assert from_openai(told) == Usage(fresh_input=36, cache_read=64)
 
 
@@ -83,6 +83,12 @@ def test_reasoning_beside_the_completion_is_added_once():
     assert from_openai({**beside, "total_tokens": 35}).output == 25
     inside = {"prompt_tokens": 10, "completion_tokens": 25, "completion_tokens_details": {"reasoning_tokens": 20}}
     assert from_openai({**inside, "total_tokens": 35}) == Usage(fresh_input=10, output=25, reasoning=20)
+
+
+def test_there_are_no_more_thoughts_than_output():
+    """Reasoning is a part of the output, whatever a host says."""
+    usage = from_openai({"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 20}})
+    assert (usage.output, usage.reasoning) == (5, 5)
 
 
 def test_openrouters_cost_is_taken_as_charged():

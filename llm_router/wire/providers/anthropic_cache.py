@@ -19,10 +19,7 @@ def has_marks(body: Mapping[str, Any]) -> bool:
         return True
     blocks: list[Any] = [*_list(body.get("tools")), *_list(body.get("system"))]
     for message in _list(body.get("messages")):
-        content = _list(message.get("content"))
-        blocks += content
-        for block in content:
-            blocks += _list(block.get("content"))
+        blocks += _list(message.get("content"))
     return any(isinstance(block, dict) and block.get("cache_control") for block in blocks)
 
 

@@ -353,10 +353,9 @@ def test_a_conversation_that_ends_with_the_assistant() -> None:
     """A prefilled answer where the model takes it (without white space at its end), else a request to go on."""
     turns = ["Hi", {"role": "assistant", "content": "The answer is "}]
     assert body(*turns)["messages"][-1]["content"][0]["text"] == "The answer is"
-    assert body(*turns, info=OPUS_5)["messages"][-1] == {
-        "role": "user",
-        "content": [{"type": "text", "text": "Continue."}],
-    }
+    go_on = {"role": "user", "content": [{"type": "text", "text": "Continue."}]}
+    assert body(*turns, info=OPUS_5)["messages"][-1] == go_on
+    assert body(*turns, reasoning_effort="low")["messages"][-1] == go_on, "nothing can be prefilled before a thought"
 
 
 def test_user_stop_and_the_rest() -> None:
@@ -366,6 +365,7 @@ def test_user_stop_and_the_rest() -> None:
         metadata={"a": "b"}, frequency_penalty=1, prompt_cache_key="k", n=1, verbosity="low", stop_unknown=1,
     )  # fmt: skip
     assert made["metadata"] == {"user_id": "u-1"}
+    assert body(safety_identifier="s" * 300)["metadata"] == {"user_id": "s" * 256}
     assert made["stop_sequences"] == ["END"]
     assert made.keys() == {"model", "max_tokens", "messages", "metadata", "stop_sequences", "stream"}
     assert "stream" not in body(stream=False)
