@@ -57,7 +57,9 @@ def test_a_board_whose_folder_is_removed_goes_on_in_a_new_one(folder):
     mine = Board.create(folder)
     slots = [mine.enter(ONE._replace(request_id=f"r-{number}")) for number in range(3)]
     shutil.rmtree(folder)
+    before = len(os.listdir("/dev/fd"))
     mine.clear(slots[:1])
+    assert len(os.listdir("/dev/fd")) == before
     mine.enter(ONE._replace(request_id="r-3"))
     kill_like(mine)
     (dead,) = dead_boards(folder)

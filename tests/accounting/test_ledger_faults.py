@@ -12,6 +12,8 @@ import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
+
 from llm_router.accounting import store, writer
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.ledger import Bookkeeper
@@ -98,6 +100,46 @@ def test_a_ledger_damaged_in_the_middle_is_left_alone(tmp_path):
         assert keeper.unwritten == 0
         assert keeper.request("after") is not None
     assert path.read_bytes() == bytes(data)
+
+
+def test_two_damaged_ledgers_are_left_alone(tmp_path):
+    """The file that stands in may be damaged, too: the next one takes its place."""
+    for name in (LEDGER_NAME, "ledger-2.sqlite3"):
+        (tmp_path / name).write_bytes(b"this is no database " * 300)
+    with keeping(tmp_path) as keeper:
+        keeper.submit(booking())
+        assert keeper.flush(60)
+        assert keeper.unwritten == 0
+    assert rows(tmp_path, "ledger-3.sqlite3") == [("r-1", "completed")]
+
+
+def test_what_another_router_wrote_is_summed_as_well(tmp_path):
+    """Two that share a state folder write to one ledger: each sums up what stands there, not what it remembers."""
+    settler, mine, other = Settler(no_encoding, DriftBook()), Store(tmp_path), Store(tmp_path)
+    for number, ledger in enumerate((mine, other, mine, mine)):
+        ledger.write([settler.settle(booking(f"r-{number}"))])
+    assert mine.roll_up(100) == 4
+    other.write([settler.settle(booking("r-4"))])
+    mine.write([settler.settle(booking("r-5"))])
+    assert mine.roll_up(100) == 2
+    for ledger in (mine, other):
+        ledger.close()
+    with closing(sqlite3.connect(tmp_path / LEDGER_NAME)) as connection:
+        assert connection.execute("SELECT sum(requests), sum(cost_usd) FROM hours").fetchone() == (
+            6,
+            pytest.approx(6 * (12 * 1.0 + 3 * 2.0) / 1e6),
+        )
+
+
+def test_what_cannot_be_summed_is_not_kept_for_it(tmp_path, monkeypatch):
+    """Records that wait for their sums in memory are bounded: the file has them all."""
+    monkeypatch.setattr(store, "_MAX_FRESH", 3)
+    settler, ledger = Settler(no_encoding, DriftBook()), Store(tmp_path)
+    for number in range(20):
+        ledger.write([settler.settle(booking(f"r-{number}"))])
+    assert len(ledger._fresh) <= 4
+    assert ledger.roll_up(100) == 20
+    ledger.close()
 
 
 def test_a_newer_ledger_is_left_alone(tmp_path):
