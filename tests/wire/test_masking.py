@@ -44,6 +44,12 @@ def test_known_secrets_and_addresses_with_credentials_are_masked() -> None:
     assert mask("mysecretkey at https://me:pass@host/v1?key=abc") == f"{MASK} at https://{MASK}@host/v1?key={MASK}"
 
 
+def test_of_a_secret_within_another_nothing_is_left() -> None:
+    """The longest one that is there goes, not the one that it begins with."""
+    mask = Masker(["secretone", "secretone.tail", "xsecretone.tail"])
+    assert mask("a secretone.tail, b secretone, c xsecretone.tail") == f"a {MASK}, b {MASK}, c {MASK}"
+
+
 @pytest.mark.parametrize("before", range(MESSAGE_CHARS - 32, MESSAGE_CHARS + 2))
 def test_no_cut_leaves_a_part_of_a_secret(before: int) -> None:
     """A client that has its words repeated decides where in a long message the key behind them stands."""

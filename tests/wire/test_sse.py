@@ -27,6 +27,16 @@ def test_split_anywhere_gives_the_same_bytes_and_whole_events(stream: bytes) -> 
         assert all(not piece or last_event_end(piece) == len(piece) for piece in pieces)
 
 
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\r\n\n", b"\n\r\n"])
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_an_event_leaves_whole_with_its_last_byte(blank: bytes, size: int) -> None:
+    """Neither later nor without the end of its blank line, which clients may insist on, however it dripped in."""
+    splitter, event = EventSplitter(), b"data: x" + blank
+    for _ in range(2):
+        out = [splitter.feed(event[at : at + size]) for at in range(0, len(event), size)]
+        assert b"".join(out) == out[-1] == event
+
+
 @given(st.lists(st.sampled_from([b"data: x", b"\n", b"\r", b"\r\n", b": c", b"\n\n", b"a"]), max_size=30), st.data())
 def test_any_drip_equals_the_whole(parts: list[bytes], data: st.DataObject) -> None:
     """However a stream of line ends drips in, no byte is lost, moved or added."""
