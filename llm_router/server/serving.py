@@ -128,9 +128,10 @@ async def serve(
     when_ready()
     await ending.asked()
     reporter.stopping()
-    if reporter.alone:
-        drain = router.snapshot.drain_timeout
-        log.info("stopping; requests that still run: %d, and have %g s at most", router.in_flight, drain)
+    if reporter.alone and router.in_flight:
+        log.info("stopping; %d still running, for %g s at most", router.in_flight, router.snapshot.drain_timeout)
+    elif reporter.alone:
+        log.info("stopping")
     await shut_down(router, runner, site, ending)
     if reporter.alone:
         log.info("stopped")

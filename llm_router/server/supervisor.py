@@ -285,7 +285,7 @@ class Supervisor:
         if self._stop:
             return
         self._stop, self._code = True, code
-        log.info("stopping; requests that still run have %g s at most", self.events.drain_timeout())
+        log.info("stopping; what still runs has %g s at most", self.events.drain_timeout())
         self.notifier.stopping()
         self.events.draining()
         self._kill_at = time.monotonic() + self.events.drain_timeout() + _AFTER_DRAIN
