@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_router.server import connections
 from llm_router.server.bodies import await_whole
 from llm_router.server.chat import DirectChat
 from llm_router.server.connections import Connection as ServerConnection
@@ -319,6 +320,23 @@ async def test_a_known_head_inside_another(
         await connection.send(ask("hidden"))
     else:
         await send_in_two(served, connection, begun + ask("hidden"), len(begun))
+    assert (await connection.answer()).json()["status"] == "healthy"
+    assert "hidden" not in prompts(upstream)
+    connection.close()
+
+
+async def test_a_known_head_inside_another_once_nothing_more_is_learned(
+    served: Served, upstream: Upstream, recognized: list[bool]
+) -> None:
+    """The same holds for a client whose heads were so many that the last one known just stays."""
+    connection = await Connection.open(served.port)
+    for number in range(connections._LESSONS):
+        await connection.send(ask("hello", Accept=f"text/{number}"))
+        assert (await connection.answer()).status == 200
+    last = {"Accept": f"text/{connections._LESSONS - 1}"}
+    await connection.send(ask("again", **last) + b"GET /health HTTP/1.1\r\nX: ")
+    assert (await connection.answer()).status == 200
+    await connection.send(ask("hidden", **last))
     assert (await connection.answer()).json()["status"] == "healthy"
     assert "hidden" not in prompts(upstream)
     connection.close()
