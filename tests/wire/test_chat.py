@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_router.errors import ApiError
-from llm_router.wire.chat import parse_chat
+from llm_router.wire.chat import TooDeep, dump, parse_chat
 
 GOOD = {"model": "router", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -129,6 +129,40 @@ def test_lone_surrogates_pass() -> None:
     """Half an emoji, as cut by JavaScript clients, is carried on, not refused."""
     raw = b'{"model":"router","messages":[{"role":"user","content":"\\ud83d x"}]}'
     assert b"\\ud83d x" in parse_chat(raw).with_model("a")
+
+
+@pytest.mark.parametrize("more", [b'"x":NaN', b'"x":-Infinity', b'"x":"' + b"y" * 1_000_000 + b'"'])
+def test_the_slow_parser_takes_no_more_than_the_quick_one(more: bytes) -> None:
+    """A lone surrogate opens no way for what is no JSON, nor for megabytes that would be parsed slowly."""
+    with pytest.raises(ApiError) as refused:
+        parse_chat(b'{"model":"router","messages":[{"role":"user","content":"\\ud800"}],%b}' % more)
+    assert refused.value.status == 400
+
+
+def test_what_is_too_deep_to_be_written_is_told() -> None:
+    """JSON can be read that cannot be written again; who asks for that must be able to tell."""
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(TooDeep):
+        dump({"x": deep})
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({"max_completion_tokens": 5, "max_tokens": 7}, 5),
+        ({"max_completion_tokens": None, "max_tokens": 7}, 7),
+        ({"max_completion_tokens": "5", "max_tokens": 7}, 7),
+        ({"max_completion_tokens": True, "max_tokens": 7}, 7),
+        ({"max_tokens": 7.5}, None),
+        ({}, None),
+    ],
+)
+def test_the_newer_word_for_the_output_goes_before_the_older(fields: dict[str, Any], limit: int | None) -> None:
+    """Unless it is no number of tokens."""
+    body = {"model": "router", "messages": [{"role": "user", "content": "x"}], **fields}
+    assert parse_chat(json.dumps(body).encode()).output_limit == limit
 
 
 def test_long_names_of_models_are_not_remembered() -> None:
