@@ -51,7 +51,8 @@ def _delta(choice: Mapping[str, Any]) -> dict[str, Any]:
     delta.setdefault("role", "assistant")
     calls = delta.get("tool_calls")
     if isinstance(calls, list):
-        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(calls) if isinstance(call, dict)]
+        sound = [call for call in calls if isinstance(call, dict)]
+        delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(sound)]
     return delta
 
 

@@ -30,3 +30,24 @@ def test_what_a_provider_adds_is_kept() -> None:
     assert "logprobs" not in last["choices"][0]
     assert last["choices"][0]["native_finish_reason"] == "end_turn"
     assert first["choices"][0]["finish_reason"] is None
+
+
+def test_every_choice_and_call_keeps_its_number() -> None:
+    """Clients put a stream together by the numbers of its choices and calls; a whole answer counts calls by place."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    whole = completion("Hi")
+    (first,) = whole["choices"]
+    first |= {"index": 1, "message": {"content": None, "tool_calls": [call, "odd", {**call, "id": "d"}]}}
+    whole["choices"] = [first, None, {"message": {"role": "tool", "content": "x"}, "finish_reason": "stop"}]
+    *events, done = sse.read(as_stream(whole, with_usage=False))
+    assert done.data == "[DONE]"
+    begun, _, other, _ = ((json.loads(event.data)["choices"][0]) for event in events)
+    assert (begun["index"], other["index"]) == (1, 2)
+    assert (begun["delta"]["role"], other["delta"]["role"]) == ("assistant", "tool")
+    assert [(one["index"], one["id"]) for one in begun["delta"]["tool_calls"]] == [(0, "c"), (1, "d")]
+
+
+def test_a_completion_without_a_message_is_its_text() -> None:
+    """The retired completions have `text` where others have a message."""
+    first, *_ = sse.read(as_stream({"choices": [{"text": "Hi", "finish_reason": "stop"}]}, with_usage=False))
+    assert json.loads(first.data)["choices"][0]["delta"] == {"content": "Hi", "role": "assistant"}

@@ -15,7 +15,7 @@ from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.providers.google import model_url
 from llm_router.wire.providers.google_compat import GoogleCompatTranslator, compat_body, compat_messages
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE
-from tests.wire.providers.dialects import ADAPTERS, KEY, TOOL, make_chat, make_target, sent
+from tests.wire.providers.dialects import ADAPTERS, KEY, TOOL, make_chat, make_target, read_stream, sent, translate
 
 FLASH_25, PRO_25, FLASH_3, PRO_3 = "gemini-2.5-flash", "gemini-2.5-pro", "gemini-3-flash-preview", "gemini-3.1-pro"
 
@@ -192,6 +192,34 @@ def test_a_flat_tool_is_declared_once() -> None:
     flat = {"name": "f", "parameters": {"type": "object", "properties": {}}}
     (only,) = body(tools=[flat])["tools"]
     assert [declared["name"] for declared in only["functionDeclarations"]] == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("STOP", "stop"),
+        ("MAX_TOKENS", "length"),
+        ("CONTINUATION", "length"),
+        *((reason, "content_filter") for reason in (
+            "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "ESCALATION", "OTHER",
+            "MODEL_ARMOR", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "NO_IMAGE",
+        )),
+        *((reason, "stop") for reason in ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "A_WORD_OF_TOMORROW")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("called", [False, True])
+def test_every_finish_of_googles_is_one_of_openais(reason: str, finish: str, called: bool) -> None:
+    """Tool calls end with STOP; what was cut or filtered is never called a plain end; Google's own word stays."""
+    parts = [{"functionCall": {"name": "f", "args": {}}}] if called else [{"text": "x"}]
+    answer = {"candidates": [{"content": {"parts": parts}, "finishReason": reason}]}
+    event = b"data: " + orjson.dumps(answer) + b"\r\n\r\n"
+    adapter, target = ADAPTERS["google"], make_target("google")
+    whole = adapter.completion(make_chat(stream=False), target, orjson.dumps(answer))
+    (choice,) = orjson.loads(whole.body)["choices"]
+    expected = "tool_calls" if called and finish == "stop" else finish
+    assert choice["finish_reason"] == read_stream(translate("google", event)).finish == expected
+    assert choice.get("native_finish_reason", reason) == reason
+    assert ("native_finish_reason" in choice) is (reason not in ("STOP", "MAX_TOKENS"))
 
 
 def test_json_answers() -> None:
