@@ -254,6 +254,14 @@ def test_the_quick_way_reads_what_the_standard_way_reads(words, data):
     assert quick.text == read_stream([noisy]).text == "".join(words)
 
 
+@pytest.mark.parametrize("index", [-1, 128, 10**9, "0", None, 1.5, [1]])
+def test_absurd_numbers_of_choices_are_the_first_choice(index):
+    """A provider cannot make the books hold an entry for every number that there is."""
+    answer = read_stream([delta(index=index, finish="stop", content="x"), delta(index=127, finish="length")])
+    assert answer.text == "x"
+    assert answer.finish_reasons == {0: "stop", 127: "length"}
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_survived(data):
     """Bytes of any kind are read without an exception."""

@@ -100,3 +100,13 @@ def test_close_takes_the_busy_ones_too() -> None:
     assert busy.closed
     assert idle.closed
     assert repr(pool) == "<Pool open=0 idle=0>"
+
+
+def test_an_origin_that_nobody_uses_is_forgotten() -> None:
+    """Hosts come and go with configurations; the pool holds no entry for what it has no connection to."""
+    pool = Pool()
+    Idle(pool)
+    Idle(pool, Origin(True, "there.test", 443), until=100.0)
+    pool.sweep(20.0)
+    assert [key for key, waiting in pool._idle.items() if waiting] == list(pool._idle)
+    assert (pool.idle, pool.open) == (1, 1)
