@@ -254,6 +254,38 @@ def test_the_quick_way_reads_what_the_standard_way_reads(words, data):
     assert quick.text == read_stream([noisy]).text == "".join(words)
 
 
+def test_a_text_that_does_not_end_is_no_text():
+    """An event whose last quote is escaped is broken, and takes nothing of the next one along."""
+    broken = delta(content="X").replace(b"X", b"half\\")
+    events = [
+        delta(content="a"),
+        delta(content="b"),
+        delta(content="c"),
+        broken,
+        delta(content="n"),
+        delta(content="d"),
+    ]
+    answer = read_stream([b"".join(events)])
+    assert (answer.text, answer.broken_events) == ("abcnd", 1)
+
+
+def test_a_finish_beside_every_text_is_read():
+    """Hosts that say how it ends with each piece of text are read as they mean it."""
+    answer = read_stream([b"".join(delta(finish="stop", content=word) for word in "abcdefgh")])
+    assert (answer.text, answer.finish_reasons) == ("abcdefgh", {0: "stop"})
+
+
+def test_of_half_a_completion_the_usage_is_read():
+    """Of a long answer perhaps only the ends were kept; what it cost stands there."""
+    kept = (
+        b'{"model":"m","choices":[{"message":{"content":"hal'
+        + b'ng"}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
+    )
+    usage = read_completion(kept[:45] + b'"' + kept[45:]).usage
+    assert usage is not None
+    assert (usage.input, usage.output) == (3, 4)
+
+
 @pytest.mark.parametrize("index", [-1, 128, 10**9, "0", None, 1.5, [1]])
 def test_absurd_numbers_of_choices_are_the_first_choice(index):
     """A provider cannot make the books hold an entry for every number that there is."""
