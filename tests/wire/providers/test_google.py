@@ -15,7 +15,17 @@ from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.providers.google import model_url
 from llm_router.wire.providers.google_compat import GoogleCompatTranslator, compat_body, compat_messages
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE
-from tests.wire.providers.dialects import ADAPTERS, KEY, TOOL, make_chat, make_target, read_stream, sent, translate
+from tests.wire.providers.dialects import (
+    ADAPTERS,
+    KEY,
+    TOOL,
+    make_chat,
+    make_target,
+    read_stream,
+    read_whole,
+    sent,
+    translate,
+)
 
 FLASH_25, PRO_25, FLASH_3, PRO_3 = "gemini-2.5-flash", "gemini-2.5-pro", "gemini-3-flash-preview", "gemini-3.1-pro"
 
@@ -132,6 +142,7 @@ def test_signatures_come_back(carried: dict[str, Any]) -> None:
         (FLASH_3, "none", {"thinkingLevel": "MINIMAL"}),
         (FLASH_3, "medium", {"includeThoughts": True, "thinkingLevel": "MEDIUM"}),
         (PRO_3, "minimal", {"includeThoughts": True, "thinkingLevel": "LOW"}),
+        (PRO_3, "none", {"thinkingLevel": "LOW"}),
         ("gemini-flash-latest", "max", {"includeThoughts": True, "thinkingLevel": "HIGH"}),
         ("gemini-2.0-flash", "high", None),
         ("gemma-3-27b-it", "high", None),
@@ -141,6 +152,24 @@ def test_reasoning_effort_by_family(model: str, effort: str, config: Any) -> Non
     """A budget for version 2.5, a level from version 3 on, never both, nothing for models that do not think."""
     made = body(reasoning_effort=effort, model=model).get("generationConfig", {})
     assert made.get("thinkingConfig") == config
+
+
+def test_a_budget_is_never_below_what_a_model_must_think() -> None:
+    """Google refuses less; what is above is the client's own choice."""
+    for tokens, budget in ((50, 128), (300, 300)):
+        made = body(reasoning={"max_tokens": tokens}, model=PRO_25)["generationConfig"]
+        assert made["thinkingConfig"]["thinkingBudget"] == budget
+
+
+@pytest.mark.parametrize("reason", ["SAFETY", "A_WORD_OF_TOMORROW"])
+def test_a_blocked_prompt_is_filtered_whatever_the_reason(reason: str) -> None:
+    """It comes as a 200 without candidates; the client learns that it was no plain end, and why."""
+    answer = {"promptFeedback": {"blockReason": reason}}
+    event = b"data: " + orjson.dumps(answer) + b"\r\n\r\n"
+    whole = ADAPTERS["google"].completion(make_chat(stream=False), make_target("google"), orjson.dumps(answer))
+    for read in (read_stream(translate("google", event)), read_whole(whole.body)):
+        assert read.finish == "content_filter"
+        assert reason in (read.refusal or "")
 
 
 def test_googles_own_wishes_pass() -> None:
@@ -311,6 +340,13 @@ def test_compat_requests_lose_only_what_google_refuses() -> None:
 def test_compat_thinking_is_switched_off_where_it_can_be(model: str, level: str | None) -> None:
     """`none` is a 400 for models that always think."""
     assert compat_body(make_chat(reasoning_effort="none"), model).get("reasoning_effort") == level
+
+
+def test_compat_requests_name_one_output_limit() -> None:
+    """The newer word goes before the older one, unless it says nothing."""
+    for newer, limit in ((9, 9), (None, 7)):
+        made = sent("google_compat", make_chat(max_completion_tokens=newer, max_tokens=7))
+        assert (made["max_tokens"], "max_completion_tokens" in made) == (limit, False)
 
 
 def test_compat_requests_offer_functions_or_no_tools_at_all() -> None:

@@ -146,6 +146,7 @@ def test_images_do_not_count_as_text() -> None:
     """A large picture is a thousand tokens, not a million bytes of prompt."""
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBO" * 100_000}}
     assert body({"role": "user", "content": [picture]})["options"]["num_ctx"] == 4096
+    assert body({"role": "user", "content": [picture] * 4})["options"]["num_ctx"] == 8192
 
 
 @pytest.mark.parametrize(
