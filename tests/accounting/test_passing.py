@@ -102,6 +102,26 @@ def test_what_bookings_share_travels_once() -> None:
         assert unpacker.unpack(packed, new, blobs) == [*sent]
 
 
+def test_a_model_that_is_known_no_more_lends_its_number_to_nobody() -> None:
+    """After each reload there are other objects, perhaps where the former ones were; few of them are remembered."""
+    packer, unpacker = Packer(), Unpacker()
+    for number in range(6000):
+        one = Booking("r", 1.0, price_info=ModelInfo(context=number))
+        ((_, (packed, new), blobs),) = carried(packer.pack([one]), 1 << 20)
+        assert unpacker.unpack(packed, new, blobs)[0] == one
+        del one
+    assert len(packer._numbers) <= 1024
+
+
+@pytest.mark.parametrize("attempt", [Attempt("a/m0", "ok", 200, 5), Attempt("a/m1", "ok", 201, 5)])
+def test_one_attempt_that_is_not_the_usual_one_arrives_as_it_was(attempt: Attempt) -> None:
+    """What an attempt shares with its request is left out only where it does."""
+    packer, unpacker = Packer(), Unpacker()
+    one = Booking("r", 1.0, model="a/m1", attempts=(attempt,), answer=[])
+    ((_, (packed, new), blobs),) = carried(packer.pack([one]), 1 << 20)
+    assert unpacker.unpack(packed, new, blobs) == [one]
+
+
 @pytest.mark.parametrize("step", [1, 3, 7, 1000, 1 << 20])
 def test_frames_may_come_in_any_pieces(step: int) -> None:
     """Several frames, with and without blobs, split anywhere."""

@@ -1,0 +1,149 @@
+"""The keeper and a worker's books, talking over their socket: what closes is booked once, whoever is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from llm_router.accounting import keeper as keeper_room
+from llm_router.accounting.keeper import Keeper
+from llm_router.accounting.ranks import Encodings
+from llm_router.accounting.remote import RemoteBooks
+from llm_router.accounting.settle import CountMode
+from tests.accounting.books import rows
+from tests.accounting.conftest import booking
+from tests.support.waiting import until
+
+NAME = "keeper.sock"
+
+
+@contextlib.asynccontextmanager
+async def keeping(folder: Path) -> AsyncIterator[Keeper]:
+    """A keeper that serves workers, and ends without waiting for them."""
+    (folder / NAME).unlink(missing_ok=True)
+    ear = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    ear.bind(str(folder / NAME))
+    ear.listen()
+    ear.setblocking(False)
+    keeper, stop = Keeper(folder, version="1", encodings=Encodings()), asyncio.Event()
+    keeper.bookkeeper.start()
+    serving = asyncio.ensure_future(keeper.serve(ear, stop, 0.0))
+    try:
+        yield keeper
+    finally:
+        stop.set()
+        await serving
+        hang_up(keeper)
+
+
+def hang_up(keeper: Keeper) -> None:
+    """The connections of all workers are lost."""
+    for worker in tuple(keeper.workers.values()):
+        assert worker._transport is not None
+        worker._transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def working(folder: Path, count: CountMode = "always") -> AsyncIterator[RemoteBooks]:
+    """A worker's books."""
+    books = RemoteBooks(folder, str(folder / NAME), count)
+    try:
+        yield books
+    finally:
+        await asyncio.to_thread(books.close, 20.0)
+
+
+def close(books: RemoteBooks, name: str) -> None:
+    """One request from its admission to its end."""
+    books.submit(booking(name, ticket=books.enter(name, 5.0), started=5.0))
+
+
+async def booked(folder: Path) -> list[str]:
+    """The names of the requests in the ledger."""
+    return [name for (name,) in await asyncio.to_thread(rows, folder, columns="request_id")]
+
+
+async def test_what_closed_before_the_keeper_was_there_is_booked_once(tmp_path):
+    """It waits for the connection, and is not handed over a second time as what another keeper did not confirm."""
+    async with keeping(tmp_path), working(tmp_path) as books:
+        for number in range(20):
+            close(books, f"r-{number}")
+        await until(lambda: not books._unconfirmed)
+        close(books, "later")
+        await until(lambda: not books._unconfirmed)
+        assert sorted(await booked(tmp_path)) == sorted([*(f"r-{number}" for number in range(20)), "later"])
+    assert not list(tmp_path.glob("inflight-*.board"))
+
+
+async def test_what_a_keeper_booked_and_did_not_confirm_is_not_booked_again(tmp_path, monkeypatch):
+    """The next keeper looks into the ledger before it books what is handed over again; what is missing it books."""
+    async with working(tmp_path) as books:
+        with monkeypatch.context() as patch:
+            patch.setattr(keeper_room.Worker, "send", lambda self, kind, *values: None)
+            async with keeping(tmp_path) as first:
+                close(books, "booked")
+                await until(lambda: first.bookkeeper._settled == 1)
+        assert len(books._unconfirmed) == 1
+        close(books, "not yet")
+        async with keeping(tmp_path):
+            await until(lambda: not books._unconfirmed)
+            assert await booked(tmp_path) == ["booked", "not yet"]
+
+
+async def test_a_keeper_whose_name_is_gone_is_found_again(tmp_path):
+    """Where the socket was removed the keeper makes it anew, for nobody else, and the next worker comes by it."""
+    async with keeping(tmp_path) as keeper, working(tmp_path) as books:
+        await until(lambda: keeper.workers)
+        (tmp_path / NAME).unlink()
+        before = set(keeper.workers)
+        hang_up(keeper)
+        await until(lambda: set(keeper.workers) - before)
+        assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
+        close(books, "r-1")
+        await until(lambda: not books._unconfirmed)
+        assert await booked(tmp_path) == ["r-1"]
+
+
+async def test_a_keeper_that_ends_does_not_come_back(tmp_path):
+    """Once it was told to end it makes no new socket: the next keeper's stands there."""
+    async with keeping(tmp_path) as keeper:
+        keeper._stop.set()
+        (tmp_path / NAME).unlink()
+        await keeper._be_found()
+        assert not (tmp_path / NAME).exists()
+
+
+@pytest.mark.parametrize("mode", ["always", "when_missing"])
+async def test_the_keeper_counts_as_its_workers_are_told(tmp_path, mode):
+    """Whether reported answers are counted holds from the connection on, and after a reload."""
+    other: CountMode = "always" if mode == "when_missing" else "when_missing"
+    async with keeping(tmp_path) as keeper:
+        keeper.bookkeeper.count = other
+        async with working(tmp_path, mode) as books:
+            await until(lambda: keeper.bookkeeper.count == mode)
+            books.count = other
+            await until(lambda: keeper.bookkeeper.count == other)
+
+
+async def test_the_figures_are_those_of_now(tmp_path):
+    """What runs is told soon after it began, what has closed before anybody asks, and again to whoever is new."""
+    async with keeping(tmp_path) as keeper, working(tmp_path) as books:
+        await until(lambda: books._transport is not None)
+        ticket = books.enter("running", 5.0)
+        await until(lambda: keeper.in_flight == 1)
+        before = set(keeper.workers)
+        hang_up(keeper)
+        await until(lambda: set(keeper.workers) - before and keeper.in_flight == 1)
+        books.submit(booking("running", ticket=ticket, started=5.0))
+        body, content_type = await books.figures({"open_circuits": [], "circuits": {}})
+        figures = orjson.loads(body)
+        assert content_type == "application/json"
+        assert figures["requests"]["total"] + figures["unsettled"] == 1
+        assert figures["in_flight"] == 0
