@@ -308,6 +308,14 @@ def test_signed_thinking_comes_back_in_a_tool_loop() -> None:
     assert body(*turns, tools=[TOOL])["messages"][1]["content"][0]["type"] == "tool_use"
 
 
+def test_only_a_tool_loop_gets_its_thinking_back() -> None:
+    """What led to an answer in words is not needed any more, and would be paid for again."""
+    signed = [{"type": "thinking", "thinking": "Hm", "signature": "c2ln"}]
+    answered = {"role": "assistant", "content": "Hello", "thinking_blocks": signed}
+    content = body("Hi", answered, "And now?", reasoning_effort="low")["messages"][1]["content"]
+    assert [block["type"] for block in content] == ["text"]
+
+
 def test_a_loop_without_its_signatures_goes_on_without_thinking() -> None:
     """Clients drop unknown fields: then older models must not think in that loop, newer ones still may."""
     turns = _tool_turns()[:4]

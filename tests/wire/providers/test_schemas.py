@@ -73,6 +73,14 @@ def test_the_top_of_a_tools_parameters_is_an_object(schema: Any, made: Any) -> N
     assert object_schema(schema) == made
 
 
+@pytest.mark.parametrize("least", [0, 1, 2])
+def test_a_least_number_of_items_is_told_where_it_is_not_taken(least: int) -> None:
+    """Strict outputs know only none and one; more is said in words."""
+    made = strict_schema({"type": "array", "items": {"type": "string"}, "minItems": least})
+    kept = {"minItems": least} if least < 2 else {"description": "(minItems: 2)"}
+    assert made == {"type": "array", "items": {"type": "string"}, **kept}
+
+
 def test_a_schema_without_end_stops() -> None:
     """Depth is bounded."""
     schema: dict[str, Any] = {"type": "object"}
