@@ -15,7 +15,7 @@ from training.compose import parts_of
 SEED = 20261123
 _SLOT = re.compile("‹([a-z]+)›")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_KINDS = (("loglines", 500), ("traces", 240), ("diffs", 120), ("shells", 140), ("configs", 130), ("snippets", 420))
+_KINDS = (("loglines", 700), ("traces", 240), ("diffs", 120), ("shells", 140), ("configs", 130), ("snippets", 420))
 
 
 class _Maker:

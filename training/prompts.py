@@ -62,4 +62,4 @@ def seeds() -> Iterator[tuple[str, str, str, float]]:
                 label, language = line[2:].split()[:2]
             elif line.strip():
                 count += 1
-                yield line.replace("\\n", "\n"), label, f"seeds-{label}-{language}-{count // 60}", 1.0
+                yield line.replace("\\n", "\n"), label, f"seeds-{label}-{language}-{count // 60}", 2.0

@@ -22,9 +22,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from llm_router.routing.classify_features import bounded, extract
-from llm_router.routing.classify_model import dense_names
+from llm_router.routing.classify_model import dense_names, share_of
 from llm_router.routing.turns import read_turns
 from training import prompts
 from training.weights import dump, read_lexicons
@@ -32,6 +33,7 @@ from training.weights import dump, read_lexicons
 HERE = Path(__file__).parent
 CLASSES = ("conversation", "code", "reasoning", "creative")
 STEP = 1 / 2048
+_USUAL = 5.0  # rarity (as a logarithm) of the grams that weigh one; rarer ones weigh more, by its root
 WEIGHTS = {"single": 1.0, "weak": 0.25, "agent-real": 1.0, "paste": 1.0}  # kinds of rows that are read
 
 
@@ -69,6 +71,7 @@ class Table:
 
     names: list[str]
     grams: int
+    scale: np.ndarray
     matrix: csr_matrix
 
 
@@ -89,29 +92,28 @@ def table(
     grams = len(names)
     names += sorted((n for n, c in dense_frequency.items() if c >= 4), key=lambda name: ("&" in name, name))
     index = {name: i for i, name in enumerate(names)}
+    scale = np.array(
+        [math.sqrt(math.log(len(texts) / frequency[name]) / _USUAL) for name in names[:grams]]
+        + [dense_scale * (0.5 if "&" in name else 1.0) for name in names[grams:]]
+    )
     data, columns, starts = [], [], [0]
     for gram_set, dense in rows:
-        share = 1 / math.sqrt(len(gram_set) + 1)
-        for name in gram_set:
-            if name in index:
-                columns.append(index[name])
-                data.append(share)
-        for name in dense:
-            if name in index:
-                columns.append(index[name])
-                data.append(dense_scale * (0.5 if "&" in name else 1.0))
+        for names_here, share in ((gram_set, share_of(len(gram_set))), (dense, 1.0)):
+            here = [i for i in map(index.get, names_here) if i is not None]
+            columns += here
+            data += [share * scale[i] for i in here]
         starts.append(len(columns))
     matrix = csr_matrix((np.array(data, dtype=np.float64), columns, starts), shape=(len(rows), len(names)))
     matrix.sort_indices()  # sets are walked in another order every time, and sums depend on it
-    return Table(names, grams, matrix)
+    return Table(names, grams, scale, matrix)
 
 
 def balance(rows: Sequence[Row]) -> np.ndarray:
     """Weights so that a large source does not drown small ones, and classes weigh about the same."""
     source = Counter((row.family, row.label) for row in rows)
-    weights = np.array([row.weight * source[row.family, row.label] ** -0.35 for row in rows])
+    weights = np.array([row.weight * source[row.family, row.label] ** -0.25 for row in rows])
     totals = {label: sum(w for w, r in zip(weights, rows, strict=True) if r.label == label) for label in CLASSES}
-    share = {"conversation": 1.3, "code": 1.0, "reasoning": 1.0, "creative": 0.8}
+    share = {"conversation": 1.5, "code": 1.0, "reasoning": 1.0, "creative": 1.0}
     factor = {label: share[label] / max(total, 1e-9) for label, total in totals.items()}
     weights *= np.array([factor[row.label] for row in rows])
     return weights * len(rows) / weights.sum()
@@ -120,8 +122,20 @@ def balance(rows: Sequence[Row]) -> np.ndarray:
 def fit(matrix: csr_matrix, labels: Sequence[str], weights: np.ndarray, c: float) -> LogisticRegression:
     """Multinomial logistic regression."""
     model = LogisticRegression(C=c, max_iter=400, tol=1e-4)
-    model.fit(matrix, labels, sample_weight=weights)
+    with threadpool_limits(1):  # several threads add up in another order
+        model.fit(matrix, labels, sample_weight=weights)
     return model
+
+
+def pruned(data: Table, model: LogisticRegression, most: int) -> Table:
+    """The features that weigh most. What is fitted on them alone makes up for the many small ones that are gone."""
+    count = np.asarray((data.matrix > 0).sum(axis=0)).ravel()
+    weights = (model.coef_ - model.coef_.mean(axis=0)) * data.scale
+    importance = np.abs(weights).max(axis=0) * np.sqrt(count)
+    importance[data.grams :] += 1e9
+    kept = np.sort(np.argsort(-importance, kind="stable")[:most])
+    names = [data.names[i] for i in kept]
+    return Table(names, int((kept < data.grams).sum()), data.scale[kept], data.matrix[:, kept])
 
 
 def fold_of(family: str, folds: int) -> int:
@@ -163,9 +177,9 @@ def main() -> None:
     parser.add_argument("--c", type=float, default=4.0)
     parser.add_argument("--dense", type=float, default=0.3)
     parser.add_argument("--least", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=28_500)
+    parser.add_argument("--rows", type=int, default=25_500)
     parser.add_argument("--folds", type=int, default=0)
-    parser.add_argument("--temperature", type=float, default=0.9652)
+    parser.add_argument("--temperature", type=float, default=0.9968)
     args = parser.parse_args()
     groups, lexicon = read_lexicons(HERE / "lexicons.txt")
     rows = [*open_rows(args.open), *own_rows()]
@@ -175,8 +189,9 @@ def main() -> None:
     temperature = args.temperature
     if args.folds:
         temperature = report(data, rows, args.c, args.folds)
+    data = pruned(data, fit(data.matrix, labels, balance(rows), args.c), args.rows)
     model = fit(data.matrix, labels, balance(rows), args.c)
-    write(args.out, model, data, groups, lexicon, temperature, args.dense, args.rows)
+    write(args.out, model, data, groups, lexicon, temperature)
 
 
 def report(data: Table, rows: Sequence[Row], c: float, folds: int) -> float:
@@ -224,23 +239,14 @@ def write(
     groups: Sequence[tuple[str, str]],
     lexicon: dict[str, tuple[int, ...]],
     temperature: float,
-    dense_scale: float,
-    keep: int,
 ) -> None:
-    """Keep the features that weigh most, quantise, write."""
+    """Quantise, write."""
     order = [list(model.classes_).index(name) for name in CLASSES]
-    weights = model.coef_[order]
+    weights = model.coef_[order] * data.scale
     weights = weights[1:] - weights[0]
     bias = model.intercept_[order]
-    scale = np.ones(len(data.names))
-    for i, name in enumerate(data.names[data.grams :], data.grams):
-        scale[i] = dense_scale * (0.5 if "&" in name else 1.0)
-    weights = weights * scale
     count = np.asarray((data.matrix > 0).sum(axis=0)).ravel()
-    importance = np.abs(weights).max(axis=0) * np.sqrt(count)
-    importance[data.grams :] += 1e9
-    kept = np.sort(np.argsort(-importance)[:keep])
-    kept = [i for i in kept if np.abs(weights[:, i]).max() > STEP]
+    kept = [i for i in range(len(data.names)) if np.abs(weights[:, i]).max() > STEP]
     names = [data.names[i] for i in kept]
     clipped = np.clip(np.round(weights[:, kept] / STEP), -32767, 32767).astype(int)
     header = {

@@ -134,6 +134,7 @@ _SEARCHED = tuple(
 _BEGUN = tuple((name, re.compile(pattern).match, least) for name, (_, pattern, least) in _STARTS.items())
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _DIGITS = frozenset("0123456789")
+_LATIN = re.compile(r"[A-Za-z]{2,}[a-z]")  # neither units nor the names of points and variables
 _QUESTION = frozenset("?？؟")
 _COUNTS = (1, 2, 3, 5, 8)
 _LENGTHS = (3, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -160,8 +161,18 @@ def cues(text: str) -> list[str]:
             shown.append("numbersasked")
     shown += [f"lines{least}" for least in (2, 4, 9) if len(lines) >= least]
     size = len(text)
+    if not text.isascii() and _is_foreign(text, chars):
+        latin = len(set(_LATIN.findall(text)))
+        shown += [f"latin{least}" for least in (1, 2, 4) if latin >= least]
     shown += [f"chars{least}" for least in _LENGTHS if size >= least]
     return shown
+
+
+def _is_foreign(text: str, chars: set[str]) -> bool:
+    """Whether a text is for the most part in letters other than Latin ones."""
+    if len(text.encode("utf-8", "surrogatepass")) < 1.25 * len(text):
+        return False
+    return any("\u0400" <= char < "\u1e00" or char >= "\u3040" for char in chars)
 
 
 def describe(name: str) -> str:
@@ -170,4 +181,6 @@ def describe(name: str) -> str:
         return DESCRIPTIONS[name]
     if name.startswith("numbers"):
         return "numbers"
+    if name.startswith("latin"):
+        return "Latin words in another script"
     return "several lines" if name.startswith("lines") else "its length"

@@ -53,7 +53,7 @@ def _telling(name: str, model: Model) -> bool:
     """Whether people learn something from a feature's name; its weight may be real all the same."""
     if name.startswith(("@chars", "@lines")):
         return False
-    return name[0] in "@%^" or (model.rarity(name) >= _COMMON and any(map(str.isalpha, name)))
+    return (len(name) > 1 and name[0] in "@%^") or (model.rarity(name) >= _COMMON and any(map(str.isalpha, name)))
 
 
 def _say(name: str, model: Model) -> str:

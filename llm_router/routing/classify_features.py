@@ -42,7 +42,7 @@ PAIRED_CUES = (
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """`grams` weigh together, divided by the root of their number; the others weigh one each.
+    """`grams` share their weight the more the more there are; the others weigh one each.
 
     `groups` maps a word group's number to the count of its hits; `opening` are the groups that begin the text.
     """
@@ -112,6 +112,8 @@ def _keys(found: list[str]) -> set[str]:
         if token < _FIRST_UNSPACED:
             if len(token) > 3:
                 parts.update(_stems(token))
+            if token[-1] == "0" and len(token) > 2:  # a name with its version
+                parts.add(token[:-1])
         elif "\uac00" <= token[0] <= "\ud7af":
             parts.update((token[:2] + "*", token[:3] + "*", token[:4] + "*"))
         else:

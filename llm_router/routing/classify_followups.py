@@ -16,19 +16,19 @@ from llm_router.routing.classify_model import softmax
 
 _LONGEST = 20  # words of a text that can still be a follow-up
 _FAINT = 0.2  # what is less likely counts as not at all: the thread is then not read
-_OWN = 0.3  # how much a follow-up's own words weigh beside its thread
+_OWN = 0.1  # how much a follow-up's own words weigh beside its thread
 _ABSENT = 4.0  # how far behind the rest a category is that was left out of the scores
 _READ = 300  # characters of such a text
 
 # Weights of the signs in the logarithm of the odds, fitted on threads and on prompts that begin one.
-_BASE = 2.6
-_PER_WORD = -0.45
-_REFERS = 1.5
-_BEGINS = 2.0
-_POINTS = 1.75
-_TURNS_AWAY = -3.0
-_PER_PLAIN_LEAD = -0.8  # for every unit by which conversation leads, and any other category
-_PER_LEAD = -1.4
+_BASE = 3.5
+_PER_WORD = -0.47
+_REFERS = 0.8
+_BEGINS = 2.2
+_POINTS = 1.15
+_TURNS_AWAY = -2.75
+_PER_PLAIN_LEAD = -0.6  # for every unit by which conversation leads, and any other category
+_PER_LEAD = -1.05
 _WIDEST = 5.0
 
 _LATER_SCRIPTS = "\u0e00"

@@ -23,6 +23,7 @@ from llm_router.routing.classify_features import Features, Lexicon, group_pairs
 
 MAGIC = b"LRCL\x03"
 _PIECE = 32_768
+_SHARING = -0.4  # how strongly the grams of a text share their weight: 0 not at all, -1 wholly
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Model:
         pairs = self.pairs
         dense += [pairs[key] for a, b in group_pairs(features, len(self.groups)) if (key := a << 8 | b) in pairs]
         grams = [row for row in map(get, features.grams) if row is not None]
-        return Found(grams, dense, 1 / math.sqrt(len(features.grams) + 1))
+        return Found(grams, dense, share_of(len(features.grams)))
 
     def logits(self, found: Found) -> list[float]:
         """Scores by class (in the order of `classes`), before the temperature."""
@@ -106,6 +107,11 @@ class Model:
         return names
 
 
+def share_of(grams: int) -> float:
+    """What each of so many grams weighs: a text's length says little, but many words say more than few."""
+    return float((grams + 1) ** _SHARING)
+
+
 def dense_names(features: Features, groups: int | None = None) -> list[str]:
     """Names of all features but the grams; `groups` (their number) adds the pairs."""
     names = [f"@{name}" for name in features.cues]
@@ -141,6 +147,7 @@ def load(data: bytes) -> Model:
 def _read(header: Mapping[str, Any], data: bytes, start: int) -> Model:
     names_end = start + header["names_bytes"]
     lexicon_end = names_end + header["lexicon_bytes"]
+    lexicon = _lexicon(_pieces(data, names_end, lexicon_end))  # before the rows, which fill the holes that it leaves
     rows: dict[str, int] = {}
     pairs: dict[int, int] = {}
     for names in _pieces(data, start, names_end):
@@ -153,7 +160,7 @@ def _read(header: Mapping[str, Any], data: bytes, start: int) -> Model:
         groups=tuple(header["groups"]),
         followup=header["followup"],
         rarities=data[-len(rows) :],
-        lexicon=_lexicon(_pieces(data, names_end, lexicon_end)),
+        lexicon=lexicon,
         rows=rows,
         columns=tuple(_column(data, lexicon_end, len(rows), i) for i in range(len(header["classes"]) - 1)),
         step=header["step"],

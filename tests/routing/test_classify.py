@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_router.routing.classify import Brain, Roster
-from llm_router.routing.classify_features import bounded
+from llm_router.routing.classify_cues import cues
+from llm_router.routing.classify_features import bounded, extract
 from llm_router.routing.turns import Turns, read_turns
 from tests.routing.conftest import WEIGHTS
 from tests.routing.prompts import BUILTIN, CLEAR, CREATIVE
@@ -159,3 +160,25 @@ def test_broken_weights_are_refused(broken: bytes) -> None:
 def test_shipped_weights_are_small() -> None:
     """The weights fit into 600 kB."""
     assert len(WEIGHTS.read_bytes()) < 600_000
+
+
+def test_latin_words_in_another_script_are_seen(brain: Brain, roster: Roster) -> None:
+    """Names in Latin letters tell a developer's question in another script; units, points and formulas do not."""
+    text = "Redisのキャッシュが timeout で消える"
+    assert "latin2" in cues(text)
+    assert "Latin words in another script" in brain.classify(Turns(text), roster).evidence
+    assert "latin1" not in cues("三角形ABCの辺の長さは5 kmで、x=3です")
+    assert "latin1" not in cues("plain English words")
+    assert "latin1" not in cues("où sont passées les clés de l’été dernier")
+
+
+def test_a_name_with_its_version_is_the_name(brain: Brain) -> None:
+    """Rails7 is Rails: a version written without a space hides no word of the lexicon."""
+    names = {brain.model.groups[group] for group in extract("mysql8", brain.model.lexicon).groups}
+    assert names == {brain.model.groups[group] for group in extract("mysql", brain.model.lexicon).groups} != set()
+
+
+def test_bare_signs_are_no_evidence(brain: Brain, roster: Roster) -> None:
+    """A sign that is a feature, too, tells nobody anything."""
+    found = brain.classify(Turns("what is 3^4 % 7 + 2^5 % 3 ^ 2"), roster)
+    assert [reason for reason in found.evidence if reason in ("word '^'", "word '%'", "word '@'")] == []
