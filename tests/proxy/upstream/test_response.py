@@ -356,3 +356,12 @@ async def test_repr_tells_the_state() -> None:
     response, _ = make()
     response.message_over(None)
     assert "over" in repr(response)
+
+
+async def test_an_answer_that_is_over_is_never_silent() -> None:
+    """What is left of it may wait for a slow client as long as that takes: nothing more is to come."""
+    response, carrier = make()
+    carrier.push(b"a")
+    before = response.last_read
+    response.message_over(None)
+    assert before <= asyncio.get_running_loop().time() < response.last_read
