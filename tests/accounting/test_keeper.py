@@ -79,6 +79,7 @@ async def test_what_closed_before_the_keeper_was_there_is_booked_once(tmp_path):
         close(books, "later")
         await until(lambda: not books._unconfirmed)
         assert sorted(await booked(tmp_path)) == sorted([*(f"r-{number}" for number in range(20)), "later"])
+        assert books._bytes == 0
     assert not list(tmp_path.glob("inflight-*.board"))
 
 

@@ -138,6 +138,30 @@ def test_names_that_clients_choose_are_bounded():
     assert distribution["other"] >= 400
 
 
+def test_models_that_are_counted_as_one_have_one_provider():
+    """What is not told apart by model is not told apart by provider either: the sums fit one another."""
+    metrics = Metrics()
+    metrics.observe([settled(f"r-{n}", model=f"x{n}/m", provider=f"x{n}", attempts=()) for n in range(150)])
+    figures = metrics.to_json()
+    assert figures["provider_distribution"]["other"] == figures["model_distribution"]["other"] == 50
+
+
+def test_a_request_that_nobody_was_asked_for_is_no_failover():
+    """Failovers are tries beyond the first, and those of one request do not make up for the others'."""
+    metrics = Metrics()
+    tries = (Attempt("a/m", "server_error", 500, 1), Attempt("b/m", "ok", 200, 1))
+    metrics.observe([settled("r-1", attempts=()), settled("r-2", attempts=()), settled("r-3", attempts=tries)])
+    assert metrics.to_json()["failovers"] == 1
+
+
+def test_what_is_as_large_as_a_bound_is_within_it():
+    """Buckets hold what is at most their bound, as Prometheus reads them."""
+    histogram = Histogram((1.0, 2.0))
+    histogram.observe([1.0])
+    histogram.observe([2.0, 1.0, 3.0])
+    assert histogram.cumulative() == [("1.0", 2.0), ("2.0", 3.0), ("+Inf", 4.0)]
+
+
 def test_no_name_of_a_client_hides_a_category():
     """Categories come from the configuration: each is told apart, however many there are and models were named."""
     metrics = Metrics()

@@ -80,11 +80,24 @@ def test_sums_are_those_of_the_records(tmp_path, by, since, roll_up):
         assert row["avg_ms"] == 7.0
 
 
-def test_a_client_sees_only_its_own_sums(tmp_path):
-    """Sums can be kept to one client."""
-    fill(tmp_path, many())
-    (row,) = LedgerReader(tmp_path).usage("client", None, client="c1")
-    assert (row["client"], row["requests"]) == ("c1", 60)
+def test_the_newest_of_several_files_comes_first(tmp_path):
+    """Where a damaged ledger was worked around, a request's record is the one that was written last."""
+    for name, status in ((LEDGER_NAME, 200), ("ledger-2.sqlite3", 503)):
+        fill(tmp_path / "made", [booking("r-1", status=status)])
+        (tmp_path / "made" / LEDGER_NAME).rename(tmp_path / name)
+    assert LedgerReader(tmp_path).request("r-1")["status"] == 503
+    assert LedgerReader(tmp_path).usage()[0]["requests"] == 2
+
+
+@pytest.mark.parametrize("roll_up", [True, False])
+@pytest.mark.parametrize("since", [0.0, NOW - 30.3 * HOUR, NOW - 30.8 * HOUR])
+def test_a_client_sees_only_its_own_sums(tmp_path, since, roll_up):
+    """Sums can be kept to one client, those of part of an hour and of what is not summed yet as well."""
+    fill(tmp_path, many(), roll_up)
+    for client in ("c0", "c1", "c2", "c3"):
+        (row,) = LedgerReader(tmp_path).usage("client", since, client=client)
+        own = [one for one in many() if one.client == client and one.started >= since]
+        assert (row["client"], row["requests"]) == (client, len(own))
 
 
 def test_a_cost_of_which_nothing_is_known_is_none(tmp_path):
