@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--c", type=float, default=4.0)
     parser.add_argument("--dense", type=float, default=0.3)
     parser.add_argument("--least", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=25_500)
+    parser.add_argument("--rows", type=int, default=24_500)
     parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--temperature", type=float, default=0.9968)
     args = parser.parse_args()

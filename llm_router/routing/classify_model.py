@@ -150,8 +150,9 @@ def _read(header: Mapping[str, Any], data: bytes, start: int) -> Model:
     lexicon = _lexicon(_pieces(data, names_end, lexicon_end))  # before the rows, which fill the holes that it leaves
     rows: dict[str, int] = {}
     pairs: dict[int, int] = {}
+    same = dict(zip(lexicon, lexicon, strict=True)).get  # a word of both is kept once
     for names in _pieces(data, start, names_end):
-        rows.update(zip(names, range(len(rows), len(rows) + len(names)), strict=True))
+        rows.update(zip(map(same, names, names), range(len(rows), len(rows) + len(names)), strict=True))
     for name, row in islice(rows.items(), header["first_pair"], None):
         a, _, b = name[1:].partition("&")
         pairs[int(a) << 8 | int(b)] = row
