@@ -1,0 +1,66 @@
+"""Amounts, readers that leave, closed streams, locales."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm_router.commands.common import dollars
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (None, "?"),
+        (0.0, "0.00"),
+        (2.5, "2.50"),
+        (1234.5, "1,234.50"),
+        (0.105, "0.105"),
+        (0.15, "0.15"),
+        (3.5e-5, "0.000035"),
+        (4e-9, "4e-09"),
+    ],
+)
+def test_dollars(amount: float | None, words: str) -> None:
+    """Amounts show the digits that matter; an unknown one is no zero."""
+    assert dollars(amount) == words
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """`llm-router check | head` ends without a stack trace."""
+    done = subprocess.run(
+        f"{sys.executable} -m llm_router check | head -1", shell=True, capture_output=True, text=True, timeout=30
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(streams: str) -> None:
+    """A caller that closed the standard streams gets the exit code all the same."""
+    done = subprocess.run(
+        f"{sys.executable} -m llm_router explain hello {streams}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_locale_without_the_letters_is_no_failure(tmp_path: Path) -> None:
+    """A configuration in any language can be checked on a terminal that knows ASCII alone."""
+    file = tmp_path / "c.json"
+    file.write_text('{"model_mappings": {"code": ["ollama/schlüssel"]}}', encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "llm_router", "check", "--config", str(file)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "schl\\xfcssel" in done.stdout
