@@ -289,7 +289,6 @@ def _record(
     attempts = booking.attempts
     finish = answer.finish_reasons
     ended = (finish[0] if 0 in finish else finish[min(finish)]) if finish else None
-    reported_model = answer.model
     first_byte_ms = booking.first_byte_ms
     parts = (
         booking.category,
@@ -302,10 +301,8 @@ def _record(
         booking.status,
         booking.failure or None,
         len(attempts),
-        ended if ended is None or len(ended) <= _NAME_CHARS else ended[:_NAME_CHARS],
-        reported_model
-        if reported_model is None or len(reported_model) <= _NAME_CHARS
-        else reported_model[:_NAME_CHARS],
+        ended and ended[:_NAME_CHARS],
+        answer.model and answer.model[:_NAME_CHARS],
         counted_by,
         source,
     )

@@ -22,8 +22,9 @@ from llm_router.proxy.contest import Contest
 from llm_router.proxy.exchange import Caller, Downstream, Exchange
 from llm_router.proxy.live import Live, accounts_of, go_live
 from llm_router.proxy.parts import Memory, Parts
-from llm_router.proxy.relay import COMPLETED, CUT, IdleSweep
+from llm_router.proxy.relay import COMPLETED, CUT
 from llm_router.proxy.state import CircuitFile
+from llm_router.proxy.sweep import IdleSweep
 from llm_router.proxy.tasks import Tasks
 from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.breaker import Circuits, Permit

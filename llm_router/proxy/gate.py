@@ -106,7 +106,7 @@ class Gate:
         return HOLD
 
     def _judge(self, name: bytes, data: bytes) -> Verdict:
-        if len(data) > _BIG_BYTES and data.count(b",") > _MOST_VALUES:
+        if _is_overfull(data):
             self._broken += 1
             return HOLD
         try:
@@ -160,6 +160,10 @@ class Gate:
         if self._broken and not self.chunks:
             return Failure(FailureKind.INVALID_RESPONSE, "the stream holds no valid JSON event", 200)
         return Failure(FailureKind.EMPTY_COMPLETION, "the provider answered 200 with nothing in it", 200)
+
+
+def _is_overfull(data: bytes) -> bool:
+    return len(data) > _BIG_BYTES and data.count(b",") > _MOST_VALUES
 
 
 def has_substance(choice: Mapping[str, Any]) -> bool:
@@ -326,7 +330,7 @@ def screen(block: bytes) -> Screened:
                 continue
             if event.data.startswith(DONE):
                 return Screened(block[: start + len(raw)], done=True)
-            if len(event.data) > _BIG_BYTES and event.data.count(b",") > _MOST_VALUES:
+            if _is_overfull(event.data):
                 continue
             try:
                 error = error_in(orjson.loads(event.data), event.name)

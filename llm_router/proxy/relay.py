@@ -2,7 +2,7 @@
 
 Before the commit point it feeds the gate and holds; after it, each read goes to the client inside the upstream's data
 callback, as whole events, without waking a task. The awaiting handler is only woken to drain a slow client and at the
-end. One coarse sweep watches the idle clocks of all relays.
+end. `sweep` watches the idle clocks of all relays.
 """
 
 from __future__ import annotations
@@ -32,10 +32,6 @@ from llm_router.wire.chat import TooDeep
 from llm_router.wire.providers.base import StreamTranslator
 from llm_router.wire.sse import DONE_EVENT, EventSplitter, EventTooLarge, data_event
 from llm_router.wire.usage import Usage
-
-SWEEP_EVERY = 0.25  # seconds
-# A stream need not be looked at at every sweep: silence is noticed later by up to two such parts of the idle time.
-_LATE = 1 / 100
 
 
 class ClientStream(Protocol):
@@ -410,42 +406,3 @@ def error_event(failure: Failure, mask: Callable[[str], str]) -> bytes:
     code = _CODES.get(failure.kind, "upstream_error")
     error = {"message": mask(failure.message), "type": code, "param": None, "code": code}
     return data_event(orjson.dumps({"error": error}))
-
-
-class IdleSweep:
-    """Watches the idle clocks of all running relays with one timer."""
-
-    def __init__(self) -> None:
-        self._relays: set[Relay] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self._relays)
-
-    def watch(self, relay: Relay) -> None:
-        """From now on until `forget`."""
-        self._relays.add(relay)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SWEEP_EVERY, self._sweep)
-
-    def forget(self, relay: Relay) -> None:
-        """The relay has ended."""
-        self._relays.discard(relay)
-
-    def stop_all(self, failure: Failure) -> None:
-        """Ends every answer that still runs."""
-        for relay in tuple(self._relays):
-            relay.stop(failure)
-
-    def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.look(loop.time())
-        self._timer = loop.call_later(SWEEP_EVERY, self._sweep) if self._relays else None
-
-    def look(self, now: float) -> None:
-        """Ends what has been silent for too long; `now` is the loop's clock."""
-        for relay in tuple(self._relays):
-            if now >= relay.look_at:  # few are worth a look, and fewer a call
-                relay.look_at = now + relay.idle * _LATE
-                if now - relay.response.last_read > relay.idle:
-                    relay.check_idle(now)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any
 
 import orjson
 import pytest
@@ -13,90 +11,10 @@ from hypothesis import strategies as st
 
 from llm_router.errors import Failure, FailureKind
 from llm_router.proxy.gate import Verdict
-from llm_router.proxy.relay import End, IdleSweep, Relay, error_event
-from llm_router.proxy.tap import Tap, TapBudget
+from llm_router.proxy.relay import End, error_event
 from llm_router.proxy.upstream import ConnectionLost
 from llm_router.wire.chat import TooDeep
-from llm_router.wire.masking import Masker
-
-ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
-TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
-STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
-DONE = b"data: [DONE]\n\n"
-PING = b": ping\n\n"
-
-
-class Response:
-    """Stands in for an upstream answer: notes what the relay asks of it."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.last_read = 0.0
-
-    def pause(self) -> None:
-        """Noted."""
-        self.calls.append("pause")
-
-    def resume(self) -> None:
-        """Noted."""
-        self.calls.append("resume")
-
-    def release(self) -> None:
-        """Noted."""
-        self.calls.append("release")
-
-    def close(self) -> None:
-        """Noted."""
-        self.calls.append("close")
-
-
-class Client:
-    """Records what it is sent; `full` as the test says."""
-
-    def __init__(self) -> None:
-        self.sent = b""
-        self.ended = False
-        self.full = False
-        self.readable = asyncio.Event()
-
-    def write(self, data: bytes) -> bool:
-        """Takes the bytes."""
-        self.sent += data
-        return self.full
-
-    def end(self, data: bytes) -> None:
-        """Takes the last bytes; nothing may follow."""
-        assert not self.ended
-        self.ended = True
-        self.sent += data
-
-    async def drain(self) -> None:
-        """Waits for the test to read."""
-        await self.readable.wait()
-        self.full = False
-
-
-def make(choices: int = 1, translator: Any = None) -> tuple[Relay, Response]:
-    """A relay over a scripted response."""
-    response = Response()
-    relay = Relay(
-        response,  # type: ignore[arg-type]
-        translator,
-        Tap(TapBudget()),
-        choices=choices,
-        idle=5.0,
-        mask=Masker(["sk-secret-key"]),
-    )
-    return relay, response
-
-
-def pieces(data: bytes, sizes: list[int]) -> Iterator[bytes]:
-    """`data` cut into pieces of the given sizes, the last one taking the rest."""
-    start = 0
-    for size in sizes:
-        yield data[start : start + size]
-        start += size
-    yield data[start:]
+from tests.proxy.relaying import DONE, PING, ROLE, STOP, TEXT, Client, make, pieces
 
 
 @given(st.lists(st.integers(1, 40), max_size=30), st.integers(0, 4))
@@ -407,18 +325,6 @@ def test_a_cut_has_one_of_three_codes(kind: FailureKind, code: str) -> None:
     assert orjson.loads(event.removeprefix(b"data: "))["error"]["code"] == code
 
 
-async def test_a_sweep_with_nothing_left_to_watch_is_the_last() -> None:
-    """An idle router has no timer that wakes it."""
-    sweep = IdleSweep()
-    relay, _ = make()
-    sweep.watch(relay)
-    assert sweep._timer is not None
-    sweep._timer.cancel()
-    sweep.forget(relay)
-    sweep._sweep()
-    assert sweep._timer is None
-
-
 @pytest.mark.parametrize(("choices", "done"), [(1, b""), (1, DONE), (2, b""), (2, DONE)])
 async def test_an_empty_answer_ends_like_any_other(choices: int, done: bytes) -> None:
     """As it came; where it was whole, but for the end that says so, the client gets that too."""
@@ -431,39 +337,6 @@ async def test_an_empty_answer_ends_like_any_other(choices: int, done: bytes) ->
     assert client.ended
     assert client.sent == PING + ROLE + STOP + (done or (DONE if choices == 1 else b""))
     assert b"".join(relay.tap.kept_blocks()) == client.sent
-
-
-async def test_the_sweep_watches_and_forgets() -> None:
-    """One timer for all relays, none when nothing runs."""
-    sweep = IdleSweep()
-    relay, _ = make()
-    sweep.watch(relay)
-    assert len(sweep) == 1
-    sweep.forget(relay)
-    assert len(sweep) == 0
-
-
-async def test_the_sweep_notices_silence_in_time() -> None:
-    """A stream that is read is left alone; one that falls silent is cut soon after its idle time, at most 2 % late."""
-    sweep = IdleSweep()
-    relay, response = make()
-    relay.body_received(TEXT)
-    relay.open(Client())
-    sweep.watch(relay)
-    ticks = iter(range(10**6))
-    for tick in ticks:
-        response.last_read = tick / 100
-        sweep.look(tick / 100)
-        if tick == 2000:  # four times the idle time
-            break
-    assert relay.end is None
-    for tick in ticks:
-        sweep.look(tick / 100)
-        if relay.end is not None:
-            break
-    assert 25.0 < tick / 100 <= 25.1 + 0.01
-    assert relay.end is End.CUT
-    sweep.forget(relay)
 
 
 async def test_an_endless_event_is_cut() -> None:
