@@ -7,7 +7,8 @@ each tool call an id of letters, digits, `_` and `-` that is used once, and answ
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ _FILLER: Part = {"type": "text", "text": "."}
 _BAD_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _NOT_ALNUM = re.compile(r"[^a-zA-Z0-9]")
 _ID_LENGTH = 64
+_STEM_LENGTH = 56  # of an id that gets a number: it has room for any
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +93,56 @@ def read_conversation(messages: Sequence[Mapping[str, Any]]) -> Conversation:
     return _Reader().read(messages)
 
 
+@dataclass(slots=True)
+class _Draft:
+    """A turn that may still grow."""
+
+    role: Literal["user", "assistant"]
+    parts: list[Part]
+    calls: tuple[Call, ...] = ()
+    results: tuple[Result, ...] = ()
+    thinking: tuple[Mapping[str, Any], ...] = ()
+    reasoning: str = ""
+
+    def turn(self) -> Turn:
+        return Turn(self.role, tuple(self.parts), self.calls, self.results, self.thinking, self.reasoning)
+
+
+class _Alike:
+    """Calls that a result may be meant for, in order."""
+
+    __slots__ = ("_calls", "_next")
+
+    def __init__(self) -> None:
+        self._calls: list[Call] = []
+        self._next = 0
+
+    def add(self, call: Call) -> None:
+        self._calls.append(call)
+
+    def meant(self, answered: Container[str]) -> Call:
+        """The first that is not `answered` (by id), or else the first of all."""
+        while self._next < len(self._calls) and self._calls[self._next].id in answered:
+            self._next += 1
+        return self._calls[self._next if self._next < len(self._calls) else 0]
+
+
 class _Reader:
-    """Collects turns; the calls of the last assistant turn stay open until their results are in."""
+    """Collects turns; the calls of the last assistant turn stay open until their results are in.
+
+    Agents make thousands of calls, and programs may name them all alike: nothing here looks through what is there.
+    """
 
     def __init__(self) -> None:
         self.system: list[Part] = []
-        self.turns: list[Turn] = []
-        self.open: list[tuple[str, Call]] = []  # with the id that the client uses
+        self.turns: list[_Draft] = []
+        # By how a result may name them: the letters and digits of the client's id, the function's name, not at all.
+        self.open: defaultdict[tuple[str, str], _Alike] = defaultdict(_Alike)
         self.results: dict[str, Result] = {}  # by our id
         self.words: list[Part] = []  # the person's, for the turn that is being collected
         self.collecting = False
         self.used: set[str] = set()
+        self.numbers: dict[str, int] = {}  # the last one that was given, by the stem of the ids
 
     def read(self, messages: Sequence[Mapping[str, Any]]) -> Conversation:
         for message in messages:
@@ -117,8 +158,8 @@ class _Reader:
                 self.words += _message_parts(message)
         self.close_user()
         if not self.turns or self.turns[0].role == "assistant":
-            self.turns.insert(0, Turn("user", (_FILLER,)))
-        return Conversation(tuple(self.system), tuple(self.turns))
+            self.turns.insert(0, _Draft("user", [_FILLER]))
+        return Conversation(tuple(self.system), tuple(draft.turn() for draft in self.turns))
 
     def instruct(self, parts: list[Part]) -> None:
         self.system += [part for part in parts if text_of(part) is not None]
@@ -130,21 +171,22 @@ class _Reader:
 
     def assistant(self, message: Mapping[str, Any]) -> None:
         self.close_user()
-        parts = tuple(part for part in _message_parts(message) if not is_thinking(part))
+        parts = [part for part in _message_parts(message) if not is_thinking(part)]
         calls = tuple(self.read_calls(message))
         if not parts and not calls:
             return
-        turn = Turn(
-            "assistant",
-            parts,
-            calls,
-            thinking=tuple(thinking_blocks(message)) if calls else (),
-            reasoning=reasoning_text(message),
-        )
-        if self.turns and self.turns[-1].role == "assistant":
-            last = self.turns.pop()
-            turn = replace(turn, parts=last.parts + turn.parts, reasoning=last.reasoning or turn.reasoning)
-        self.turns.append(turn)
+        turn = self.last("assistant")
+        if turn is None:
+            turn = _Draft("assistant", [])
+            self.turns.append(turn)
+        turn.parts += parts
+        turn.calls = calls
+        turn.thinking = tuple(thinking_blocks(message)) if calls else ()
+        turn.reasoning = turn.reasoning or reasoning_text(message)
+
+    def last(self, role: Literal["user", "assistant"]) -> _Draft | None:
+        """The last turn, if it is of that role."""
+        return self.turns[-1] if self.turns and self.turns[-1].role == role else None
 
     def read_calls(self, message: Mapping[str, Any]) -> list[Call]:
         signatures = google_signatures(message)
@@ -159,19 +201,19 @@ class _Reader:
             signature = signatures.get(given) or extra_signature(raw)
             call = Call(self.fresh_id(given or name), name, read_arguments(function.get("arguments")), signature)
             calls.append(call)
-            self.open.append((given, call))
+            for key in (("id", _bare(given)), ("name", name), ("any", "")):
+                self.open[key].add(call)
         if calls and signatures and not any(call.signature for call in calls):
             # The client rewrote the ids of its calls; the first call of a step is the one that has a signature.
             calls[0] = replace(calls[0], signature=next(iter(signatures.values())))
         return calls
 
     def fresh_id(self, given: str) -> str:
-        base = _BAD_ID.sub("_", given)[:_ID_LENGTH] or "call"
-        fresh, number = base, 1
+        fresh = _BAD_ID.sub("_", given)[:_ID_LENGTH] or "call"
+        stem = fresh[:_STEM_LENGTH]
         while fresh in self.used:
-            number += 1
-            suffix = f"_{number}"
-            fresh = base[: _ID_LENGTH - len(suffix)] + suffix
+            self.numbers[stem] = number = self.numbers.get(stem, 1) + 1
+            fresh = f"{stem}_{number}"
         self.used.add(fresh)
         return fresh
 
@@ -186,27 +228,25 @@ class _Reader:
         self.results[call.id] = Result(call, parts)
 
     def called(self, message: Mapping[str, Any]) -> Call | None:
-        wanted = message.get("tool_call_id")
+        wanted, name = message.get("tool_call_id"), message.get("name")
         if isinstance(wanted, str) and wanted:
             # Clients may rewrite an id on one side only, so what is no letter or digit does not count.
-            bare = _bare(wanted)
-            meant = [call for given, call in self.open if _bare(given) == bare]
+            key = ("id", _bare(wanted))
         else:
-            name = message.get("name")
-            meant = [call for _, call in self.open if name is None or call.name == name]
-        waiting = [call for call in meant if call.id not in self.results]
-        return next(iter(waiting or meant), None)
+            key = ("any", "") if name is None else ("name", str(name))
+        alike = self.open.get(key)
+        return alike.meant(self.results) if alike is not None else None
 
     def close_user(self) -> None:
         """Ends the user turn that is being collected, with a result for every call of the turn before."""
         calls = self.turns[-1].calls if self.turns else ()
         results = tuple(self.results.get(call.id) or _no_result(call) for call in calls)
-        if self.collecting or results:
-            words = tuple(self.words)
-            if self.turns and self.turns[-1].role == "user":
-                last = self.turns.pop()
-                words, results = (*last.parts, *words), last.results
-            self.turns.append(Turn("user", words or (() if results else (_FILLER,)), results=results))
+        last = self.last("user")
+        if last is not None:
+            last.parts += self.words
+        elif self.collecting or results:
+            words = self.words or ([] if results else [_FILLER])
+            self.turns.append(_Draft("user", list(words), results=results))
         self.open.clear()
         self.results.clear()
         self.words.clear()

@@ -22,10 +22,10 @@ def object_schema(schema: Any) -> dict[str, Any]:
     whole = dict(schema)
     branches = [whole.pop(key) for key in ("anyOf", "oneOf", "allOf") if isinstance(whole.get(key), list)]
     if branches:
-        properties = _properties(whole)
+        properties = whole["properties"] = _properties(whole)
         for branch in (one for group in branches for one in group if isinstance(one, Mapping)):
-            properties = {**_properties(branch), **properties}
-        whole["properties"] = properties
+            for name, about in _properties(branch).items():
+                properties.setdefault(name, about)
     whole["type"] = "object"
     if not isinstance(whole.get("properties"), Mapping):
         whole["properties"] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -49,6 +50,44 @@ def test_parallel_calls_with_one_id_keep_their_results_apart() -> None:
     """Some providers give every parallel call the same id; results then follow the order of the calls."""
     read = read_conversation([_user(), _assistant(_call("a"), _call("a")), _tool("a", "1"), _tool("a", "2")])
     assert [result_text(result) for result in read.turns[-1].results] == ["1", "2"]
+
+
+def test_a_result_too_many_goes_to_the_first_of_its_calls() -> None:
+    """Where all calls of an id have their results, a further one takes the place of the first."""
+    read = read_conversation([_user(), _assistant(_call("a"), _call("a")), *(_tool("a", text) for text in "123")])
+    assert [result_text(result) for result in read.turns[-1].results] == ["3", "2"]
+
+
+def test_numbers_of_ids_pass_over_those_that_are_taken() -> None:
+    """A number that makes an id unique is no other call's id, however long the ids are."""
+    long = "x" * 64
+    read = read_conversation([_user(), _assistant(*(_call(id) for id in ("a", "a_2", "a", "a", long, long, long)))])
+    ids = [call.id for call in read.turns[1].calls]
+    assert ids[:4] == ["a", "a_2", "a_3", "a_4"]
+    assert len(set(ids)) == len(ids)
+    assert max(map(len, ids)) == 64
+
+
+_MANY = 20_000
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        pytest.param([_user(), _assistant(*[_call("a")] * _MANY)], id="calls with one id"),
+        pytest.param([_assistant(_call("a")), _tool("a")] * _MANY, id="a long loop whose calls have one id"),
+        pytest.param(
+            [_assistant(*map(_call, map(str, range(_MANY)))), *map(_tool, map(str, range(_MANY)))], id="parallel calls"
+        ),
+        pytest.param([_assistant(*[_call(None)] * _MANY), *[_tool(None)] * _MANY], id="parallel calls without ids"),
+        pytest.param([_assistant(content="a")] * 5 * _MANY, id="answers that follow one another"),
+    ],
+)
+def test_long_conversations_are_gone_through_once(messages: list[dict[str, Any]]) -> None:
+    """However many calls, results and answers there are, and whatever they are called, nobody else waits for long."""
+    began = time.process_time()
+    read_conversation(messages)
+    assert time.process_time() - began < 5.0
 
 
 def test_results_find_calls_whose_id_was_rewritten() -> None:
