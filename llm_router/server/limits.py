@@ -98,5 +98,10 @@ def raise_descriptor_limit() -> None:
     wanted = 2 * MOST_CONNECTIONS + _SPARE_DESCRIPTORS
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    while soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
+        except (ValueError, OSError):
+            # macOS has a limit beside the hard one, which says "unlimited" there.
+            wanted //= 2

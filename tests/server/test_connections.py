@@ -226,6 +226,24 @@ def test_descriptors_are_taken(monkeypatch: pytest.MonkeyPatch, soft: int, hard:
     assert taken == ([] if wanted is None else [(wanted, hard)])
 
 
+@pytest.mark.parametrize(("most", "taken"), [(61_440, 32_800), (10_240, 8_200), (0, 256)])
+def test_descriptors_are_taken_where_the_hard_limit_is_not_all(
+    monkeypatch: pytest.MonkeyPatch, most: int, taken: int
+) -> None:
+    """macOS calls the hard limit unlimited and refuses more than it gives a process: that is no reason not to start."""
+    limit = [256]
+
+    def setrlimit(_: int, values: tuple[int, int]) -> None:
+        if values[0] > most:
+            raise ValueError("current limit exceeds maximum limit")
+        limit[0] = values[0]
+
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (limit[0], -1))
+    monkeypatch.setattr(limits.resource, "setrlimit", setrlimit)
+    limits.raise_descriptor_limit()
+    assert limit == [taken]
+
+
 async def test_what_is_read_of_aiohttp_exists(small: Small) -> None:
     """The attributes that aiohttp keeps to itself and the sweep reads are there and mean what we think."""
     connection = await small.open()
