@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from llm_router.accounting.store import prepare_folder
 from llm_router.config.values import BreakerSettings
 from llm_router.routing.breaker import CIRCUITS_MOST, Circuits, Permit
 from llm_router.routing.shared import Change, Key, Row, RowCircuits, StayRow, cooldowns_between
@@ -68,7 +69,7 @@ def restore(folder: Path) -> bool:
     Who has the old one open goes on with that, until he sees that it `has_moved`.
     """
     path = folder / STATE_NAME
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    prepare_folder(folder)
     # One worker at a time: what another has begun to write beside a new file is no rest of the old one.
     with _locked(folder):
         if path.exists() and not _is_ruined(path):

@@ -431,6 +431,16 @@ def test_a_removed_file_is_made_anew_by_whoever_comes_first(tmp_path: Path) -> N
         assert second.shares("slot") == {"a": (0, 3)}
 
 
+def test_folders_above_a_file_that_is_made_anew_are_private(tmp_path: Path) -> None:
+    """Where the state folder was taken away with what is above it, nobody else may put another one in its place."""
+    former = os.umask(0)
+    try:
+        assert shared_rows.restore(tmp_path / "above" / "state")
+    finally:
+        os.umask(former)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("above", "above/state")] == [0o700, 0o700]
+
+
 def test_workers_that_begin_together_have_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one has begun to write beside the new file is not taken for a rest of the old one by another."""
     begun: list[StateRows] = []
