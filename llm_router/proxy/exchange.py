@@ -176,5 +176,5 @@ class Exchange:
 
 def _last_heard(tried: Sequence[Tried]) -> Candidate:
     """The last one that failed by itself; who was given up for it, beside it, said nothing."""
-    heard = [entry for entry in tried if entry.failure is None or entry.failure.kind is not FailureKind.CANCELLED]
+    heard = [entry for entry in tried if entry.failure.kind is not FailureKind.CANCELLED]
     return (heard or tried)[-1].candidate

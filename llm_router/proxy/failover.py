@@ -49,28 +49,22 @@ _DEFAULT_RETRY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One attempt that was made: the `attempts` list of errors and of the ledger."""
+    """One attempt that was made in vain, for the `attempts` list of errors and of the ledger."""
 
     candidate: Candidate
-    failure: Failure | None
+    failure: Failure
     ms: float
 
     def booked(self) -> Attempt:
         """The same for the ledger."""
-        failure = self.failure
-        return Attempt(
-            self.candidate.model,
-            failure.kind.value if failure else "ok",
-            failure.status if failure else 200,
-            round(self.ms),
-        )
+        return Attempt(self.candidate.model, self.failure.kind.value, self.failure.status, round(self.ms))
 
     def public(self) -> dict[str, Any]:
         """Model, kind, status, ms; no keys, no addresses."""
         return {
             "model": self.candidate.model,
-            "kind": self.failure.kind.value if self.failure else "ok",
-            "status": self.failure.status if self.failure else 200,
+            "kind": self.failure.kind.value,
+            "status": self.failure.status,
             "ms": round(self.ms, 1),
         }
 
@@ -105,40 +99,36 @@ def chain_failed(
     now: float,
 ) -> ApiError:
     """The answer when no candidate is left; `now` is Unix time, as in what was skipped."""
-    final = [entry for entry in tried if entry.failure is not None]
-    if answer := _about_the_request(final, skipped):
+    if answer := _about_the_request(tried, skipped):
         return answer
-    attempts = [entry.public() for entry in final] + [_skipped_public(entry) for entry in skipped]
+    attempts = [entry.public() for entry in tried] + [_skipped_public(entry) for entry in skipped]
     waits = [max(0.0, entry.until - now) for entry in skipped if entry.until]
-    waits += [wait for entry in final if (wait := _wait(entry)) is not None]
-    if _all_rate_limited(final, skipped):
+    waits += [wait for entry in tried if (wait := _wait(entry.failure)) is not None]
+    if _all_rate_limited(tried, skipped):
         # A provider's own zero stays zero; everything else is rounded up to whole seconds.
         seconds = math.ceil(min(waits)) if waits else math.ceil(_DEFAULT_RETRY)
         return ApiError(
             429,
-            _words_of_the_soonest(final) or "Every model that could answer is rate limited; try again later",
+            _words_of_the_soonest(tried) or "Every model that could answer is rate limited; try again later",
             type="rate_limit_error",
             code="rate_limit_exceeded",
             headers={"Retry-After": str(seconds)},
             extra={"attempts": attempts},
         )
-    if explicit and len(final) == 1 and not skipped and _kind(final[0]) is FailureKind.MODEL_NOT_FOUND:
-        message = final[0].failure.message if final[0].failure else "the model does not exist"
+    if explicit and len(tried) == 1 and not skipped and tried[0].failure.kind is FailureKind.MODEL_NOT_FOUND:
+        message = tried[0].failure.message
         return ApiError(404, message, code="model_not_found", param="model", extra={"attempts": attempts})
-    return _unavailable(final, skipped, attempts, waits)
+    return _unavailable(tried, skipped, attempts, waits)
 
 
-def _words_of_the_soonest(final: Sequence[Tried]) -> str:
+def _words_of_the_soonest(tried: Sequence[Tried]) -> str:
     """What the provider said that may be asked again first; nothing if nobody was asked."""
-    said = [(_wait(entry) or 0.0, entry.failure.message) for entry in final if entry.failure]
-    return min(said, key=lambda item: item[0])[1] if said else ""
+    soonest = min((entry.failure for entry in tried), key=lambda failure: _wait(failure) or 0.0, default=None)
+    return soonest.message if soonest is not None else ""
 
 
-def _wait(entry: Tried) -> float | None:
+def _wait(failure: Failure) -> float | None:
     """Seconds until the provider wants to be asked again, where it said so or its cooldown has a default."""
-    failure = entry.failure
-    if failure is None:
-        return None
     wait = failure.retry_after
     if wait is None and failure.kind is FailureKind.RATE_LIMITED:
         wait = COOLDOWN_WITHOUT_WORD
@@ -146,20 +136,19 @@ def _wait(entry: Tried) -> float | None:
 
 
 def _unavailable(
-    final: Sequence[Tried], skipped: Sequence[Skipped], attempts: list[dict[str, Any]], waits: list[float]
+    tried: Sequence[Tried], skipped: Sequence[Skipped], attempts: list[dict[str, Any]], waits: list[float]
 ) -> ApiError:
-    hopeless = all(_kind(entry) in _HOPELESS for entry in final) and all(
-        entry.obstacle in _HOPELESS_OBSTACLES for entry in skipped
-    )
+    hopeful = [entry.failure for entry in tried if entry.failure.kind not in _HOPELESS]
+    hopeless = not hopeful and all(entry.obstacle in _HOPELESS_OBSTACLES for entry in skipped)
     # Who failed without a word about when to come back may answer the next time, whatever the others wait for.
-    soon = [_DEFAULT_RETRY for entry in final if _wait(entry) is None and _kind(entry) not in _HOPELESS]
+    soon = [_DEFAULT_RETRY for failure in hopeful if _wait(failure) is None]
     wait = min([*waits, *soon], default=_DEFAULT_RETRY)
     headers = {"Retry-After": str(max(1, math.ceil(wait)))}
     if hopeless or wait > _RETRY_SOON:
         headers["x-should-retry"] = "false"
     return ApiError(
         503,
-        _summary(final, skipped),
+        _summary(tried, skipped),
         type="server_error",
         code="all_candidates_failed",
         headers=headers,
@@ -167,11 +156,11 @@ def _unavailable(
     )
 
 
-def _summary(final: Sequence[Tried], skipped: Sequence[Skipped]) -> str:
-    failures = [(entry.candidate, entry.failure.kind) for entry in final if entry.failure]
+def _summary(tried: Sequence[Tried], skipped: Sequence[Skipped]) -> str:
+    failures = [(entry.candidate, entry.failure.kind) for entry in tried]
     parts = [f"{one.model}: {kind.value}{_keys_to_check(one, kind in _OUR_ACCOUNT)}" for one, kind in failures]
     parts += [f"{e.model}: {e.reason}{_keys_to_check(e.candidate, e.obstacle is Obstacle.ACCOUNT)}" for e in skipped]
-    if not final and skipped and all(entry.obstacle is Obstacle.NO_KEY for entry in skipped):
+    if not tried and skipped and all(entry.obstacle is Obstacle.NO_KEY for entry in skipped):
         names = dict.fromkeys(name for e in skipped if e.candidate for name in e.candidate.provider.key_variables)
         return f"No candidate has a key; set {', '.join(names)} ({'; '.join(parts)})"
     return f"No candidate could answer ({'; '.join(parts)})" if parts else "No candidate could answer"
@@ -194,13 +183,9 @@ def _skipped_public(entry: Skipped) -> dict[str, Any]:
     }
 
 
-def _kind(entry: Tried) -> FailureKind | None:
-    return entry.failure.kind if entry.failure else None
-
-
-def _about_the_request(final: Sequence[Tried], skipped: Sequence[Skipped]) -> ApiError | None:
+def _about_the_request(tried: Sequence[Tried], skipped: Sequence[Skipped]) -> ApiError | None:
     """400 where every model refused the request for what it is, not for a trouble of its own."""
-    said = [entry.failure for entry in final if entry.failure]
+    said = [entry.failure for entry in tried]
     relevant = [entry for entry in skipped if entry.obstacle is not Obstacle.NO_KEY]
     if any(entry.obstacle not in _REQUEST_OBSTACLES for entry in relevant):
         return None
@@ -209,9 +194,9 @@ def _about_the_request(final: Sequence[Tried], skipped: Sequence[Skipped]) -> Ap
     if len(refusals) != len(said) and not _only_gone_besides(said):
         return None
     if overflow:
-        return provider_answer(overflow[-1], final)
+        return provider_answer(overflow[-1], tried)
     if refusals:
-        return provider_answer(refusals[-1], final)
+        return provider_answer(refusals[-1], tried)
     if said or not relevant:
         return None
     return _filtered(relevant)
@@ -238,12 +223,12 @@ def _filtered(skipped: Sequence[Skipped]) -> ApiError:
     )
 
 
-def _all_rate_limited(final: Sequence[Tried], skipped: Sequence[Skipped]) -> bool:
+def _all_rate_limited(tried: Sequence[Tried], skipped: Sequence[Skipped]) -> bool:
     able = [
         entry for entry in skipped if entry.obstacle not in _REQUEST_OBSTACLES and entry.obstacle is not Obstacle.NO_KEY
     ]
-    if not final and not able:
+    if not tried and not able:
         return False
-    return all(_kind(entry) is FailureKind.RATE_LIMITED for entry in final) and all(
+    return all(entry.failure.kind is FailureKind.RATE_LIMITED for entry in tried) and all(
         entry.obstacle is Obstacle.COOLDOWN for entry in able
     )
