@@ -15,22 +15,14 @@ from typing import Protocol
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.proxy.gate import (
-    HOLD,
-    REJECT,
-    Gate,
-    Verdict,
-    finished_choices,
-    is_plain,
-    screen,
-    unfinished_event,
-    upstream_error,
-)
+from llm_router.proxy.gate import HOLD, REJECT, Gate, Verdict
+from llm_router.proxy.screen import finished_choices, is_plain, screen
 from llm_router.proxy.tap import Tap
 from llm_router.proxy.upstream import ConnectionLost, UpstreamError, UpstreamResponse
 from llm_router.wire.chat import TooDeep
+from llm_router.wire.error_objects import upstream_error
 from llm_router.wire.providers.base import StreamTranslator
-from llm_router.wire.sse import DONE_EVENT, EventSplitter, EventTooLarge, data_event
+from llm_router.wire.sse import DONE_EVENT, EventSplitter, EventTooLarge, data_event, unfinished_event
 from llm_router.wire.usage import Usage
 
 

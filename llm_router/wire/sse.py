@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import orjson
+
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"
 DONE = b"[DONE]"
@@ -165,3 +167,25 @@ def raw_events(block: bytes) -> list[bytes]:
 def data_event(payload: bytes) -> bytes:
     """`payload` (one line, for example JSON from orjson) as one event."""
     return b"data: " + payload + b"\n\n"
+
+
+def unfinished_event(rest: bytes) -> bytes:
+    """The last event of a stream where only its blank line is missing, with one; half an event is dropped.
+
+    Providers exist that leave the blank line out, and clients would silently lose such an event.
+    """
+    if not any(_is_whole(event.data) for event in iter_events(rest)):
+        return b""
+    if rest.endswith(b"\n\r"):
+        return rest
+    ending = rest[-1:] if rest.endswith((b"\n", b"\r")) else b"\n\n"
+    return rest + ending
+
+
+def _is_whole(data: bytes | None) -> bool:
+    if data == DONE:
+        return True
+    try:
+        return isinstance(orjson.loads(data or b""), dict)
+    except orjson.JSONDecodeError:
+        return False

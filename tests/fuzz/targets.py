@@ -20,7 +20,8 @@ from llm_router.config.jsonfile import dump_file, parse_file
 from llm_router.config.loading import load
 from llm_router.config.values import Api, ApiKey, Provider, Snapshot
 from llm_router.errors import ApiError, AttemptFailed, ConfigError
-from llm_router.proxy.gate import Gate, Verdict, judge_completion, screen
+from llm_router.proxy.gate import Gate, Verdict, judge_completion
+from llm_router.proxy.screen import screen
 from llm_router.proxy.upstream.coding import PIECE_BYTES, Inflater
 from llm_router.proxy.upstream.errors import ProtocolError
 from llm_router.proxy.upstream.http1 import ResponseReader

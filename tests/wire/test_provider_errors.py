@@ -8,7 +8,7 @@ import time
 import pytest
 
 from llm_router.errors import FailureKind as K
-from llm_router.proxy.gate import ErrorSeen, upstream_error
+from llm_router.wire.error_objects import ErrorSeen, upstream_error
 from llm_router.wire.providers.errors import read_failure, request_trouble
 
 NOW = 1_800_000_000.0

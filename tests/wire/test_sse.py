@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_router.wire.sse import EventSplitter, EventTooLarge, iter_events, last_event_end, raw_events
+from llm_router.wire.sse import EventSplitter, EventTooLarge, iter_events, last_event_end, raw_events, unfinished_event
 
 STREAMS = [
     b'data: {"a":1}\n\ndata: [DONE]\n\n',
@@ -82,3 +82,13 @@ def test_raw_events_join_to_the_block(stream: bytes) -> None:
     pieces = raw_events(stream)
     assert b"".join(pieces) == stream
     assert raw_events(b"data: a\r\ndata: b\r\n\r\n") == [b"data: a\r\ndata: b\r\n\r\n"]
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n", b"\r", b"\r\n", b"\n\r", b"\r\n\r"])
+def test_an_event_without_its_blank_line_gets_one(ending: bytes) -> None:
+    """One blank line of the same kind, whatever of it came; half an event is nothing."""
+    event = b'data: {"a":1}'
+    whole = unfinished_event(event + ending)
+    assert whole.startswith(event + ending)
+    assert raw_events(whole + b"x") == [whole, b"x"]
+    assert unfinished_event(event[:-1] + ending) == b""

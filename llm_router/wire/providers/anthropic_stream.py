@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from llm_router.proxy.gate import error_in
+from llm_router.wire.error_objects import error_in
 from llm_router.wire.providers.anthropic_answer import (
     arguments_text,
     call_id_of,

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from llm_router.errors import AttemptFailed, Failure, FailureKind
-from llm_router.proxy.gate import error_in, upstream_error
 from llm_router.wire.chat import dump
+from llm_router.wire.error_objects import error_in, upstream_error
 from llm_router.wire.sse import data_event
 from llm_router.wire.usage import Usage, to_openai
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.proxy.gate import error_type
+from llm_router.wire.error_objects import error_type
 from llm_router.wire.masking import MESSAGE_CHARS
 
 _CERTAIN_CONTEXT_WORDS = re.compile(r"context_length_exceeded|exceed_context_size|exceeds the available context size")

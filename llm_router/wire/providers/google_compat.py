@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 import orjson
 
 from llm_router.accounting.pricing import ModelInfo
-from llm_router.proxy.gate import unfinished_event
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.chunks import call_id
 from llm_router.wire.providers.fields import effort, objects
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, compat_effort, gemini_traits
 from llm_router.wire.providers.reasoning import google_signatures, is_thinking
 from llm_router.wire.providers.tools import functions
-from llm_router.wire.sse import EventSplitter, data_event, iter_events, raw_events
+from llm_router.wire.sse import EventSplitter, data_event, iter_events, raw_events, unfinished_event
 from llm_router.wire.usage import Usage
 
 # Any other is answered with 400 "Unknown name ...: Cannot find field": OpenAI's newest, and those of other hosts.

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from llm_router.proxy.gate import error_in
+from llm_router.wire.error_objects import error_in
 from llm_router.wire.providers.chunks import ChunkWriter, call_id, error_event
 from llm_router.wire.providers.google_answer import (
     BROKEN,

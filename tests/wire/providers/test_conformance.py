@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from llm_router.errors import AttemptFailed, Failure, FailureKind
-from llm_router.proxy.gate import Gate, Verdict, judge_completion, raw_events
+from llm_router.proxy.gate import Gate, Verdict, judge_completion
+from llm_router.wire.sse import raw_events
 from llm_router.wire.usage import Usage
 from tests.wire.providers.dialects import (
     ADAPTERS,

@@ -1,0 +1,65 @@
+"""Errors inside a 200 answer: found in any of the forms seen in the wild, and what each stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_router.errors import Failure, FailureKind
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSeen:
+    """A provider's error inside a 200 answer: its object, as it came."""
+
+    error: Mapping[str, Any]
+
+    @property
+    def message(self) -> str:
+        """The provider's words, not masked yet."""
+        message = self.error.get("message")
+        return message if isinstance(message, str) and message else "the provider reported an error"
+
+
+def error_in(chunk: Any, name: bytes = b"") -> ErrorSeen | None:
+    """The error that a chunk or body reports, in any of the forms seen in the wild."""
+    if isinstance(chunk, list) and len(chunk) == 1:
+        chunk = chunk[0]
+    if not isinstance(chunk, dict):
+        return None
+    error = chunk.get("error")
+    if isinstance(error, dict) and error:
+        return ErrorSeen(error)
+    if isinstance(error, str) and error:
+        return ErrorSeen({"message": error})
+    if error:
+        return ErrorSeen({})
+    if chunk.get("object") == "error" or chunk.get("type") == "error" or name == b"error":
+        return ErrorSeen(chunk)
+    choices = chunk.get("choices")
+    if isinstance(choices, list):
+        for choice in choices:
+            if isinstance(choice, dict) and choice.get("finish_reason") == "error":
+                told = choice.get("error")
+                return ErrorSeen(told if isinstance(told, dict) else {})
+    return None
+
+
+def error_type(error: Mapping[str, Any]) -> Any:
+    """The provider's word for the kind of an error: what OpenRouter's metadata say, `type`, or Google's `status`."""
+    metadata = error.get("metadata")
+    told = metadata.get("error_type") if isinstance(metadata, dict) else None
+    return told or error.get("type") or error.get("status")
+
+
+def upstream_error(seen: ErrorSeen) -> Failure:
+    """The failure for an error that came inside a 200 answer."""
+    code, kind = seen.error.get("code"), error_type(seen.error)
+    return Failure(
+        FailureKind.UPSTREAM_ERROR,
+        seen.message,
+        status=200,
+        code=str(code) if isinstance(code, str | int) and not isinstance(code, bool) else None,
+        type=kind if isinstance(kind, str) else None,
+    )
