@@ -103,6 +103,8 @@ class Contest:
             last = max(circuits.last_attempt(entry.model) for entry in open_ones)
             if self._parts.clock() - last < EARLY_PROBE_EVERY:
                 return
+            # Asked after all: its answer decides, as of any candidate that was.
+            self._skipped = tuple(entry for entry in self._skipped if entry is not soonest)
             self._queue = (soonest.candidate,)
             self._early = True
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.circuits import BROKEN, open_circuit, open_circuits, served_by
 from tests.support.chunks import DONE, answer, error, finish, role, text
-from tests.support.client import Connection
+from tests.support.client import Answer, Connection
 from tests.support.fixtures import Stage
 from tests.support.upstream import Exchange, Script, hang, healthy, plain, reply, stream
 from tests.support.waiting import PATIENCE, until
@@ -334,6 +334,41 @@ async def test_a_chain_is_probed_once_a_second_as_a_whole(stage: Stage) -> None:
         await stage.chat("router/ab")
         await asyncio.sleep(0.02)
     assert time.monotonic() - started > 1.9
+
+
+async def probed(stage: Stage, model: str, script: Script) -> Answer:
+    """The answer to the request that probes a chain whose circuits are all open; by then upstreams do `script`."""
+    stage.a.script = stage.b.script = BROKEN
+    for _ in range(3):
+        await stage.chat(model)
+    stage.a.script = stage.b.script = script
+    asked, deadline = stage.a.count + stage.b.count, time.monotonic() + PATIENCE
+    while True:
+        got = await stage.chat(model)
+        if stage.a.count + stage.b.count > asked:
+            return got
+        assert time.monotonic() < deadline, "nobody was probed"
+        await asyncio.sleep(0.1)
+
+
+async def test_a_probe_that_failed_is_named_once(stage: Stage) -> None:
+    """The model that was probed early stands among the attempts as what it did, not as skipped beside it."""
+    got = await probed(stage, "router/ab", BROKEN)
+    assert (got.status, got.header("x-router-attempts")) == (503, "1")
+    assert sorted(entry["model"] for entry in got.error["attempts"]) == ["a/m1", "b/m2"]
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "code"),
+    [
+        (reply(400, error("too long", code="context_length_exceeded")), 400, "context_length_exceeded"),
+        (reply(429, error("slow down"), {"Retry-After": "7"}), 429, "rate_limit_exceeded"),
+    ],
+)
+async def test_a_probes_word_is_the_answer(stage: Stage, script: Script, status: int, code: str) -> None:
+    """What the only model of a chain says when it is probed early reaches the client as it would without a circuit."""
+    got = await probed(stage, "router/only", script)
+    assert (got.status, got.error["code"]) == (status, code)
 
 
 async def test_the_threshold_is_a_setting(own: Own) -> None:
