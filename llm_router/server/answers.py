@@ -148,22 +148,27 @@ _NOT_OFFERED = [
 
 
 def _nothing_at(path: str) -> str:
-    room = path.removeprefix("/v1").strip("/").partition("/")[0]
+    room = path.removeprefix("/v1").removeprefix("beta").strip("/").partition("/")[0]
     if room in _NOT_OFFERED:
         return f"{path} is not offered here: this router speaks chat completions, at POST /v1/chat/completions"
     return f"There is nothing at {path}; /openapi.json describes every route"
+
+
+def _is_a_models_verb(request: web.BaseRequest) -> bool:
+    """Google's `POST /v1/models/NAME:generateContent`: a route of another API, not a method of our list's entry."""
+    return request.method == "POST" and "/models/" in request.path and ":" in request.path
 
 
 def _from_http(request: web.BaseRequest, error: web.HTTPException) -> ApiError:
     """aiohttp's own refusals in our words."""
     path = request.path[:200]
     headers: dict[str, str] = {}
+    if error.status == 404 or (error.status == 405 and _is_a_models_verb(request)):
+        return ApiError(404, _nothing_at(path), "invalid_request_error", "unknown_url")
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
         headers["Allow"] = allowed
         message, code = f"{request.method} is not possible on {path}; it takes {allowed}", "method_not_allowed"
-    elif error.status == 404:
-        message, code = _nothing_at(path), "unknown_url"
     elif error.status == 417:
         message, code = "Only 'Expect: 100-continue' is understood", "expectation_failed"
     else:

@@ -157,6 +157,15 @@ async def test_what_is_not_offered(serve: StartRouter, path: str, method: str) -
     assert answer.body.endswith(b"}\n")
 
 
+@pytest.mark.parametrize("version", ["/v1", "/v1beta"])
+@pytest.mark.parametrize("name", ["router", "router/code"])
+async def test_google_is_not_offered(serve: StartRouter, version: str, name: str) -> None:
+    """Google's API has its verbs behind a model's name: a 404 as well, though the name alone may be asked for."""
+    answer = await (await serve()).ask("POST", f"{version}/models/{name}:streamGenerateContent?alt=sse", {})
+    assert (answer.status, answer.error["code"]) == (404, "unknown_url")
+    assert "not offered" in answer.error["message"]
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/config/category", "/v1/explain"])
 async def test_wrong_methods(serve: StartRouter, path: str) -> None:
     """A route asked with another method is a JSON 405 that names the right one."""
