@@ -24,8 +24,9 @@ _EXAMPLE = '{"label": "code", "text": "why does this loop never end?"}'
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A labelled request: the body of a chat request, the right category, and others that are right as well."""
+    """A labelled request: its line in the file, the right category, others that are right as well, and the body."""
 
+    line: int
     label: str
     accept: frozenset[str]
     body: bytes
@@ -75,12 +76,12 @@ def read_rows(lines: Iterable[str]) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            yield _read_row(json.loads(line))
+            yield _read_row(number, json.loads(line))
         except (ValueError, RecursionError) as error:
             raise BadRow(f"line {number}: {error}") from None
 
 
-def _read_row(row: Any) -> Row:
+def _read_row(line: int, row: Any) -> Row:
     if not isinstance(row, dict) or not isinstance(row.get("label"), str):
         raise ValueError('must be an object with a "label"')
     accept = row.get("accept") or []
@@ -91,17 +92,17 @@ def _read_row(row: Any) -> Row:
         request = {"messages": [{"role": "user", "content": row["text"]}]}
     if not isinstance(request, dict):
         raise ValueError('has neither a "text" nor a "request"')
-    return Row(row["label"], frozenset(accept), json.dumps({**request, "model": "router"}).encode())
+    return Row(line, row["label"], frozenset(accept), json.dumps({**request, "model": "router"}).encode())
 
 
 async def _judge_all(rows: Sequence[Row], config: str | None) -> list[Verdict]:
     router = offline_router(config)
     verdicts = []
-    for number, row in enumerate(rows, 1):
+    for row in rows:
         try:
             found = router.explain(parse_chat(row.body), Caller("evaluate"))
         except ApiError as error:
-            raise BadRow(f"row {number}: {error.message}") from None
+            raise BadRow(f"line {row.line}: {error.message}") from None
         first = next(iter(found["candidates"]), None)
         category = found["category"]
         right = category == row.label or category in row.accept

@@ -59,7 +59,7 @@ def test_explain_takes_words_without_quotes_and_standard_input(run: Run, monkeyp
         (["evaluate", "f"], '{"label": "code", "text": "x", "accept": "y"}', 1, '"accept" must be a list'),
         (["evaluate", "f"], '{"label": "code"}', 1, 'f: line 1: has neither a "text" nor a "request"'),
         (["evaluate", "f"], '{"label": "code", "text": "x"}\n{', 1, "f: line 2: "),
-        (["evaluate", "f"], '{"label": "code", "request": {"messages": []}}', 1, "f: row 1: 'messages' must not be"),
+        (["evaluate", "f"], '\n{"label": "code", "request": {"messages": []}}', 1, "f: line 2: 'messages' must not"),
         (["evaluate", "absent"], "", 1, "absent: No such file"),
         (["evaluate", "-"], "", 1, "standard input: holds no rows"),
         (["explain", "--request", "-"], "", 1, "standard input: The request body"),
@@ -68,7 +68,7 @@ def test_explain_takes_words_without_quotes_and_standard_input(run: Run, monkeyp
 def test_what_cannot_be_explained_or_evaluated(
     run: Run, monkeypatch: pytest.MonkeyPatch, argv: list[str], content: str, code: int, words: str
 ) -> None:
-    """A request or a row that cannot be read is told with its place."""
+    """A request or a row that cannot be read is told with its place, blank lines counted as editors count them."""
     Path("f").write_text(content)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
     found, out, err = run(*argv)
