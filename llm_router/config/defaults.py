@@ -88,13 +88,3 @@ def default_chain(category: str, configured: Collection[str], default_model: str
     ]
     chain = [model for _, model in sorted(ranked, key=lambda entry: entry[0])] or [default_model]
     return tuple(dict.fromkeys((*chain, _OLLAMA[kind])))
-
-
-def curated_models() -> set[str]:
-    """Every full id that a default chain may name, but for Ollama's."""
-    return {
-        f"{provider}/{model}"
-        for providers in _CHOICES.values()
-        for provider, models in providers.items()
-        for model in models
-    }

@@ -150,12 +150,7 @@ class _Loader:
         """The error for a setting that is well-formed but does not fit the rest, named where it was set."""
         if settings.sources[key] == "file":
             return KeyProblem(key, problem)
-        variables = {
-            "default_provider": "DEFAULT_PROVIDER",
-            "default_model": "DEFAULT_MODEL",
-            "classifier.api_model": "ROUTER_API_MODEL",
-        }
-        return ConfigError(variables[key], problem)
+        return ConfigError(next(setting.variable for setting in SETTINGS if setting.key == key), problem)
 
     def _access(self, values: Mapping[str, Any]) -> tuple[Access, dict[str, str]]:
         section = fields.section(self._content, "server")

@@ -20,12 +20,14 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. `read` checks a JSON value, `parse` turns a variable's or flag's text into one."""
+    """One setting; docs/CONFIGURATION.md says what it is for.
+
+    `read` checks a JSON value, `parse` turns a variable's or flag's text into one.
+    """
 
     key: str
     read: Read
     default: Any
-    help: str
     variable: str = ""
     flag: str = ""
     parse: Callable[[str], Any] = str
@@ -151,69 +153,39 @@ def _comma_list(text: str) -> list[str]:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("routing_mode", _one_of("local", "keywords", "ollama", "api", "hybrid"), "local",
-            "how the category of a request is found", "ROUTING_MODE"),
-    Setting("default_provider", fields.text, "openrouter",
-            "provider of model ids without a slash", "DEFAULT_PROVIDER"),
-    Setting("default_model", fields.text, "z-ai/glm-5",
-            "model of the default provider for categories that have no chain", "DEFAULT_MODEL"),
-    Setting("tools_routing", _one_of("always", "by_task"), "always",
-            "whether every request with tools goes to the category `tools`, or where its task belongs"),
-    Setting("max_price", usd, None,
-            "skip models whose estimated price for the request is above this", unit="USD"),
-    Setting("classifier.ollama_model", fields.text, "qwen2.5:0.5b",
-            "model that the routing modes ollama and hybrid ask", "OLLAMA_ROUTER_MODEL"),
-    Setting("classifier.api_model", fields.text, "openrouter/qwen/qwen3-1.7b",
-            "model that the routing modes api and hybrid ask", "ROUTER_API_MODEL"),
-    Setting("classifier.timeout_ms", _whole(1, 60_000), 800,
-            "time budget of asking a model for the category", unit="milliseconds"),
-    Setting("classifier.confidence", _fraction, 0.5,
-            "hybrid mode asks a model below this confidence of the local classifier"),
-    Setting("circuit_breaker.failure_threshold", _whole(1, 1_000_000), 3,
-            "failures in a row that open a model's circuit", "ROUTER_CIRCUIT_THRESHOLD", parse=int),
+    Setting("routing_mode", _one_of("local", "keywords", "ollama", "api", "hybrid"), "local", "ROUTING_MODE"),
+    Setting("default_provider", fields.text, "openrouter", "DEFAULT_PROVIDER"),
+    Setting("default_model", fields.text, "z-ai/glm-5", "DEFAULT_MODEL"),
+    Setting("tools_routing", _one_of("always", "by_task"), "always"),
+    Setting("max_price", usd, None, unit="USD"),
+    Setting("classifier.ollama_model", fields.text, "qwen2.5:0.5b", "OLLAMA_ROUTER_MODEL"),
+    Setting("classifier.api_model", fields.text, "openrouter/qwen/qwen3-1.7b", "ROUTER_API_MODEL"),
+    Setting("classifier.timeout_ms", _whole(1, 60_000), 800, unit="milliseconds"),
+    Setting("classifier.confidence", _fraction, 0.5),
+    Setting("circuit_breaker.failure_threshold", _whole(1, 1_000_000), 3, "ROUTER_CIRCUIT_THRESHOLD", parse=int),
     Setting("circuit_breaker.recovery_timeout_sec", _recovery, 300.0,
-            "time until an open circuit may be probed", "ROUTER_CIRCUIT_RECOVERY", parse=_real, unit="seconds"),
-    Setting("timeouts.connect", seconds, 5.0,
-            "limit for connecting to a provider", "ROUTER_CONNECT_TIMEOUT", parse=_real, unit="seconds"),
-    Setting("timeouts.first_byte", seconds, None,
-            "limit until the first event that carries meaning; unset: by kind of request",
-            "ROUTER_FIRST_BYTE_TIMEOUT", parse=_real, unit="seconds"),
-    Setting("timeouts.idle", seconds, 120.0,
-            "limit for silence inside a stream", "ROUTER_IDLE_TIMEOUT", parse=_real, unit="seconds"),
-    Setting("timeouts.total", seconds, 900.0,
-            "limit up to the first meaning over all candidates", "ROUTER_TOTAL_TIMEOUT", parse=_real, unit="seconds"),
-    Setting("accounting.count", _one_of("always", "when_missing"), "always",
-            "count tokens of every answer, or only where the provider reported none"),
-    Setting("attribution.name", _header_text, "",
-            "name shown in OpenRouter's dashboard", "ROUTER_NAME"),
-    Setting("attribution.url", _header_text, "",
-            "address shown in OpenRouter's dashboard", "ROUTER_URL"),
-    Setting("server.host", _host, "127.0.0.1", "address to listen on", "ROUTER_HOST", "host"),
-    Setting("server.port", _whole(0, 65_535), 3456,
-            "port to listen on; 0 takes a free one", "ROUTER_PORT", "port", parse=int),
-    Setting("server.workers", _whole(1, 64), 1,
-            "processes that answer requests; more than one shares state in the state folder",
-            "ROUTER_WORKERS", "workers", parse=int),
+            "ROUTER_CIRCUIT_RECOVERY", parse=_real, unit="seconds"),
+    Setting("timeouts.connect", seconds, 5.0, "ROUTER_CONNECT_TIMEOUT", parse=_real, unit="seconds"),
+    Setting("timeouts.first_byte", seconds, None, "ROUTER_FIRST_BYTE_TIMEOUT", parse=_real, unit="seconds"),
+    Setting("timeouts.idle", seconds, 120.0, "ROUTER_IDLE_TIMEOUT", parse=_real, unit="seconds"),
+    Setting("timeouts.total", seconds, 900.0, "ROUTER_TOTAL_TIMEOUT", parse=_real, unit="seconds"),
+    Setting("accounting.count", _one_of("always", "when_missing"), "always"),
+    Setting("attribution.name", _header_text, "", "ROUTER_NAME"),
+    Setting("attribution.url", _header_text, "", "ROUTER_URL"),
+    Setting("server.host", _host, "127.0.0.1", "ROUTER_HOST", "host"),
+    Setting("server.port", _whole(0, 65_535), 3456, "ROUTER_PORT", "port", parse=int),
+    Setting("server.workers", _whole(1, 64), 1, "ROUTER_WORKERS", "workers", parse=int),
     Setting("server.allow_unauthenticated", fields.boolean, False,
-            "allow listening beyond loopback without a key",
             "ROUTER_ALLOW_UNAUTHENTICATED", "allow_unauthenticated", parse=_switch),
-    Setting("server.allowed_hosts", _hosts, (),
-            "further names that a request's Host header may carry", "ROUTER_ALLOWED_HOSTS", parse=_comma_list),
-    Setting("server.allowed_origins", _origins, (),
-            "further origins whose pages may call the router", "ROUTER_ALLOWED_ORIGINS", parse=_comma_list),
-    Setting("server.drain_timeout", _seconds_or_zero, 30.0,
-            "how long running answers may go on after SIGTERM", "ROUTER_DRAIN_TIMEOUT", parse=_real, unit="seconds"),
-    Setting("server.header_timeout", seconds, 10.0,
-            "limit for a request's head and for silence inside its body",
-            "ROUTER_HEADER_TIMEOUT", parse=_real, unit="seconds"),
-    Setting("server.max_body_bytes", _whole(1, 2**31), 33_554_432,
-            "largest request body", "ROUTER_MAX_BODY_BYTES", parse=int, unit="bytes"),
+    Setting("server.allowed_hosts", _hosts, (), "ROUTER_ALLOWED_HOSTS", parse=_comma_list),
+    Setting("server.allowed_origins", _origins, (), "ROUTER_ALLOWED_ORIGINS", parse=_comma_list),
+    Setting("server.drain_timeout", _seconds_or_zero, 30.0, "ROUTER_DRAIN_TIMEOUT", parse=_real, unit="seconds"),
+    Setting("server.header_timeout", seconds, 10.0, "ROUTER_HEADER_TIMEOUT", parse=_real, unit="seconds"),
+    Setting("server.max_body_bytes", _whole(1, 2**31), 33_554_432, "ROUTER_MAX_BODY_BYTES", parse=int, unit="bytes"),
     Setting("log.level", _one_of("debug", "info", "warning", "error", "critical", warn="warning"), "info",
-            "how much is logged", "ROUTER_LOG_LEVEL", "log_level"),
-    Setting("log.format", _one_of("text", "json"), "text",
-            "how log lines look", "ROUTER_LOG_FORMAT", "log_format"),
-    Setting("state_dir", fields.text, None,
-            "folder of the ledger and the router's state", "ROUTER_STATE_DIR"),
+            "ROUTER_LOG_LEVEL", "log_level"),
+    Setting("log.format", _one_of("text", "json"), "text", "ROUTER_LOG_FORMAT", "log_format"),
+    Setting("state_dir", fields.text, None, "ROUTER_STATE_DIR"),
 )  # fmt: skip
 
 

@@ -36,7 +36,6 @@ _SPOKEN = (
     "user_query", "userRequest", "user_request", "user_message", "user_input", "user-message", "task", "feedback",
     "new_task", "question", "query", "user_prompt", "answer",
 )  # fmt: skip
-_SPOKEN_NAMES = frozenset(name.lower() for name in _SPOKEN)
 
 _TAG = re.compile(r"<([A-Za-z][\w:.-]{1,48})(?:\s[^<>]{0,200})?>")
 _CLOSING = re.compile(r"</([A-Za-z][\w:.-]{1,48})>\s*\Z")
