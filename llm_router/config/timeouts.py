@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 from llm_router.config.values import Category, Provider, Snapshot, Timeouts
 
-_CONNECT, _IDLE, _TOTAL = 5.0, 120.0, 900.0
+_CONNECT, _IDLE = 5.0, 120.0
 _FIRST_BYTE_STREAM, _FIRST_BYTE_SLOW_STREAM, _FIRST_BYTE_WHOLE = 60.0, 300.0, 600.0
 
 
@@ -20,11 +21,12 @@ def effective_timeouts(
     reasoning: bool,
     effort: bool,
 ) -> Timeouts:
-    """The timeouts of an attempt, in seconds, none of them None.
+    """The timeouts of an attempt, in seconds, none of them None but the total, which is the chain's.
 
     `model` is the provider's own id; `category` is None for a request that names its model. `reasoning` says that the
     price table marks the model so, `effort` that the request asks for a reasoning effort. Per field: model, then
-    provider, then category, then the global setting, then the default.
+    provider, then category, then the global setting, then the default. A total of the model or the provider bounds the
+    first byte.
     """
     levels = (
         provider.model_timeouts.get(model, Timeouts()),
@@ -32,13 +34,13 @@ def effective_timeouts(
         category.timeouts if category is not None else Timeouts(),
         snapshot.timeouts,
     )
+    first_byte = _first(
+        (level.first_byte for level in levels), _default_first_byte(provider, stream, reasoning or effort)
+    )
     return Timeouts(
         connect=_first((level.connect for level in levels), _CONNECT),
-        first_byte=_first(
-            (level.first_byte for level in levels), _default_first_byte(provider, stream, reasoning or effort)
-        ),
+        first_byte=min(first_byte, _first((level.total for level in levels[:2]), inf)),
         idle=_first((level.idle for level in levels), _IDLE),
-        total=_first((level.total for level in levels), _TOTAL),
     )
 
 

@@ -8,7 +8,7 @@ from math import inf
 from typing import Literal
 
 from llm_router.accounting.booking import SideCost
-from llm_router.config.values import Hedge
+from llm_router.config.values import Category
 from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.proxy.attempt import EmptyAnswer, WonStream, WonWhole, attempt
 from llm_router.proxy.exchange import Exchange
@@ -30,7 +30,7 @@ _KEY_FAILURES = frozenset({FailureKind.AUTHENTICATION, FailureKind.QUOTA_EXCEEDE
 
 
 class Contest:
-    """The tries of one exchange, whose `tried` grows as they fail."""
+    """The tries of one exchange, whose `tried` grows as they fail. No `category`: the client named the model."""
 
     __slots__ = (
         "_deadline",
@@ -48,7 +48,7 @@ class Contest:
         "_time",
     )
 
-    def __init__(self, parts: Parts, live: Live, exchange: Exchange, plan: Plan, hedge: Hedge | None = None) -> None:
+    def __init__(self, parts: Parts, live: Live, exchange: Exchange, plan: Plan, category: Category | None) -> None:
         assert exchange.decision is not None
         self._parts = parts
         self._live = live
@@ -59,9 +59,10 @@ class Contest:
         self._empty_cost: SideCost | None = None
         self._skipped = plan.skipped
         self._queue = plan.candidates
-        self._hedge = hedge
+        self._hedge = category.hedge if category is not None else None
         self._time = parts.deadlines.loop.time
-        self._deadline = exchange.started_at + (live.snapshot.timeouts.total or inf)
+        total = category.timeouts.total if category is not None else None
+        self._deadline = exchange.started_at + (total or live.snapshot.timeouts.total or inf)
 
     async def win(self) -> Win:
         """The first candidate that has meaning to send. Raises the ApiError for the client if none has."""

@@ -155,9 +155,8 @@ class Router:
 
     def _contest(self, exchange: Exchange, decision: Decision, live: Live) -> Contest:
         plan = self._plan(exchange, decision, live)
-        category = live.snapshot.categories.get(decision.category)
-        hedge = category.hedge if category is not None and not decision.explicit else None
-        return Contest(self._parts, live, exchange, plan, hedge)
+        category = None if decision.explicit else live.snapshot.categories.get(decision.category)
+        return Contest(self._parts, live, exchange, plan, category)
 
     def _send(self, exchange: Exchange, won: WonWhole, downstream: Downstream) -> None:
         body = won.body

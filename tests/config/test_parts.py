@@ -164,17 +164,41 @@ def test_the_most_specific_timeout_wins(
         effort="effort" in facts,
     )
     assert limits.first_byte == first_byte
-    assert (limits.connect, limits.total) == (5.0, 900.0)
+    assert limits.connect == 5.0
 
 
 def test_timeouts_are_chosen_field_by_field() -> None:
     """A level that names one clock leaves the others to the wider levels."""
     content = {"providers": {"openai": {"timeouts": {"idle": 1}, "models": {"m": {"timeouts": {"connect": 2}}}}}}
-    snapshot = read(content, ROUTER_TOTAL_TIMEOUT="3")
+    snapshot = read(content, ROUTER_FIRST_BYTE_TIMEOUT="3")
     limits = effective_timeouts(
         snapshot, snapshot.providers["openai"], None, "m", stream=True, reasoning=False, effort=False
     )
-    assert limits == Timeouts(connect=2.0, first_byte=60.0, idle=1.0, total=3.0)
+    assert limits == Timeouts(connect=2.0, first_byte=3.0, idle=1.0)
+
+
+@pytest.mark.parametrize(
+    ("provider", "first_byte"),
+    [
+        ({"timeouts": {"total": 7}}, 7),
+        ({"timeouts": {"total": 7}, "models": {"m": {"timeouts": {"total": 8}}}}, 8),
+        ({"timeouts": {"total": 90}}, 60),
+    ],
+)
+def test_a_total_of_a_provider_bounds_the_first_byte(provider: Any, first_byte: float) -> None:
+    """A provider's or model's total is all that it is given up to its first meaning; the chain's is none of it."""
+    content = {"providers": {"openai": provider}, "categories": {"code": {"timeouts": {"total": 5}}}}
+    snapshot = read(content, ROUTER_TOTAL_TIMEOUT="3")
+    limits = effective_timeouts(
+        snapshot,
+        snapshot.providers["openai"],
+        snapshot.categories["code"],
+        "m",
+        stream=True,
+        reasoning=False,
+        effort=False,
+    )
+    assert limits.first_byte == first_byte
 
 
 @pytest.mark.parametrize(

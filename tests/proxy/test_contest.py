@@ -8,7 +8,7 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from llm_router.config.values import BreakerSettings, Hedge, Provider
+from llm_router.config.values import BreakerSettings, Category, Hedge, Provider, Timeouts
 from llm_router.proxy import contest
 from llm_router.proxy.attempt import WonWhole
 from llm_router.proxy.contest import Contest
@@ -35,14 +35,45 @@ def candidate(model: str) -> Candidate:
     return Candidate(model, Provider("p", "http://p"), model, None, ("key",))
 
 
+def contest_in(category: Category | None, *models: str, total: float | None = None) -> tuple[Contest, Exchange]:
+    """A contest whose candidates have a minute each, within the configuration's `total`."""
+    parts = Parts(cast(Any, None), Circuits(BreakerSettings()), lambda: 0.0, lambda: None)
+    live = Stub(snapshot=Stub(timeouts=Timeouts(total=total)), way=lambda *_: Stub(first_byte=60.0))
+    exchange = Exchange(parse_chat(CHAT), Caller("id"), 0.0, parts.deadlines.loop.time())
+    exchange.decision = cast(Any, Stub(explicit=category is None, category="code", mode="local"))
+    plan = Plan(tuple(map(candidate, models)), ())
+    return Contest(parts, cast(Any, live), exchange, plan, category), exchange
+
+
 def hedged(*models: str) -> tuple[Contest, Exchange]:
     """A contest whose second candidate starts at once."""
-    parts = Parts(cast(Any, None), Circuits(BreakerSettings()), lambda: 0.0, lambda: None)
-    live = Stub(snapshot=Stub(timeouts=Stub(total=None)), way=lambda *_: Stub(first_byte=60.0))
-    exchange = Exchange(parse_chat(CHAT), Caller("id"), 0.0, parts.deadlines.loop.time())
-    exchange.decision = cast(Any, Stub(explicit=False, category="code", mode="local"))
-    plan = Plan(tuple(map(candidate, models)), ())
-    return Contest(parts, cast(Any, live), exchange, plan, Hedge(after=0.0, budget=1.0)), exchange
+    return contest_in(Category("code", hedge=Hedge(after=0.0, budget=1.0)), *models)
+
+
+@pytest.mark.parametrize(
+    ("category", "total", "share"),
+    [
+        (Category("code", timeouts=Timeouts(total=6.0)), 900.0, 3.0),
+        (Category("code"), 20.0, 10.0),
+        (Category("code"), None, 60.0),
+        (None, 8.0, 4.0),
+    ],
+    ids=["the category's", "the file's", "none", "without a category"],
+)
+async def test_the_total_is_shared_over_the_chain(
+    category: Category | None, total: float | None, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each candidate has its part of the category's total, or of the configuration's where that has none."""
+    given = []
+
+    async def attempt(parts: Any, live: Any, chat: Any, way: Any, seconds: float, permit: Any) -> WonWhole:
+        given.append(seconds)
+        return WonWhole(EVENTS, True, None, {})
+
+    monkeypatch.setattr(contest, "attempt", attempt)
+    game, _ = contest_in(category, "p/one", "p/two", total=total)
+    await game.win()
+    assert given == [pytest.approx(share, abs=share / 4)]
 
 
 @pytest.fixture
