@@ -129,6 +129,9 @@ class Router:
                 raise refusal from None
             exchange.cancel()
             raise
+        except Exception:
+            exchange.stumble()
+            raise
         finally:
             self.in_flight -= 1
             self._close(exchange)

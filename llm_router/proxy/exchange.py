@@ -139,6 +139,12 @@ class Exchange:
         self.status = error.status
         self.failure_code = error.code or error.type
 
+    def stumble(self) -> None:
+        """A fault of ours ended it: the client is told so, unless its answer has begun."""
+        self.outcome = "failed"
+        self.status = 500 if self.first_byte_ms is None else 200
+        self.failure_code = "internal"
+
     def booking(self, now_at: float) -> Booking:
         """What the bookkeeper settles; `now_at` is the loop's clock."""
         candidate, decision, tap, caller = self.candidate, self.decision, self.tap, self.caller

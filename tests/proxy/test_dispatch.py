@@ -1,4 +1,4 @@
-"""The dispatcher's housekeeping, without requests."""
+"""The dispatcher's housekeeping, without upstreams."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import threading
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
+from llm_router.accounting.booking import Booking
 from llm_router.config.loading import load
 from llm_router.errors import Failure, FailureKind
+from llm_router.proxy.attempt import WonWhole
 from llm_router.proxy.dispatch import Router
+from llm_router.proxy.exchange import Caller
 from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.classify import Brain
+from llm_router.routing.plan import Candidate
+from llm_router.wire.chat import parse_chat
 from tests.support.waiting import PATIENCE
 
 DATA = Path(__file__).parents[2] / "llm_router" / "data"
@@ -37,20 +44,23 @@ class SlowFile:
         self.running -= 1
 
 
-async def test_circuits_are_saved_one_after_the_other_and_to_the_last() -> None:
-    """On a slow disk what happens while they are being saved is saved next: no save meets another one in the file."""
-    file = SlowFile()
+def make_router(**parts: Any) -> Router:
+    """A router of the given parts, which does without all others."""
     prices, weights = ((DATA / name).read_bytes() for name in ("prices.json", "classifier.bin"))
-    router = Router(
+    usual: dict[str, Any] = {"bookkeeper": None, "metrics": None, "config_file": None}
+    return Router(
         load({"HOME": "/home/u"}, {}, None, "router_config.json"),
         shipped_prices=prices,
         brain=Brain.load(weights),
         upstream=UpstreamClient(),
-        bookkeeper=cast(Any, None),
-        metrics=cast(Any, None),
-        config_file=cast(Any, None),
-        circuit_file=cast(Any, file),
+        **usual | parts,
     )
+
+
+async def test_circuits_are_saved_one_after_the_other_and_to_the_last() -> None:
+    """On a slow disk what happens while they are being saved is saved next: no save meets another one in the file."""
+    file = SlowFile()
+    router = make_router(circuit_file=file)
 
     def fail(model: str) -> None:
         permit = router.circuits.admit(model, ("key",), 0.0)
@@ -68,3 +78,42 @@ async def test_circuits_are_saved_one_after_the_other_and_to_the_last() -> None:
     assert len(file.saved) == 2
     assert file.saved[-1] == router.circuits.dump()
     assert file.saved[0] != file.saved[-1]
+
+
+class Books:
+    """Keeps what it is handed."""
+
+    def __init__(self) -> None:
+        self.bookings: list[Booking] = []
+        self.submit = self.bookings.append
+
+    def enter(self, *about: Any, **more: Any) -> int:
+        """Gives the one ticket."""
+        return 1
+
+
+@pytest.mark.parametrize(("place", "status"), [("win", 500), ("send_whole", 200)])
+async def test_a_fault_of_ours_is_booked_as_one(place: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record has the status that the client is sent: 500, or that of the answer which had begun."""
+    books = Books()
+    router = make_router(bookkeeper=books)
+    won = WonWhole(b"{}", False, None, {})
+    won.candidate = Candidate("openai/a", router.snapshot.providers["openai"], "a", None, ())
+    won.committed_at = 1.0
+
+    class Faulty:
+        async def win(self) -> WonWhole:
+            if place == "win":
+                raise ZeroDivisionError
+            return won
+
+        def send_whole(self, *what: Any, **how: Any) -> None:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(router, "_contest", lambda *_: Faulty())
+    chat = parse_chat(b'{"model": "router", "messages": [{"role": "user", "content": "hello"}]}')
+    with pytest.raises(ZeroDivisionError):
+        await router.answer(chat, Caller("id"), cast(Any, Faulty()))
+    (booking,) = books.bookings
+    assert (booking.outcome, booking.status, booking.failure) == ("failed", status, "internal")
+    assert router.in_flight == 0
