@@ -46,6 +46,7 @@ class Call:
     """One question to one model after the other; `costs` are theirs whose answers came, of use or not."""
 
     costs: tuple[SideCost, ...] = ()
+    waiting: int = 0  # requests
 
     def take_costs(self) -> tuple[SideCost, ...]:
         """What is to be paid, for the first request that asks."""
@@ -88,7 +89,16 @@ class Asker:
             work = self._ask_in_turn(key, call, decision, categories, models, live, seconds)
             running = self._running[key] = call, self._tasks.start(work, "ask for a category")
         call, task = running
-        done, _ = await asyncio.wait({task}, timeout=seconds)
+        call.waiting += 1
+        try:
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+        except asyncio.CancelledError:
+            if call.waiting == 1:  # all who asked have left
+                self._forget(key, call)
+                task.cancel()
+            raise
+        finally:
+            call.waiting -= 1
         asked = task.result() if done and task.exception() is None else None
         return decision if asked is None else _with_answer(decision, asked, live), call.take_costs()
 
@@ -133,6 +143,12 @@ class Asker:
                     return asked
             return None
         finally:
+            self._forget(key, call)
+
+    def _forget(self, key: bytes, call: Call) -> None:
+        """Nobody joins `call` any more; the question may meanwhile have been asked anew."""
+        running = self._running.get(key)
+        if running is not None and running[0] is call:
             del self._running[key]
 
     async def _ask(

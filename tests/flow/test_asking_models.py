@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from tests.faults.conftest import Stage
-from tests.support.upstream import Exchange, plain, reply
+from tests.support.client import Connection, chat_body, request_bytes
+from tests.support.upstream import Exchange, hang, plain, reply
+from tests.support.waiting import PATIENCE, until
 
 Own = Callable[..., Awaitable[Stage]]
 
@@ -26,6 +29,10 @@ async def category(stage: Stage, content: str = "Tell me something about rivers"
     answer = await stage.chat("router", messages=[{"role": "user", "content": content}], **more)
     assert answer.status == 200, answer.raw
     return answer.header("x-router-category"), answer.header("x-router-mode")
+
+
+async def _in_flight(stage: Stage, number: int) -> bool:
+    return (await stage.metrics())["in_flight"] == number
 
 
 async def test_the_model_decides(own: Own) -> None:
@@ -55,6 +62,28 @@ async def test_equal_prompts_are_asked_once(own: Own) -> None:
     assert set(found) == {("code", "api")}
     assert await category(stage) == ("code", "api")
     assert stage.c.count == 1
+
+
+async def test_who_leaves_while_a_model_is_asked_stops_that_call(own: Own) -> None:
+    """The call ends with the last client that waits for it, not the first; the same question is then asked anew."""
+    stage = await own(env=API, models=MODELS, classifier={"timeout_ms": 60_000})
+    stage.c.script = hang
+    clients = [await Connection.open(stage.router.port) for _ in range(2)]
+    for number, client in enumerate(clients):
+        headers = {"x-request-id": f"leaver-{number}"}
+        await client.send(request_bytes(body=chat_body("router", messages=TEXT), headers=headers))
+    call = await stage.c.wait_for(1)
+    await until(partial(_in_flight, stage, 2))
+    clients[0].close()
+    assert (await stage.record("leaver-0"))["outcome"] == "cancelled"
+    assert call.closed_at is None
+    clients[1].close()
+    await asyncio.wait_for(call.closed.wait(), PATIENCE)
+    assert (await stage.record("leaver-1"))["outcome"] == "cancelled"
+    assert stage.a.count == 0
+    stage.c.script = judge("code")
+    assert await category(stage) == ("code", "api")
+    assert stage.c.count == 2
 
 
 async def test_lateness_means_the_local_answer(own: Own) -> None:
