@@ -22,6 +22,7 @@ from llm_router.proxy.live import masker_for
 from llm_router.proxy.upstream import UpstreamClient, UpstreamError
 from llm_router.wire.chat import ChatRequest, parse_chat
 from llm_router.wire.providers.base import Adapter, Target
+from llm_router.wire.providers.errors import read_failure
 from llm_router.wire.providers.registry import adapter_for
 
 _QUESTION = "Answer with the single word: pong"
@@ -155,7 +156,7 @@ async def _exchange(
     finally:
         response.close()
     if not 200 <= response.status < 300:
-        raise AttemptFailed(adapter.failure(response.status, response.headers, body, time.time()))
+        raise AttemptFailed(read_failure(response.status, response.headers, body, time.time()))
     parsed = orjson.loads(adapter.completion(chat, target, body).body)
     verdict = judge_completion(parsed)
     if verdict.failure is not None:

@@ -28,8 +28,7 @@ from llm_router.proxy.upstream import (
 from llm_router.routing.breaker import Permit
 from llm_router.routing.plan import Candidate
 from llm_router.wire.chat import ChatRequest, TooDeep
-from llm_router.wire.providers.base import Adapter
-from llm_router.wire.providers.errors import request_trouble
+from llm_router.wire.providers.errors import read_failure, request_trouble
 from llm_router.wire.restream import as_stream
 from llm_router.wire.usage import Usage
 
@@ -104,7 +103,7 @@ async def attempt(
         if permit is not None:
             parts.circuits.connected(permit)
         if not 200 <= response.status < 300:
-            raise AttemptFailed(await _refusal(response, way.adapter, live.mask))
+            raise AttemptFailed(await _refusal(response, live.mask))
         won: WonStream | WonWhole
         if chat.stream and not _is_whole(response):
             relay = _relay(response, chat, way, parts, live.mask)
@@ -123,7 +122,7 @@ async def attempt(
         if response is not None:
             response.close()
         late = parts.deadlines.stop(task) and isinstance(error, asyncio.CancelledError)
-        failure = _late(response, way, live.mask, seconds) if late else _told_by(error, response, live.mask)
+        failure = _late(response, live.mask, seconds) if late else _told_by(error, response, live.mask)
         if failure is None:
             raise
         # The frames hold the future that holds the error: request and answer would wait for the collector.
@@ -133,9 +132,9 @@ async def attempt(
     return won
 
 
-def _late(response: UpstreamResponse | None, way: Way, mask: Mask, seconds: float) -> Failure:
+def _late(response: UpstreamResponse | None, mask: Mask, seconds: float) -> Failure:
     if response is not None and not 200 <= response.status < 300:
-        return _refused(response, b"", way.adapter, mask)  # the words did not come in time, the status did
+        return _refused(response, b"", mask)  # the words did not come in time, the status did
     return Failure(FailureKind.FIRST_BYTE_TIMEOUT, f"no answer within {seconds:.3g} seconds")
 
 
@@ -150,17 +149,17 @@ def _told_by(error: BaseException, response: UpstreamResponse | None, mask: Mask
     return Failure(FailureKind.INVALID_RESPONSE, f"the provider's answer cannot be passed on: its {error}", 200)
 
 
-async def _refusal(response: UpstreamResponse, adapter: Adapter, mask: Mask) -> Failure:
+async def _refusal(response: UpstreamResponse, mask: Mask) -> Failure:
     try:
         async with asyncio.timeout(ERROR_BODY_SECONDS):
             body = await response.read(ERROR_BODY_BYTES)
     except (TimeoutError, UpstreamError):
         body = b""  # the status alone has to do
-    return _refused(response, body, adapter, mask)
+    return _refused(response, body, mask)
 
 
-def _refused(response: UpstreamResponse, body: bytes, adapter: Adapter, mask: Mask) -> Failure:
-    return _masked(adapter.failure(response.status, response.headers, body, time.time()), mask)
+def _refused(response: UpstreamResponse, body: bytes, mask: Mask) -> Failure:
+    return _masked(read_failure(response.status, response.headers, body, time.time()), mask)
 
 
 def _relay(response: UpstreamResponse, chat: ChatRequest, way: Way, parts: Parts, mask: Mask) -> Relay:

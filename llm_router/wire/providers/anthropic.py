@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from llm_router.errors import Failure
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.anthropic_answer import completion
 from llm_router.wire.providers.anthropic_models import traits
@@ -12,7 +11,6 @@ from llm_router.wire.providers.anthropic_request import misfit, request_body, us
 from llm_router.wire.providers.anthropic_stream import AnthropicTranslator
 from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall, with_given
 from llm_router.wire.providers.chunks import ChunkWriter, whole_answer
-from llm_router.wire.providers.errors import read_failure
 
 # The version with sampling parameters; the newer one refuses them for every model.
 VERSION = "2023-06-01"
@@ -57,10 +55,6 @@ class AnthropicAdapter:
         json_tool = uses_json_tool(chat, traits(target.model, target.info))
         answer = {"id": f"msg_{self._created()}", "model": target.model, **answer}
         return completion(answer, created=self._created(), json_tool=json_tool)
-
-    def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
-        """Reads a non-200 answer."""
-        return read_failure(status, headers, body, now)
 
     def _created(self) -> int:
         return int(self._clock())

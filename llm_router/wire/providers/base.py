@@ -1,4 +1,4 @@
-"""What every provider dialect offers: a call to send, a reading of the answer, a reading of errors.
+"""What every provider dialect offers: a call to send, and a reading of the answer; refusals are read alike (`errors`).
 
 An adapter is a stateless object; a translator is the state of one streamed answer. Both are sans-IO: bytes in, bytes
 out, the clock is an argument. Adapters of OpenAI-shaped providers have no translator: their bytes pass untouched.
@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.config.values import Provider
-from llm_router.errors import Failure
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.usage import Usage
 
@@ -113,8 +112,4 @@ class Adapter(Protocol):
 
     def completion(self, chat: ChatRequest, target: Target, body: bytes) -> Completion:
         """The OpenAI-shaped form of a non-streamed 200 answer. Raises AttemptFailed if it holds none."""
-        ...
-
-    def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
-        """Reads a non-200 answer (header names in lower case; `now` is Unix time, for Retry-After dates)."""
         ...

@@ -95,7 +95,7 @@ _DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
 
 
 def read_failure(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
-    """The failure that a non-200 answer stands for. `now` is Unix time.
+    """The failure that a non-200 answer stands for. Names of `headers` are in lower case; `now` is Unix time.
 
     The message is not masked yet, so it is not cut either: of a secret that was cut in two, the half would stay.
     """

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from urllib.parse import quote
 
-from llm_router.errors import Failure
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall, with_given
 from llm_router.wire.providers.chunks import whole_answer
-from llm_router.wire.providers.errors import read_failure
 from llm_router.wire.providers.google_answer import completion
 from llm_router.wire.providers.google_request import misfit, request_body
 from llm_router.wire.providers.google_stream import GeminiTranslator
@@ -45,10 +43,6 @@ class GeminiAdapter:
         """The completion in a whole answer. Raises AttemptFailed if it is an error or nothing known."""
         answer = whole_answer(body, lambda found: not {"candidates", "promptFeedback"}.isdisjoint(found))
         return completion(answer, model=target.model, created=int(self._clock()))
-
-    def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
-        """Reads a non-200 answer."""
-        return read_failure(status, headers, body, now)
 
 
 def model_url(base: str, model: str, *, stream: bool) -> str:

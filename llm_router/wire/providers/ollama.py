@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from llm_router.errors import Failure
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.base import Completion, Misfit, Target, UpstreamCall, with_given
 from llm_router.wire.providers.chunks import whole_answer
-from llm_router.wire.providers.errors import read_failure
 from llm_router.wire.providers.ollama_request import misfit, request_body
 from llm_router.wire.providers.ollama_stream import OllamaTranslator, completion
 
@@ -40,10 +38,6 @@ class OllamaAdapter:
         """The completion in a whole answer. Raises AttemptFailed if it is an error or nothing known."""
         answer = whole_answer(body, lambda found: isinstance(found.get("message"), dict))
         return completion(answer, model=target.model, created=int(self._clock()))
-
-    def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
-        """Reads a non-200 answer."""
-        return read_failure(status, headers, body, now)
 
 
 def chat_url(base: str) -> str:

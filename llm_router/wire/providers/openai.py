@@ -17,7 +17,6 @@ from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.wire.answer import read_completion
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.base import Completion, Misfit, StreamTranslator, Target, UpstreamCall, with_given
-from llm_router.wire.providers.errors import read_failure
 from llm_router.wire.providers.fields import OPENROUTER_FIELDS
 from llm_router.wire.providers.google_compat import GoogleCompatTranslator, compat_body, mended_completion
 from llm_router.wire.providers.reasoning import has_packed_thinking, without_packed_thinking
@@ -123,10 +122,6 @@ class OpenAIShaped:
         # The stream that it becomes reports usage only to a client that asked; the books want it all the same.
         usage = read_completion(body).usage if chat.stream else None
         return Completion(body, usage, parsed)
-
-    def failure(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
-        """Reads a non-200 answer."""
-        return read_failure(status, headers, body, now)
 
 
 def chat_url(target: Target, kind: str) -> str:
