@@ -98,7 +98,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class KnownChain:
     """What holds of a chain whoever asks: its candidates, and what each of them can take.
 
     `plan` is that of a request which asks for nothing that one of them might lack, while no circuit is in the way.
@@ -135,7 +135,7 @@ class World:
     first_token_s: Callable[[str], float | None]  # as observed; None if never
     easy: frozenset[str] = frozenset()
     quiet: Callable[[], bool] = _never
-    routes: dict[tuple[str, ...], Route] = field(default_factory=dict)
+    chains: dict[tuple[str, ...], KnownChain] = field(default_factory=dict)
 
 
 def needs_of(chat: ChatRequest) -> Needs:
@@ -179,24 +179,24 @@ def make_plan(
     order: str = "chain",
 ) -> Plan:
     """Sorts the models of `chain` into candidates and skipped. `max_price` is in USD for the whole request."""
-    route = world.routes.get(chain)
-    if route is None:
-        if len(world.routes) >= _KNOWN_MOST:  # chains may come from clients
-            world.routes.clear()
-        route = world.routes[chain] = _route(chain, world)
-    if max_price is None and order == "chain" and _takes(route, chat, explicit):
+    known = world.chains.get(chain)
+    if known is None:
+        if len(world.chains) >= _KNOWN_MOST:  # chains may come from clients
+            world.chains.clear()
+        known = world.chains[chain] = _know(chain, world)
+    if max_price is None and order == "chain" and _takes(known, chat, explicit):
         block = world.block
-        if world.quiet() or all(block(c.model, c.accounts) is None for c in route.plan.candidates):
-            return route.plan
-    return _judged(chat, route, world, explicit=explicit, max_price=max_price, order=order)
+        if world.quiet() or all(block(c.model, c.accounts) is None for c in known.plan.candidates):
+            return known.plan
+    return _judged(chat, known, world, explicit=explicit, max_price=max_price, order=order)
 
 
-def _route(chain: tuple[str, ...], world: World) -> Route:
+def _know(chain: tuple[str, ...], world: World) -> KnownChain:
     candidates = tuple(_candidate(model, world) for model in dict.fromkeys(chain))
     usable = tuple(candidate for candidate in candidates if candidate.provider.configured)
     infos = [candidate.info for candidate in usable if candidate.info is not None]
     skipped = tuple(_keyless(candidate) for candidate in candidates if candidate not in usable)
-    return Route(
+    return KnownChain(
         candidates,
         Plan(usable, skipped, world.cost),
         tools=all(info.tools is not False for info in infos),
@@ -207,29 +207,29 @@ def _route(chain: tuple[str, ...], world: World) -> Route:
     )
 
 
-def _takes(route: Route, chat: ChatRequest, explicit: bool) -> bool:
+def _takes(known: KnownChain, chat: ChatRequest, explicit: bool) -> bool:
     """Whether each candidate can surely take the request. Images count as text here: whoever may be too long for
     that is looked at closely."""
-    if route.asked:
+    if known.asked:
         return False
     if explicit:
         return True
-    if (not route.tools and chat.tools) or (not route.images and chat.has_parts):
+    if (not known.tools and chat.tools) or (not known.images and chat.has_parts):
         return False
-    if not route.json_schema and "response_format" in chat.body:
+    if not known.json_schema and "response_format" in chat.body:
         return False
     output = chat.output_limit or 1
-    return len(chat.raw) * _TOKENS_PER_BYTE + (output if output > 0 else 1) <= route.window
+    return len(chat.raw) * _TOKENS_PER_BYTE + (output if output > 0 else 1) <= known.window
 
 
 def _judged(
-    chat: ChatRequest, route: Route, world: World, *, explicit: bool, max_price: float | None, order: str
+    chat: ChatRequest, known: KnownChain, world: World, *, explicit: bool, max_price: float | None, order: str
 ) -> Plan:
     """The plan of a request that has to be looked at closely."""
     needs = needs_of(chat)
     candidates: list[Candidate] = []
     skipped: list[Skipped] = []
-    for candidate in route.candidates:
+    for candidate in known.candidates:
         obstacle = _obstacle(chat, candidate, needs, world, explicit=explicit, max_price=max_price)
         if obstacle is None:
             candidates.append(candidate)
