@@ -115,7 +115,7 @@ def test_the_order(order: str, models: list[str]) -> None:
 
 
 CALM = replace(
-    WORLD, easy=frozenset({"p", "q", "free"}), misfit=lambda chat, candidate: None, quiet=lambda: True, routes={}
+    WORLD, easy=frozenset({"p", "q", "free"}), misfit=lambda chat, candidate: None, quiet=lambda: True, chains={}
 )
 
 
@@ -137,7 +137,7 @@ def test_requests_that_ask_for_nothing_special_share_one_plan() -> None:
 )
 def test_each_thing_that_is_asked_for_is_looked_at(fields: dict[str, Any], obstacle: Obstacle) -> None:
     """A request that asks for one thing alone that a model of the chain lacks shares no plan with those that do not."""
-    chain, world = ("p/blind", "p/able"), replace(CALM, routes={})
+    chain, world = ("p/blind", "p/able"), replace(CALM, chains={})
     assert len(make_plan(chat(), chain, world).candidates) == 2
     made = make_plan(chat(**fields), chain, world)
     assert [candidate.model for candidate in made.candidates] == ["p/able"]
@@ -146,7 +146,7 @@ def test_each_thing_that_is_asked_for_is_looked_at(fields: dict[str, Any], obsta
 
 def test_an_order_and_a_ceiling_are_no_usual_request() -> None:
     """They hold for a chain whose shared plan is known already."""
-    chain, world = ("p/able", "p/blind"), replace(CALM, routes={})
+    chain, world = ("p/able", "p/blind"), replace(CALM, chains={})
     assert [candidate.model for candidate in make_plan(chat(), chain, world).candidates] == ["p/able", "p/blind"]
     assert make_plan(chat(), chain, world, order="price").candidates[0].model == "p/blind"
     assert len(make_plan(chat(), chain, world, max_price=0.01).candidates) == 1
@@ -154,7 +154,7 @@ def test_an_order_and_a_ceiling_are_no_usual_request() -> None:
 
 def test_a_dialect_that_must_be_asked_is_asked() -> None:
     """One candidate whose dialect may not carry a request is enough for a close look, also at an explicit model."""
-    world = replace(WORLD, easy=frozenset({"q", "free"}), routes={})
+    world = replace(WORLD, easy=frozenset({"q", "free"}), chains={})
     for explicit in (True, False):
         made = make_plan(chat(), ("free/new", "p/audio"), world, explicit=explicit)
         assert [entry.obstacle for entry in made.skipped] == [Obstacle.MISFIT]
@@ -162,7 +162,7 @@ def test_a_dialect_that_must_be_asked_is_asked() -> None:
 
 def test_chains_of_clients_are_not_all_remembered() -> None:
     """Whoever sends ever new chains fills no memory."""
-    world = replace(CALM, routes={})
+    world = replace(CALM, chains={})
     for number in range(3000):
         make_plan(chat(), ("p/able", f"free/m{number}"), world)
     assert len(world.routes) <= 1024
@@ -190,7 +190,7 @@ def test_a_shared_plan_is_the_one_that_would_have_been_made(
     """Sharing skips work, never a check."""
     request, noisy = chat(**fields), replace(CALM, quiet=lambda: False)
     shared = make_plan(request, tuple(chain), noisy, explicit=explicit)
-    own = make_plan(request, tuple(chain), replace(noisy, easy=frozenset(), routes={}), explicit=explicit)
+    own = make_plan(request, tuple(chain), replace(noisy, easy=frozenset(), chains={}), explicit=explicit)
     assert shared.candidates == own.candidates
     assert shared.skipped == own.skipped
 
