@@ -165,7 +165,7 @@ def test_chains_of_clients_are_not_all_remembered() -> None:
     world = replace(CALM, chains={})
     for number in range(3000):
         make_plan(chat(), ("p/able", f"free/m{number}"), world)
-    assert len(world.routes) <= 1024
+    assert len(world.chains) <= 1024
 
 
 FIELDS = st.fixed_dictionaries(
