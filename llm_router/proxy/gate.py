@@ -15,6 +15,7 @@ import orjson
 
 from llm_router.errors import Failure, FailureKind
 from llm_router.wire.error_objects import ErrorSeen, error_in, upstream_error
+from llm_router.wire.loose import load_loosely
 from llm_router.wire.sse import DONE, iter_events, lone_data
 
 HELD_BYTES = 1024 * 1024
@@ -102,8 +103,10 @@ class Gate:
             if data.startswith(DONE):
                 self.ended = True
                 return REJECT
-            self._broken += bool(data)
-            return HOLD
+            chunk = load_loosely(data)
+            if chunk is None:
+                self._broken += bool(data)
+                return HOLD
         choice = _lone_choice(chunk) if not name else None
         if choice is not None:
             self.chunks += 1

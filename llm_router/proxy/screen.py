@@ -13,6 +13,7 @@ import orjson
 
 from llm_router.proxy.gate import is_overfull
 from llm_router.wire.error_objects import ErrorSeen, error_in
+from llm_router.wire.loose import load_loosely
 from llm_router.wire.sse import CR, DONE, DONE_EVENT, EVENT_END, LF, iter_events, raw_events
 
 _DONE_HEADS = (b"data: ", b"data:")
@@ -78,9 +79,10 @@ def screen(block: bytes) -> Screened:
             if is_overfull(event.data):
                 continue
             try:
-                error = error_in(orjson.loads(event.data), event.name)
+                seen = orjson.loads(event.data)
             except orjson.JSONDecodeError:
-                continue
+                seen = load_loosely(event.data)
+            error = error_in(seen, event.name)
             if error is not None:
                 return Screened(block[:start], error=error)
         start += len(raw)
@@ -118,7 +120,7 @@ def finished_choices(blocks: list[bytes], wanted: int) -> bool:
             try:
                 chunk = orjson.loads(event.data)
             except orjson.JSONDecodeError:
-                continue
+                chunk = load_loosely(event.data)
             choices = chunk.get("choices") if isinstance(chunk, dict) else None
             for choice in choices if isinstance(choices, list) else ():
                 if isinstance(choice, dict) and choice.get("finish_reason") is not None:

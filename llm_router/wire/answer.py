@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from llm_router.wire.loose import load_loosely
 from llm_router.wire.sse import DONE, iter_events
 from llm_router.wire.usage import Usage, from_openai
 
@@ -101,9 +102,8 @@ class _Reader:
         try:
             event = orjson.loads(data)
         except orjson.JSONDecodeError:
-            self.answer.broken_events += 1
-        else:
-            self.event(event)
+            event = load_loosely(data)
+        self.event(event)
 
     def _huge(self, data: bytes) -> None:
         """An event too large to parse in one go (an image, or malice): its last usage, and its bytes for a text."""

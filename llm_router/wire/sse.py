@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import orjson
 
+from llm_router.wire.loose import load_loosely
+
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"
 DONE = b"[DONE]"
@@ -188,4 +190,4 @@ def _is_whole(data: bytes | None) -> bool:
     try:
         return isinstance(orjson.loads(data or b""), dict)
     except orjson.JSONDecodeError:
-        return False
+        return isinstance(load_loosely(data or b""), dict)

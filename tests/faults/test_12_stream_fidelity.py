@@ -366,6 +366,34 @@ async def test_one_broken_event_does_not_kill_a_stream(stage: Stage) -> None:
     assert got.body == b"".join(events)
 
 
+_HALF = rb'"content":"Hi \ud83d"'
+_RAW_BYTES = b'"content":"Hi \xf0\x9f"'
+
+
+@pytest.mark.parametrize("cut_text", [_HALF, _RAW_BYTES], ids=["half", "bytes"])
+@pytest.mark.parametrize("more", [[finish("length"), DONE], []], ids=["two events", "one event"])
+async def test_an_answer_that_was_cut_inside_a_character(stage: Stage, cut_text: bytes, more: list[bytes]) -> None:
+    """Every client reads half of an emoji: it is an answer, passes as it came, and ends as it ended."""
+    said = event(chunk({"content": "?"}, None if more else "length")).replace(b'"content":"?"', cut_text)
+    stage.a.script = stream([said, *more])
+    got = await stage.chat("router/ab")
+    assert got.body == b"".join([said, *(more or [DONE])])
+    assert stage.b.count == 0
+    record = await stage.record(got)
+    assert (record["outcome"], record["finish_reason"]) == ("completed", "length")
+    assert record["counted_output"] >= 2
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_whole_answer_that_was_cut_inside_a_character(stage: Stage, streamed: bool) -> None:
+    """The same in one piece; as a stream it holds a character that stands for the half."""
+    body = json.dumps(completion("?", "length")).encode().replace(b'"content": "?"', _HALF)
+    stage.a.script = reply(200, body)
+    got = await stage.chat("router/ab", streamed)
+    assert (got.text == "Hi \ufffd") if streamed else (got.body == body)
+    assert stage.b.count == 0
+
+
 RECORDED = sorted((Path(__file__).parents[1] / "support" / "data" / "sse").glob("llama_*/stream*.txt"))
 
 

@@ -11,6 +11,7 @@ import orjson
 from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.wire.chat import dump
 from llm_router.wire.error_objects import error_in, upstream_error
+from llm_router.wire.loose import load_loosely
 from llm_router.wire.sse import data_event
 from llm_router.wire.usage import Usage, to_openai
 
@@ -154,7 +155,7 @@ def whole_answer(body: bytes, is_answer: Callable[[Mapping[str, Any]], bool]) ->
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
-        answer = None
+        answer = load_loosely(body)
     error = error_in(answer)
     if error is not None:
         raise AttemptFailed(upstream_error(error))

@@ -17,6 +17,7 @@ import orjson
 
 from llm_router.errors import Failure, FailureKind
 from llm_router.wire.error_objects import error_type
+from llm_router.wire.loose import load_loosely
 from llm_router.wire.masking import MESSAGE_CHARS
 
 _CERTAIN_CONTEXT_WORDS = re.compile(r"context_length_exceeded|exceed_context_size|exceeds the available context size")
@@ -148,7 +149,7 @@ def error_object(body: bytes) -> dict[str, Any]:
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return {}
+        parsed = load_loosely(body)
     if isinstance(parsed, list) and parsed:
         parsed = parsed[0]
     if isinstance(parsed, str):

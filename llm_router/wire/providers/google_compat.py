@@ -12,6 +12,7 @@ import orjson
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.chat import ChatRequest, dump
+from llm_router.wire.loose import load_loosely
 from llm_router.wire.providers.chunks import call_id
 from llm_router.wire.providers.fields import effort, objects
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, compat_effort, gemini_traits
@@ -144,7 +145,7 @@ class GoogleCompatTranslator:
             try:
                 chunk = orjson.loads(event.data or b"")
             except orjson.JSONDecodeError:
-                continue
+                chunk = load_loosely(event.data or b"")
             if isinstance(chunk, dict) and self._mend(chunk):
                 return data_event(dump(chunk))
         return raw

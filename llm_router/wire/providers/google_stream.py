@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from llm_router.wire.error_objects import error_in
+from llm_router.wire.loose import load_loosely
 from llm_router.wire.providers.chunks import ChunkWriter, call_id, error_event
 from llm_router.wire.providers.google_answer import (
     BROKEN,
@@ -170,4 +171,4 @@ def _parse(payload: bytes) -> Any:
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError:
-        return None
+        return load_loosely(payload)

@@ -10,6 +10,7 @@ import orjson
 
 from llm_router.errors import AttemptFailed
 from llm_router.wire.chat import dump
+from llm_router.wire.loose import load_loosely
 from llm_router.wire.providers.base import Completion
 from llm_router.wire.providers.chunks import (
     ChunkWriter,
@@ -112,7 +113,7 @@ class OllamaTranslator:
         try:
             answer = orjson.loads(line)
         except orjson.JSONDecodeError:
-            return b""
+            answer = load_loosely(line)
         if not isinstance(answer, dict):
             return b""
         if answer.get("error"):

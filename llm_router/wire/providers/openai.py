@@ -16,6 +16,7 @@ import orjson
 from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.wire.answer import read_completion
 from llm_router.wire.chat import ChatRequest, dump
+from llm_router.wire.loose import load_loosely
 from llm_router.wire.providers.base import Completion, Misfit, StreamTranslator, Target, UpstreamCall, with_given
 from llm_router.wire.providers.fields import OPENROUTER_FIELDS
 from llm_router.wire.providers.google_compat import GoogleCompatTranslator, compat_body, mended_completion
@@ -112,7 +113,7 @@ class OpenAIShaped:
         try:
             parsed = orjson.loads(body)
         except orjson.JSONDecodeError:
-            parsed = None
+            parsed = load_loosely(body)
         if not isinstance(parsed, _CONTAINERS):
             raise AttemptFailed(
                 Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without JSON in it", 200)

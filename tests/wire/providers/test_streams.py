@@ -179,6 +179,31 @@ def test_odd_names_and_texts_do_not_break_the_templates(text: str) -> None:
     assert orjson.loads(out[6 : out.index(b"\n\n")])["model"] == text
 
 
+_HALVES = {
+    "anthropic": (
+        _sse(_start()),
+        b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%s"}}\n\n',
+        _sse(_end("end_turn"), _STOP),
+    ),
+    "google": (
+        b"",
+        b'data: {"candidates":[{"content":{"parts":[{"text":"%s"}]}}]}\r\n\r\n',
+        b'data: {"candidates":[{"finishReason":"STOP"}]}\r\n\r\n',
+    ),
+    "ollama": (b"", b'{"message":{"content":"%s"}}\n', b'{"done":true,"done_reason":"stop"}\n'),
+}
+
+
+@pytest.mark.parametrize("dialect", TRANSLATED)
+def test_half_a_character_costs_no_word(dialect: str) -> None:
+    """An emoji that was cut between two events, by its two halves or by its bytes, takes nothing else along."""
+    begin, said, end = _HALVES[dialect]
+    pieces = (b"a \\ud83d", b"\\ude00 b ", b"c \xf0\x9f", b"\x98\x80 d")
+    read = read_stream(translate(dialect, begin + b"".join(said % piece for piece in pieces) + end))
+    assert read.text.replace("\ufffd", "") == "a  b c  d"
+    assert (read.finish, read.done) == ("stop", True)
+
+
 def test_a_tool_loop_keeps_its_thinking_through_an_agent() -> None:
     """OpenClaw keeps `reasoning.encrypted` entries that name a tool call and strips underscores from ids: that is
     enough to bring the signed thinking back to Anthropic."""
