@@ -30,7 +30,7 @@ def advice(snapshot: Snapshot) -> list[str]:
         found.append("no provider key is set, for example OPENROUTER_API_KEY: only Ollama can answer")
     found.extend(_about_chains(snapshot))
     found.extend(_about_categories(snapshot))
-    if snapshot.access.allow_unauthenticated and _is_open(snapshot):
+    if snapshot.access.allow_unauthenticated and _is_open(snapshot, snapshot.host):
         found.append(
             f"serving {snapshot.host} without a key: whoever reaches it can spend yours; "
             "publishing it wider needs ROUTER_API_KEY"
@@ -38,19 +38,23 @@ def advice(snapshot: Snapshot) -> list[str]:
     return found
 
 
-def unguarded(snapshot: Snapshot) -> str | None:
-    """Why this address may not be bound: anybody on the network could spend the keys."""
-    if snapshot.access.allow_unauthenticated or not _is_open(snapshot):
+def unguarded(snapshot: Snapshot, bound: str | None = None) -> str | None:
+    """Why this address may not be bound, or may not stay so: anybody on the network could spend the keys.
+
+    `bound` is the address of a router that runs: what the snapshot says of it holds from the next start on.
+    """
+    host = snapshot.host if bound is None else bound
+    if snapshot.access.allow_unauthenticated or not _is_open(snapshot, host):
         return None
     return (
-        f"refusing to bind {snapshot.host}, which is reachable from other machines, without a key: set ROUTER_API_KEY, "
-        "or say --allow-unauthenticated (ROUTER_ALLOW_UNAUTHENTICATED=1)"
+        f"refusing to {'bind' if bound is None else 'go on at'} {host}, which is reachable from other machines, "
+        "without a key: set ROUTER_API_KEY, or say --allow-unauthenticated (ROUTER_ALLOW_UNAUTHENTICATED=1)"
     )
 
 
-def _is_open(snapshot: Snapshot) -> bool:
+def _is_open(snapshot: Snapshot, host: str) -> bool:
     """Whether other machines can reach the router, and need no key."""
-    return not snapshot.access.api_keys and _is_reachable(snapshot.host)
+    return not snapshot.access.api_keys and _is_reachable(host)
 
 
 def _is_reachable(host: str) -> bool:

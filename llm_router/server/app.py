@@ -164,13 +164,15 @@ def _open(config_file: ConfigFile) -> tuple[Snapshot, socket.socket] | int:
         print(f"llm-router: {problem}", file=sys.stderr)
         return EXIT_CONFIG
     try:
-        return snapshot, listen(snapshot.host, snapshot.port, PORT_PATIENCE)
+        listener = listen(snapshot.host, snapshot.port, PORT_PATIENCE)
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "")
         print(
             f"llm-router: cannot listen on {snapshot.host}:{snapshot.port}: {error.strerror}{remedy}", file=sys.stderr
         )
         return EXIT_PORT
+    config_file.serve_at(snapshot.host)
+    return snapshot, listener
 
 
 async def _serve_alone(

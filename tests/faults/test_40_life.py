@@ -89,6 +89,19 @@ async def test_wide_binding_on_demand(launch: Launch, how: str) -> None:
     assert (await router.ask("GET", "/health")).status == 200
 
 
+async def test_a_reload_does_not_open_what_others_reach(launch: Launch) -> None:
+    """Beyond loopback a reload that would take the key away is refused, and the key goes on being asked for."""
+    key = {"Authorization": "Bearer k-12345678"}
+    config = {"server": {"api_key_env": "MY_ROUTER_KEY"}}
+    router = await launch(config, env={"MY_ROUTER_KEY": "k-12345678"}, args=["--host", "0.0.0.0"])
+    router.config_file.write_text('{"server": {"host": "127.0.0.1"}}')
+    got = await router.ask("POST", "/config/reload", headers=key)
+    assert (got.status, got.error["code"]) == (400, "invalid_configuration")
+    assert "ROUTER_API_KEY" in got.error["message"]
+    assert (await router.ask("GET", "/config")).status == 401
+    assert (await router.ask("GET", "/config", headers=key)).status == 200
+
+
 async def test_a_kill_loses_no_settled_record(own: Own) -> None:
     """SIGKILL under load: what closed more than a second before is on record, what was running is interrupted."""
     stage = await own(env={"ROUTER_FIRST_BYTE_TIMEOUT": "30"})

@@ -269,6 +269,36 @@ async def test_a_dotenv_that_breaks_later_stops_nobody_from_watching(folder: Pat
     assert config.changed()
 
 
+@pytest.mark.parametrize(
+    ("guard", "without"),
+    [("ROUTER_API_KEY=k\n", ""), ("ROUTER_ALLOW_UNAUTHENTICATED=1\n", "ROUTER_HOST=127.0.0.1\n")],
+)
+async def test_what_guards_an_open_address_cannot_be_taken_away(folder: Path, guard: str, without: str) -> None:
+    """Where other machines reach the router no reload and no edit leaves it without a key, whatever host they name."""
+    (folder / ".env").write_text(guard)
+    config = open_file(folder)
+    config.load()
+    config.serve_at("0.0.0.0")
+    assert (await config.reload()).access is not None
+    (folder / ".env").write_text(without)
+    with pytest.raises(ConfigError, match=r"^ROUTER_API_KEY: is not set: refusing to go on at 0\.0\.0\.0"):
+        await config.reload()
+    with pytest.raises(ApiError, match="ROUTER_API_KEY") as caught:
+        await config.edit(adds("c"))
+    assert (caught.value.status, caught.value.code) == (500, "config_not_saved")
+    (folder / ".env").write_text("ROUTER_API_KEY=other\n")
+    assert (await config.reload()).access.api_keys == ("other",)
+
+
+async def test_on_loopback_a_key_may_go(folder: Path) -> None:
+    """A router that only this machine reaches needs no key, so a reload may take it away."""
+    (folder / ".env").write_text("ROUTER_API_KEY=k\n")
+    config = open_file(folder)
+    config.serve_at(config.load().host)
+    (folder / ".env").unlink()
+    assert (await config.reload()).access.api_keys == ()
+
+
 # --- editing ----------------------------------------------------------------------------------------------------------
 
 

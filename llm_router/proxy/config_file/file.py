@@ -11,6 +11,7 @@ from dataclasses import replace as changed_copy
 from pathlib import Path
 from typing import Any
 
+from llm_router.config.advice import unguarded
 from llm_router.config.edits import refusal
 from llm_router.config.fields import FileKeyError
 from llm_router.config.jsonfile import MAX_BYTES, dump_file, parse_file
@@ -67,12 +68,17 @@ class ConfigFile:
         self._folder = folder or Path.cwd()
         self._seen: storage.Signature | None = None
         self._loaded: Path | None = None
+        self._bound: str | None = None
         self._lock = asyncio.Lock()
 
     @property
     def path(self) -> Path:
         """Where the file is, or would be written."""
         return self._find(self._dotenv())[0]
+
+    def serve_at(self, host: str) -> None:
+        """The router listens there from now on: what would leave it open to other machines is no longer valid."""
+        self._bound = host
 
     def load(self) -> Snapshot:
         """Reads everything anew. Raises ConfigError; the file is never touched."""
@@ -155,6 +161,8 @@ class ConfigFile:
 
     def _parse(self, path: Path, data: bytes | None, dotenv: DotEnv) -> Snapshot:
         snapshot = load(self._environ, dotenv.variables, data, str(path), self._flags)
+        if self._bound is not None and (problem := unguarded(snapshot, self._bound)) is not None:
+            raise ConfigError("ROUTER_API_KEY", f"is not set: {problem}")
         source = self._find(dotenv)[1]
         return changed_copy(
             snapshot,
