@@ -135,7 +135,7 @@ def _order(option: Mapping[str, Any], path: str) -> Literal["chain", "price", "l
 
 
 def _hedge(parent: Mapping[str, Any], path: str) -> Hedge | None:
-    """The `hedge` of a category or, for all categories, of the file; null or false turns it off."""
+    """The `hedge` of a category or, for all categories, of the file; null, false or no budget turns it off."""
     if parent.get("hedge") in (None, False):
         return None
     place = join(path, "hedge")
@@ -148,4 +148,4 @@ def _hedge(parent: Mapping[str, Any], path: str) -> Hedge | None:
             raise KeyProblem(join(place, "after"), f'must be seconds or "p95", not {fields.shown(after)}')
         after = fields.number(after, join(place, "after"), above=0.0)
     budget = fields.number(value.get("budget", 0.05), join(place, "budget"), maximum=1.0)
-    return Hedge(after=after, budget=budget)
+    return Hedge(after=after, budget=budget) if budget else None

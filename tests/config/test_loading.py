@@ -1,174 +1,13 @@
-"""Loading: order of precedence, what each section of the file means, and what is refused."""
+"""What each section of the file means."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from llm_router.config.fields import FileKeyError
-from llm_router.config.loading import load
-from llm_router.config.report import SettingRow, setting_rows
-from llm_router.config.settings import SETTINGS, Setting
-from llm_router.config.values import BUILTIN_CATEGORIES, Hedge, Snapshot, Timeouts
-from llm_router.errors import ConfigError
-
-NAME = "/etc/router_config.json"
-
-
-def read(
-    content: Any = None,
-    environ: Mapping[str, str] | None = None,
-    dotenv: Mapping[str, str] | None = None,
-    flags: Mapping[str, object] | None = None,
-) -> Snapshot:
-    """A load of JSON-able content (None: no file) or raw bytes."""
-    data = content if isinstance(content, bytes) or content is None else json.dumps(content).encode()
-    return load({"HOME": "/home/u", **(environ or {})}, dotenv or {}, data, NAME, flags or {})
-
-
-def test_without_anything_the_defaults_of_the_contract_hold() -> None:
-    """No file, no variable: every default is the documented one."""
-    snapshot = read()
-    assert (snapshot.host, snapshot.port, snapshot.routing_mode) == ("127.0.0.1", 3456, "local")
-    assert (snapshot.default_provider, snapshot.default_model) == ("openrouter", "z-ai/glm-5")
-    assert snapshot.timeouts == Timeouts(connect=5.0, first_byte=None, idle=120.0, total=900.0)
-    assert (snapshot.breaker.failure_threshold, snapshot.breaker.recovery_timeout_sec) == (3, 300.0)
-    assert (snapshot.drain_timeout, snapshot.header_timeout, snapshot.max_body_bytes) == (30.0, 10.0, 33_554_432)
-    assert (snapshot.log_level, snapshot.log_format) == ("info", "text")
-    assert snapshot.classifier.ollama_model == "ollama/qwen2.5:0.5b"
-    assert snapshot.classifier.api_model == "openrouter/qwen/qwen3-1.7b"
-    assert snapshot.state_dir == "/home/u/.local/state/llm-router"
-    assert {name: provider.base_url for name, provider in snapshot.providers.items()} == {
-        "openrouter": "https://openrouter.ai/api/v1",
-        "openai": "https://api.openai.com/v1",
-        "anthropic": "https://api.anthropic.com/v1",
-        "google": "https://generativelanguage.googleapis.com/v1beta",
-        "ollama": "http://localhost:11434",
-    }
-    assert [name for name, provider in snapshot.providers.items() if provider.configured] == ["ollama"]
-    assert set(snapshot.sources.values()) == {"default"}
-    assert snapshot.config_file == ""
-
-
-@pytest.mark.parametrize("setting", [setting for setting in SETTINGS if setting.variable], ids=lambda each: each.key)
-def test_order_of_precedence(setting: Setting) -> None:
-    """Environment beats .env beats file beats default, for every setting that has a variable."""
-    process, dotenv, file = _three_values(setting.key)
-    head, _, name = setting.key.rpartition(".")
-    in_file = setting.parse(file)
-    content = {head: {name: in_file}} if head else {name: in_file}
-    assert shown(setting.key, read()).source == "default"
-    assert shown(setting.key, read(content)) == expected(setting, file, "file")
-    assert shown(setting.key, read(content, dotenv={setting.variable: dotenv})) == expected(setting, dotenv, ".env")
-    both = read(content, {setting.variable: process}, {setting.variable: dotenv})
-    assert shown(setting.key, both) == expected(setting, process, "environment")
-    empty = read(content, {setting.variable: "  "}, {setting.variable: ""})
-    assert shown(setting.key, empty) == expected(setting, file, "file")
-
-
-def shown(key: str, snapshot: Snapshot) -> SettingRow:
-    """The row of `llm-router check` for a setting."""
-    return next(row for row in setting_rows(snapshot) if row.key == key)
-
-
-def expected(setting: Setting, word: str, source: str) -> SettingRow:
-    """The row that a variable's text should lead to."""
-    value = {"1": "true", "no": "false"}.get(word, word.replace(",", ", "))
-    if setting.key == "classifier.ollama_model":
-        value = f"ollama/{word}"
-    return SettingRow(setting.key, setting.variable, value, source)
-
-
-def _three_values(key: str) -> tuple[str, str, str]:
-    special = {
-        "routing_mode": ("api", "hybrid", "keywords"),
-        "default_provider": ("openai", "google", "anthropic"),
-        "classifier.api_model": ("openai/a", "openai/b", "openai/c"),
-        "server.host": ("127.0.0.2", "127.0.0.3", "127.0.0.4"),
-        "server.allow_unauthenticated": ("1", "no", "true"),
-        "server.max_body_bytes": ("2048", "4096", "8192"),
-        "server.allowed_hosts": ("a.example", "b.example,c.example", "d.example"),
-        "server.allowed_origins": ("http://a.example", "http://b.example", "http://c.example"),
-        "log.level": ("debug", "error", "warning"),
-        "log.format": ("json", "text", "json"),
-        "attribution.url": ("http://a", "http://b", "http://c"),
-    }
-    numbers = ("7", "8", "9")
-    words = ("one", "two", "three")
-    kind = next(setting.parse for setting in SETTINGS if setting.key == key)
-    return special.get(key, words if kind is str else numbers)
-
-
-def test_flags_come_first() -> None:
-    """A flag of the command line beats everything else."""
-    flags = {"host": "::1", "port": "0", "log_level": "debug", "log_format": "json", "allow_unauthenticated": True}
-    snapshot = read({"server": {"port": 1}}, {"ROUTER_PORT": "2", "ROUTER_HOST": "10.0.0.1"}, None, flags)
-    assert (snapshot.host, snapshot.port, snapshot.log_level, snapshot.log_format) == ("::1", 0, "debug", "json")
-    assert snapshot.access.allow_unauthenticated is True
-    assert snapshot.sources["server.port"] == "flag"
-
-
-def test_an_ipv6_address_may_stand_in_brackets() -> None:
-    """As it does in URLs; sockets want it bare."""
-    assert read({}, {"ROUTER_HOST": "[::1]"}).host == "::1"
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "words"),
-    [
-        ("ROUTER_PORT", "abc", "whole number"),
-        ("ROUTER_PORT", "70000", "from 0 to 65535"),
-        ("ROUTER_PORT", "80.5", "whole number"),
-        ("ROUTER_IDLE_TIMEOUT", "nan", "a number of seconds"),
-        ("ROUTER_IDLE_TIMEOUT", "0", "greater than 0"),
-        ("ROUTER_TOTAL_TIMEOUT", "1e999", "a number"),
-        ("ROUTER_CIRCUIT_THRESHOLD", "0", "from 1 to"),
-        ("ROUTER_LOG_LEVEL", "loud", "one of debug"),
-        ("ROUTER_LOG_FORMAT", "xml", "one of text, json"),
-        ("ROUTER_ALLOW_UNAUTHENTICATED", "maybe", "1 or 0"),
-        ("ROUTER_ALLOWED_HOSTS", "a.example, http://x/", "item 2 must be a host name"),
-        ("ROUTER_ALLOWED_ORIGINS", "example.org", "must be an origin"),
-        ("ROUTER_ALLOWED_HOSTS", "*.example.org", "write each one"),
-        ("ROUTER_ALLOWED_HOSTS", "[::1], a.example:8443", "item 2 must be a host name"),
-        ("ROUTER_HOST", "127.0.0.1:80", "without scheme, port or path"),
-        ("ROUTER_HOST", "[::1]:80", "without scheme, port or path"),
-        ("ROUTER_ALLOWED_ORIGINS", "https://*.example.org", "write each one"),
-        ("ROUTER_CIRCUIT_RECOVERY", "100000000", "at most 2592000, not 100000000"),
-        ("ROUTER_MAX_BODY_BYTES", "0", "from 1 to"),
-        ("ROUTER_HOST", "http://0.0.0.0", "must be an address"),
-        ("ROUTER_NAME", "tea\nroom", "printable ASCII"),
-        ("ROUTING_MODE", "locl", 'did you mean "local"'),
-        ("DEFAULT_PROVIDER", "openroutr", 'did you mean "openrouter"'),
-        ("ROUTER_API_MODEL", "qwen/qwen3-1.7b", "openrouter/qwen/qwen3-1.7b"),
-        ("OPENAI_BASE_URL", "api.openai.com/v1", "must begin with http"),
-        ("OPENAI_API_KEY", "sk-abc\r\nX-Evil: 1", "copy it again"),
-        ("ROUTER_API_KEY", "a,b c", "copy it again"),
-    ],
-)
-def test_a_bad_variable_is_named_with_the_remedy(variable: str, value: str, words: str) -> None:
-    """A variable that cannot be used stops the load; the message names it, and repeats no secret."""
-    with pytest.raises(ConfigError) as caught:
-        read(None, {variable: value})
-    assert caught.value.place == variable
-    assert words in str(caught.value)
-    assert "secret" not in str(caught.value)
-    assert "sk-abc" not in str(caught.value)
-
-
-def test_a_bad_variable_in_dotenv_says_so() -> None:
-    """The message tells .env apart from the environment."""
-    with pytest.raises(ConfigError, match=r"ROUTER_PORT \(in \.env\)"):
-        read(None, None, {"ROUTER_PORT": "x"})
-
-
-def test_a_bad_flag_is_named() -> None:
-    """A flag that cannot be used is named as it was typed."""
-    with pytest.raises(ConfigError, match=r"^--port: must be a whole number"):
-        read(None, None, None, {"port": "http"})
-
+from llm_router.config.values import BUILTIN_CATEGORIES, Hedge, Timeouts
+from tests.config.reading import read
 
 BAD_FILES: list[tuple[Any, str, str]] = [
     ({"model_mapings": {}}, "model_mapings", 'did you mean "model_mappings"'),
@@ -238,21 +77,6 @@ BAD_FILES: list[tuple[Any, str, str]] = [
     ({"default_provider": "nosuch"}, "default_provider", "no built-in or configured provider"),
     ({"classifier": {"api_model": "nosuch/x"}}, "classifier.api_model", "no built-in or configured provider"),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("content", "key", "words"), BAD_FILES, ids=[row[1] + str(n) for n, row in enumerate(BAD_FILES)]
-)
-def test_a_bad_key_is_refused_with_its_path(content: Any, key: str, words: str) -> None:
-    """What the file has wrong is refused with file, key path and remedy; a key that stands in it is not repeated."""
-    with pytest.raises(FileKeyError) as caught:
-        read(content)
-    assert caught.value.key == key
-    assert caught.value.place == f"{NAME}: {key}"
-    assert words in str(caught.value)
-    assert "sk-1" not in str(caught.value)
-    assert "sk-live" not in str(caught.value)
-    assert "gsk_" not in str(caught.value)
 
 
 def test_the_example_of_the_contract_loads() -> None:
@@ -348,81 +172,6 @@ def test_the_default_model_may_repeat_its_provider(provider: str, model: str, re
     assert read(None, {"DEFAULT_PROVIDER": provider, "DEFAULT_MODEL": model}).default_model == result
 
 
-def test_keys_come_from_named_variables() -> None:
-    """A provider may name several variables; those that are set give its keys, in that order."""
-    content = {"providers": {"openai": {"api_key_env": ["KEY_B", "KEY_A", "KEY_C"]}}}
-    snapshot = read(content, {"KEY_A": "aaa", "KEY_B": "bbb", "OPENAI_API_KEY": "zzz"})
-    openai = snapshot.providers["openai"]
-    assert [key.value for key in openai.keys] == ["bbb", "aaa"]
-    assert openai.key_variables == ("KEY_B", "KEY_A", "KEY_C")
-    assert "aaa" not in repr(snapshot)
-
-
-def test_google_takes_either_variable() -> None:
-    """GEMINI_API_KEY stands in for GOOGLE_API_KEY, which wins where both are set."""
-    assert [key.variable for key in read(None, {"GEMINI_API_KEY": "g"}).providers["google"].keys] == ["GEMINI_API_KEY"]
-    both = read(None, {"GEMINI_API_KEY": "g", "GOOGLE_API_KEY": "h"}).providers["google"]
-    assert [key.value for key in both.keys] == ["h"]
-
-
-def test_ollama_needs_no_key_and_takes_one() -> None:
-    """Ollama always counts as configured; OLLAMA_API_KEY is used where it is set."""
-    assert read().providers["ollama"].configured
-    assert [key.value for key in read(None, {"OLLAMA_API_KEY": "o"}).providers["ollama"].keys] == ["o"]
-
-
-def test_a_custom_provider_without_key_variable_needs_none() -> None:
-    """A local server is configured as soon as it has an address; one with a variable waits for its key."""
-    content = {"providers": {"vllm": {"base_url": "http://127.0.0.1:8000"}}}
-    assert read(content).providers["vllm"].configured
-    content["providers"]["vllm"]["api_key_env"] = "VLLM_KEY"
-    assert not read(content).providers["vllm"].configured
-
-
-def test_dotenv_may_not_redirect_a_foreign_key() -> None:
-    """A base URL from .env is set aside, with a warning, where the key does not come from .env too."""
-    dotenv = {"OPENAI_BASE_URL": "http://evil.example/v1"}
-    guarded = read(None, {"OPENAI_API_KEY": "sk-own"}, dotenv)
-    assert guarded.providers["openai"].base_url == "https://api.openai.com/v1"
-    assert "OPENAI_BASE_URL in .env is set aside" in guarded.warnings[0]
-    assert "sk-own" not in guarded.warnings[0]
-    own = read(None, None, {**dotenv, "OPENAI_API_KEY": "sk-own"})
-    assert own.providers["openai"].base_url == "http://evil.example/v1"
-    assert own.warnings == ()
-    stated = read(None, {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://mine/v1"}, dotenv)
-    assert (stated.providers["openai"].base_url, stated.warnings) == ("http://mine/v1", ())
-    same = read(None, {"OPENAI_API_KEY": "k"}, {"OPENAI_BASE_URL": "https://api.openai.com/v1/"})
-    assert same.warnings == ()
-
-
-def test_dotenv_may_not_redirect_where_one_of_several_keys_is_foreign() -> None:
-    """One key from elsewhere is enough to keep .env from moving the provider."""
-    content = {"providers": {"openai": {"api_key_env": ["A", "B"], "base_url": "http://file/v1"}}}
-    snapshot = read(content, {"A": "a"}, {"B": "b", "OPENAI_BASE_URL": "http://evil/v1"})
-    assert snapshot.providers["openai"].base_url == "http://file/v1"
-
-
-def test_attribution_travels_with_openrouter_alone() -> None:
-    """ROUTER_NAME and ROUTER_URL become OpenRouter's headers and nobody else's."""
-    snapshot = read(None, {"ROUTER_NAME": "My Router", "ROUTER_URL": "https://r.example"})
-    assert snapshot.providers["openrouter"].headers == {
-        "HTTP-Referer": "https://r.example",
-        "X-OpenRouter-Title": "My Router",
-        "X-Title": "My Router",
-    }
-    assert snapshot.providers["openai"].headers == {}
-
-
-def test_access_keys_come_from_variables() -> None:
-    """ROUTER_API_KEY is a comma list; the file may name other variables."""
-    snapshot = read(None, {"ROUTER_API_KEY": " a1 , b2,,a1", "ROUTER_ADMIN_KEY": "zzz9"})
-    assert (snapshot.access.api_keys, snapshot.access.admin_key) == (("a1", "b2"), "zzz9")
-    other = read({"server": {"api_key_env": ["K1", "K2"]}}, {"K1": "x", "K2": "y", "ROUTER_API_KEY": "z"})
-    assert other.access.api_keys == ("x", "y")
-    assert "a1" not in repr(snapshot)
-    assert "zzz9" not in repr(snapshot)
-
-
 @pytest.mark.parametrize(
     ("environ", "folder"),
     [
@@ -441,15 +190,20 @@ def test_the_state_folder(environ: dict[str, str], folder: str) -> None:
 
 
 def test_hedges_are_per_category_over_a_common_one() -> None:
-    """`hedge` of the file holds for every category that has none of its own; null turns it off."""
+    """`hedge` of the file holds for every category that has none of its own; null or a budget of 0 turns it off."""
     content = {
         "hedge": {"after": "p95"},
-        "categories": {"code": {"hedge": {"after": 2, "budget": 0.1}}, "tools": {"hedge": None}},
+        "categories": {
+            "code": {"hedge": {"after": 2, "budget": 0.1}},
+            "tools": {"hedge": None},
+            "conversation": {"hedge": {"after": 2, "budget": 0}},
+        },
     }
     categories = read(content).categories
     assert categories["reasoning"].hedge == Hedge("p95", 0.05)
     assert categories["code"].hedge == Hedge(2.0, 0.1)
     assert categories["tools"].hedge is None
+    assert categories["conversation"].hedge is None
 
 
 def test_keywords_of_both_places_are_joined() -> None:
@@ -498,25 +252,3 @@ def test_prices_take_every_field_of_the_table() -> None:
 def test_options_of_a_dialect(options: Any, taken: Any) -> None:
     """A provider's dialect settings reach its adapter, checked."""
     assert read({"providers": {"ollama": {"options": options}}}).providers["ollama"].options == taken
-
-
-@pytest.mark.parametrize(
-    ("options", "key"),
-    [
-        ({"cache": "2h"}, "cache"),
-        ({"num_ctx": 0}, "num_ctx"),
-        ({"num_ctx": True}, "num_ctx"),
-        ({"keep_alive": -2}, "keep_alive"),
-        ({"keep_alive": ""}, "keep_alive"),
-        ({"keep_alive": "10 minutes"}, "keep_alive"),
-        ({"keep_alive": "300"}, "keep_alive"),
-        ({"think": "very"}, "think"),
-        ({"safety_settings": {}}, "safety_settings"),
-        ({"safety_settings": [{"categories": "x"}]}, "safety_settings[0].categories"),
-    ],
-)
-def test_options_that_no_dialect_has(options: Any, key: str) -> None:
-    """A dialect setting with a wrong value is refused with its path."""
-    with pytest.raises(FileKeyError) as caught:
-        read({"providers": {"ollama": {"options": options}}})
-    assert caught.value.key == f"providers.ollama.options.{key}"
