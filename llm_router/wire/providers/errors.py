@@ -224,6 +224,8 @@ def _kind(status: int, headers: Mapping[str, str], error: Mapping[str, Any], sai
         return _request_kind(status, error, said)
     if _CERTAIN_CONTEXT_WORDS.search(said.text):
         return FailureKind.CONTEXT_LENGTH  # gateways and older servers give it the status of a broken upstream
+    if _RATE_CODES.search(said.codes):
+        return FailureKind.RATE_LIMITED  # OpenAI says `slow_down` with a 503, too
     return FailureKind.OVERLOADED if status in (503, 529) else FailureKind.SERVER_ERROR
 
 
@@ -262,7 +264,7 @@ def _request_kind(status: int, error: Mapping[str, Any], said: _Said) -> Failure
         return FailureKind.AUTHENTICATION
     if _CONTEXT_WORDS.search(text):
         return FailureKind.CONTEXT_LENGTH
-    if status == 400 and _REFUSED_CONTENT.search(text):
+    if status == 400 and (_REFUSED_CONTENT.search(text) or said.type == "refusal"):
         return FailureKind.CONTENT_POLICY
     if status == 400 and _UNPAID_WORDS.search(own):
         return FailureKind.QUOTA_EXCEEDED
