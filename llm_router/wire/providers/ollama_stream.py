@@ -26,10 +26,19 @@ from llm_router.wire.usage import Usage, token_count
 
 
 def from_ollama(answer: Mapping[str, Any]) -> Usage | None:
-    """The counts on a `done` line; None where the prompt's count is missing (a prompt served from the cache)."""
-    if answer.get("prompt_eval_count") is None:
+    """The counts on a `done` line, 0 for one that is missing; None where both are."""
+    prompt, output = answer.get("prompt_eval_count"), answer.get("eval_count")
+    if prompt is None and output is None:
         return None
-    return Usage(fresh_input=token_count(answer["prompt_eval_count"]), output=token_count(answer.get("eval_count")))
+    return Usage(fresh_input=token_count(prompt), output=token_count(output))
+
+
+def told_usage(usage: Usage | None, answer: Mapping[str, Any]) -> Usage | None:
+    """What a client is told: nothing where the prompt's count is missing, as it is of a prompt served from the cache.
+
+    The books have a count of their own for that half.
+    """
+    return None if answer.get("prompt_eval_count") is None else usage
 
 
 def created_at(answer: Mapping[str, Any], default: int) -> int:
@@ -150,8 +159,9 @@ class OllamaTranslator:
         self._ended = True
         self.usage = from_ollama(answer)
         out = writer.finish(finish_reason(answer.get("done_reason"), called=self._calls > 0))
-        if self._wants_usage and self.usage is not None:
-            out += writer.usage(self.usage)
+        told = told_usage(self.usage, answer)
+        if self._wants_usage and told is not None:
+            out += writer.usage(told)
         return out + DONE_EVENT
 
 
@@ -176,6 +186,6 @@ def completion(answer: Mapping[str, Any], *, model: str, created: int) -> Comple
         model=str(answer["model"]),
         message=message(text, reasoning=reasoning, calls=calls),
         finish=finish_reason(answer.get("done_reason"), called=bool(calls)),
-        usage=usage,
+        usage=told_usage(usage, answer),
     )
     return Completion(body, usage)

@@ -119,7 +119,10 @@ def test_streamed_equals_unstreamed(name: str) -> None:
     assert whole.extra == streamed.extra
     if dialect in TRANSLATED:
         assert whole.details == streamed.details
-        assert completion.usage is None or _without_lifetime(completion.usage) == whole.usage
+        booked = completion.usage
+        # Half a report is for the books alone.
+        told = _without_lifetime(booked) if booked is not None and booked.input else None
+        assert told == whole.usage
 
 
 def _without_lifetime(usage: Usage) -> Usage:

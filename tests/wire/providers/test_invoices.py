@@ -66,9 +66,10 @@ def test_absurd_figures_are_not_billed(value: Any) -> None:
     assert from_ollama({"prompt_eval_count": value or 0, "eval_count": value}) == Usage()
 
 
-def test_a_prompt_that_was_not_counted_leaves_the_counting_to_us() -> None:
-    """Ollama leaves the prompt's count out when it was served from its cache."""
-    assert from_ollama({"eval_count": 5}) is None
+def test_a_prompt_that_was_not_counted_leaves_that_half_to_us() -> None:
+    """Ollama leaves the prompt's count out when it was served from its cache; what it says of the answer stays."""
+    assert from_ollama({"eval_count": 5}) == Usage(output=5)
+    assert from_ollama({"done": True}) is None
 
 
 def test_what_clients_are_told_adds_up_openais_way() -> None:

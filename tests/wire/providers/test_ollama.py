@@ -11,7 +11,18 @@ from ollama._types import ChatRequest as OllamaRequest
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.providers.ollama import chat_url
 from llm_router.wire.sse import MAX_EVENT_BYTES, EventTooLarge
-from tests.wire.providers.dialects import ADAPTERS, KEY, TOOL, make_chat, make_target, read_stream, sent, translate
+from llm_router.wire.usage import Usage
+from tests.wire.providers.dialects import (
+    ADAPTERS,
+    KEY,
+    TOOL,
+    make_chat,
+    make_target,
+    read_stream,
+    read_whole,
+    sent,
+    translate,
+)
 
 
 def body(
@@ -173,6 +184,22 @@ def test_a_last_line_without_its_end_counts() -> None:
     line = b'{"model":"m","message":{"content":"Hi"},"done":true,"done_reason":"stop","prompt_eval_count":1}'
     read = read_stream(translate("ollama", line))
     assert (read.text, read.finish, read.done) == ("Hi", "stop", True)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_is_told_no_prompt_of_nothing(streamed: bool) -> None:
+    """Where the prompt's count is missing the client gets no usage, and the books get the half that was reported."""
+    line = b'{"model":"m","message":{"content":"Hi"},"done":true,"done_reason":"stop","eval_count":298}'
+    chat, target = make_chat(stream=streamed), make_target("ollama")
+    if streamed:
+        translator = ADAPTERS["ollama"].translator(chat, target)
+        assert translator is not None
+        read, usage = read_stream(translator.feed(line + b"\n")), translator.usage
+    else:
+        whole = ADAPTERS["ollama"].completion(chat, target, line)
+        read, usage = read_whole(whole.body), whole.usage
+    assert (read.text, read.usage) == ("Hi", None)
+    assert usage == Usage(output=298)
 
 
 def test_an_endless_line_is_refused() -> None:
