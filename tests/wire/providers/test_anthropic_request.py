@@ -1,4 +1,4 @@
-"""Requests to Anthropic: what is mapped, repaired, marked for the cache and refused."""
+"""Requests to Anthropic: what is mapped, repaired and refused."""
 
 from __future__ import annotations
 
@@ -8,53 +8,27 @@ from typing import Any
 
 import orjson
 import pytest
-from anthropic.types.message_create_params import MessageCreateParamsBase, MessageCreateParamsNonStreaming
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from llm_router.accounting.pricing import ModelInfo, PriceTable
 from llm_router.wire.chat import parse_chat
 from llm_router.wire.providers.anthropic import messages_url
 from llm_router.wire.providers.anthropic_models import traits
 from llm_router.wire.providers.base import Misfit
+from tests.wire.providers.anthropic_body import (
+    MARK,
+    OPUS_3,
+    OPUS_5,
+    PNG,
+    SCHEMA,
+    SONNET_4_5,
+    WANTS_SCHEMA,
+    body,
+    judge,
+)
 from tests.wire.providers.dialects import ADAPTERS, KEY, TOOL, make_chat, make_target, sent
 
 CLIENTS = Path(__file__).parents[2] / "clients" / "data"
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
-JUDGE: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsNonStreaming)
-OPUS_5 = ModelInfo(
-    max_output=128_000, sampling=False, adaptive_thinking=True, prefill=False, reasoning=True, context=1_000_000
-)
-OPUS_5_5 = ModelInfo(
-    max_output=128_000, sampling=False, adaptive_thinking=True, prefill=False, reasoning=True,
-    thinking_always_on=True, forced_tool_choice=False,
-)  # fmt: skip
-OPUS_4_6 = ModelInfo(max_output=128_000, adaptive_thinking=True, prefill=False, reasoning=True)
-SONNET_4_5 = ModelInfo(max_output=64_000, reasoning=True)
-OPUS_3 = ModelInfo(max_output=4096, reasoning=False)
-SCHEMA = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}, "required": ["a"]}
-WANTS_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
-MARK = {"type": "ephemeral"}
-
-
-def body(
-    *messages: Any,
-    info: ModelInfo | None = SONNET_4_5,
-    model: str = "claude-sonnet-4-5",
-    option: Any = None,
-    **fields: Any,
-) -> dict[str, Any]:
-    """The body sent for a chat, accepted by the types of Anthropic's own client."""
-    options = {} if option is None else {"cache": option}
-    made = sent("anthropic", make_chat(*messages, **fields), make_target("anthropic", model, info=info, **options))
-    judge(made)
-    return made
-
-
-def judge(made: dict[str, Any]) -> None:
-    """Anthropic's own client knows every field, and every value has a type that it allows."""
-    mine = {name: value for name, value in made.items() if name not in (*SAMPLING, "stream")}
-    assert mine.keys() <= MessageCreateParamsBase.__annotations__.keys()
-    _consume(JUDGE.validate_python(mine))
 
 
 def test_the_judge_refuses_what_anthropic_would() -> None:
@@ -62,20 +36,6 @@ def test_the_judge_refuses_what_anthropic_would() -> None:
     content: dict[str, Any] = {"type": "tool_result", "content": "x"}
     with pytest.raises(ValidationError):
         judge({"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": [content]}]})
-
-
-def _consume(value: Any) -> None:
-    """Iterables are checked by pydantic only while they are read."""
-    if isinstance(value, dict):
-        for one in value.values():
-            _consume(one)
-    elif hasattr(value, "__iter__") and not isinstance(value, str | bytes):
-        for one in value:
-            _consume(one)
-
-
-# The client package speaks the newer version of the API, which has no sampling fields; ours does.
-SAMPLING = ("temperature", "top_p", "top_k")
 
 
 def test_the_call_has_version_key_and_address() -> None:
@@ -133,85 +93,6 @@ def test_images_and_documents_become_blocks() -> None:
     assert blocks[4]["title"] == "a.txt"
 
 
-def _tool_turns() -> list[dict[str, Any]]:
-    call = {"type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}
-    return [
-        {"role": "user", "content": "Weather?"},
-        {"role": "assistant", "content": None, "tool_calls": [{"id": "call.a", **call}, {"id": "call|b", **call}]},
-        {"role": "tool", "tool_call_id": "call|b", "content": "rain"},
-        {"role": "tool", "tool_call_id": "call.a", "content": [{"type": "text", "text": "sun"}]},
-        {"role": "user", "content": "So?"},
-    ]
-
-
-def test_tool_results_come_first_in_one_user_turn() -> None:
-    """All results of a step, in the order of its calls, before the person's words; ids are made acceptable on both
-    sides (traps 20, 21)."""
-    made = body(*_tool_turns(), tools=[TOOL])
-    assistant, user = made["messages"][1:]
-    assert [block["type"] for block in assistant["content"]] == ["tool_use", "tool_use"]
-    assert [block["id"] for block in assistant["content"]] == ["call_a", "call_b"]
-    assert assistant["content"][0]["input"] == {"city": "Paris"}
-    assert [block["type"] for block in user["content"]] == ["tool_result", "tool_result", "text"]
-    assert [block["tool_use_id"] for block in user["content"][:2]] == ["call_a", "call_b"]
-    assert [block["content"] for block in user["content"][:2]] == ["sun", "rain"]
-
-
-def test_bad_arguments_in_history_do_not_fail_the_request() -> None:
-    """What is no JSON object is kept as text (trap 22)."""
-    turns = _tool_turns()
-    turns[1]["tool_calls"][0]["function"] = {"name": "get_weather", "arguments": '{"city": "Par'}
-    made = body(*turns, tools=[TOOL])
-    assert made["messages"][1]["content"][0]["input"] == {"_raw": '{"city": "Par'}
-
-
-def test_a_call_without_a_result_gets_one() -> None:
-    """Every call needs its result in the next turn, or the request is refused."""
-    turns = [turn for turn in _tool_turns() if turn.get("tool_call_id") != "call.a"]
-    first = body(*turns, tools=[TOOL])["messages"][2]["content"][0]
-    assert first["tool_use_id"] == "call_a"
-    assert first["is_error"] is True
-
-
-def test_tool_definitions_and_choice() -> None:
-    """Name, description, schema (never missing, always an object at the top), and every form of choice."""
-    tool = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"anyOf": [SCHEMA]}}}
-    made = body(tools=[tool, {"type": "function", "function": {"name": "g"}}])
-    assert made["tools"][0]["description"] == "d"
-    assert made["tools"][0]["input_schema"] == {"type": "object", "properties": SCHEMA["properties"]}
-    assert made["tools"][1]["input_schema"] == {"type": "object", "properties": {}}
-    assert "tool_choice" not in made
-    choices = {
-        "auto": {"type": "auto"},
-        "none": {"type": "none"},
-        "required": {"type": "any"},
-    }
-    for ours, theirs in choices.items():
-        assert body(tools=[tool], tool_choice=ours)["tool_choice"] == theirs
-    named = {"type": "function", "function": {"name": "f"}}
-    assert body(tools=[tool], tool_choice=named)["tool_choice"] == {"type": "tool", "name": "f"}
-    alone = body(tools=[tool], parallel_tool_calls=False)["tool_choice"]
-    assert alone == {"type": "auto", "disable_parallel_tool_use": True}
-    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
-    made = body(tools=[tool, TOOL], tool_choice=allowed)
-    assert [one["name"] for one in made["tools"]] == ["f"]
-    assert made["tool_choice"] == {"type": "any"}
-
-
-def test_forced_choice_is_lifted_where_the_model_refuses_it() -> None:
-    """Models that always think, and thinking that was asked for, take no forced tool."""
-    assert body(tools=[TOOL], tool_choice="required", info=OPUS_5_5)["tool_choice"] == {"type": "auto"}
-    made = body(tools=[TOOL], tool_choice="required", reasoning_effort="high")
-    assert made["tool_choice"] == {"type": "auto"}
-
-
-def test_a_history_with_calls_keeps_its_tools() -> None:
-    """A request without tools after a tool loop names the tools that were used, and forbids new calls."""
-    made = body(*_tool_turns())
-    assert [tool["name"] for tool in made["tools"]] == ["get_weather"]
-    assert made["tool_choice"] == {"type": "none"}
-
-
 @pytest.mark.parametrize(
     ("info", "stream", "asked", "limit"),
     [
@@ -244,100 +125,6 @@ def test_sampling_follows_the_model() -> None:
         body(temperature=0.5, info=None, model="claude-opus-4-8"),
     ):
         assert not {"temperature", "top_p", "top_k"} & made.keys()
-
-
-@pytest.mark.parametrize(
-    ("info", "effort", "thinking", "output"),
-    [
-        (SONNET_4_5, "high", {"type": "enabled", "budget_tokens": 4096}, None),
-        (SONNET_4_5, "minimal", {"type": "enabled", "budget_tokens": 1024}, None),
-        (SONNET_4_5, "none", None, None),
-        (OPUS_4_6, "high", {"type": "adaptive"}, {"effort": "high"}),
-        (OPUS_4_6, "xhigh", {"type": "adaptive"}, {"effort": "high"}),
-        (OPUS_5, "xhigh", {"type": "adaptive", "display": "summarized"}, {"effort": "xhigh"}),
-        (OPUS_5, "minimal", {"type": "adaptive", "display": "summarized"}, {"effort": "low"}),
-        (OPUS_5, "none", {"type": "disabled"}, None),
-        (OPUS_5_5, "none", None, {"effort": "low"}),
-        (OPUS_3, "high", None, None),
-    ],
-)
-def test_reasoning_effort_becomes_thinking(info: ModelInfo, effort: str, thinking: Any, output: Any) -> None:
-    """A budget for older models, adaptive thinking with an effort for newer ones, nothing where there is none."""
-    made = body(info=info, reasoning_effort=effort)
-    assert made.get("thinking") == thinking
-    assert made.get("output_config") == output
-
-
-def test_a_budget_fits_below_max_tokens() -> None:
-    """A budget as large as the whole answer is refused, so thinking gives way."""
-    assert body(reasoning_effort="max", max_tokens=3000)["thinking"]["budget_tokens"] == 2999
-    assert "thinking" not in body(reasoning_effort="max", max_tokens=1000)
-    assert body(reasoning={"max_tokens": 5000})["thinking"]["budget_tokens"] == 5000
-    assert body(reasoning={"effort": "low"})["thinking"]["budget_tokens"] == 1024
-    assert "thinking" not in body(reasoning={"enabled": False})
-
-
-def test_anthropics_own_thinking_field_is_understood() -> None:
-    """What clients send to Anthropic's compatibility endpoint works here too; OpenAI's fields come before it."""
-    assert body(thinking={"type": "enabled", "budget_tokens": 5000})["thinking"]["budget_tokens"] == 5000
-    assert body(thinking={"type": "enabled"})["thinking"]["budget_tokens"] == 2048
-    assert body(info=OPUS_4_6, thinking={"type": "adaptive"})["thinking"] == {"type": "adaptive"}
-    assert body(info=OPUS_5, thinking={"type": "disabled"})["thinking"] == {"type": "disabled"}
-    both = body(thinking={"type": "enabled", "budget_tokens": 5000}, reasoning_effort="low")
-    assert both["thinking"]["budget_tokens"] == 1024
-
-
-def test_signed_thinking_comes_back_in_a_tool_loop() -> None:
-    """What an answer carried out in `reasoning_details` goes back as thinking blocks, in front."""
-    details = [
-        {
-            "type": "reasoning.encrypted",
-            "id": "call.a",
-            "format": "unknown",
-            "data": 'anthropic:[{"type":"thinking","thinking":"Hm","signature":"c2ln"},'
-            '{"type":"redacted_thinking","data":"ZGF0YQ=="}]',
-        }
-    ]
-    turns = _tool_turns()[:4]
-    turns[1]["reasoning_details"] = details
-    content = body(*turns, tools=[TOOL], reasoning_effort="low")["messages"][1]["content"]
-    assert content[:2] == [
-        {"type": "thinking", "thinking": "Hm", "signature": "c2ln"},
-        {"type": "redacted_thinking", "data": "ZGF0YQ=="},
-    ]
-    assert body(*turns, tools=[TOOL])["messages"][1]["content"][0]["type"] == "tool_use"
-
-
-def test_only_a_tool_loop_gets_its_thinking_back() -> None:
-    """What led to an answer in words is not needed any more, and would be paid for again."""
-    signed = [{"type": "thinking", "thinking": "Hm", "signature": "c2ln"}]
-    answered = {"role": "assistant", "content": "Hello", "thinking_blocks": signed}
-    content = body("Hi", answered, "And now?", reasoning_effort="low")["messages"][1]["content"]
-    assert [block["type"] for block in content] == ["text"]
-
-
-def test_a_loop_without_its_signatures_goes_on_without_thinking() -> None:
-    """Clients drop unknown fields: then older models must not think in that loop, newer ones still may."""
-    turns = _tool_turns()[:4]
-    turns[1]["reasoning_content"] = "unsigned"
-    assert "thinking" not in body(*turns, tools=[TOOL], reasoning_effort="low")
-    assert body(*turns, tools=[TOOL], reasoning_effort="low", info=OPUS_5)["thinking"]["type"] == "adaptive"
-
-
-@pytest.mark.parametrize(
-    "signed",
-    [
-        {"reasoning_details": [
-            {"type": "reasoning.text", "text": "Hm", "signature": "c2ln", "format": "anthropic-claude-v1"}]},
-        {"thinking_blocks": [{"type": "thinking", "thinking": "Hm", "signature": "c2ln"}]},
-    ],
-)  # fmt: skip
-def test_other_gateways_ways_of_carrying_thinking_are_read(signed: dict[str, Any]) -> None:
-    """OpenRouter's and LiteLLM's forms of signed thinking become blocks too."""
-    turns = _tool_turns()[:4]
-    turns[1] |= signed
-    content = body(*turns, tools=[TOOL], reasoning_effort="low")["messages"][1]["content"]
-    assert content[0] == {"type": "thinking", "thinking": "Hm", "signature": "c2ln"}
 
 
 def test_a_schema_goes_the_way_the_model_takes() -> None:
@@ -377,67 +164,6 @@ def test_user_stop_and_the_rest() -> None:
     assert made["stop_sequences"] == ["END"]
     assert made.keys() == {"model", "max_tokens", "messages", "metadata", "stop_sequences", "stream"}
     assert "stream" not in body(stream=False)
-
-
-def _marked(made: dict[str, Any]) -> list[str]:
-    found = []
-    for place in ("tools", "system"):
-        found += [f"{place}{i}" for i, one in enumerate(made.get(place, ())) if "cache_control" in one]
-    for number, message in enumerate(made["messages"]):
-        found += [f"{number}.{i}" for i, block in enumerate(message["content"]) if "cache_control" in block]
-    return found
-
-
-def test_the_cache_is_used_from_the_second_turn_on_or_with_tools() -> None:
-    """A one-shot prompt would only pay the price of writing."""
-    system = {"role": "system", "content": "s"}
-    again = [{"role": "assistant", "content": "Hello"}, {"role": "user", "content": "And?"}]
-    assert _marked(body(system, "Hi")) == []
-    assert _marked(body(system, "Hi", tools=[TOOL, TOOL])) == ["tools1", "system0"]
-    assert _marked(body(system, "Hi", *again)) == ["system0", "1.0"]
-    assert _marked(body(*_tool_turns(), tools=[TOOL])) == ["tools0", "2.1"]
-    assert _marked(body(system, "Hi", *again, option=False)) == []
-    longer = body(system, "Hi", *again, option="1h")
-    assert longer["system"][0]["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
-
-
-@pytest.mark.parametrize(
-    "marked",
-    [
-        {"messages": [{"role": "system", "content": [{"type": "text", "text": "s", "cache_control": MARK}]}, "Hi"]},
-        {"messages": [{"role": "user", "content": "Hi", "cache_control": MARK}]},
-        {"messages": ["Hi"], "tools": [{**TOOL, "cache_control": MARK}]},
-        {"messages": ["Hi"], "cache_control": MARK},
-    ],
-)
-def test_the_clients_own_marks_stand(marked: dict[str, Any]) -> None:
-    """Whoever marks the prefix knows better: the marks pass, and none is added."""
-    messages = marked.pop("messages")
-    rest = [{"role": "assistant", "content": "Hello"}, {"role": "user", "content": "And?"}]
-    made = body(*messages, *rest, **{"tools": [TOOL], **marked})
-    assert len(_marked(made)) + ("cache_control" in made) == 1
-
-
-def test_marks_in_tool_results_belong_to_the_result() -> None:
-    """A mark on a part of a tool message becomes the mark of its result; blocks inside carry none."""
-    turns = _tool_turns()
-    turns[3]["content"] = [{"type": "text", "text": "sun", "cache_control": MARK}]
-    result = body(*turns, tools=[TOOL])["messages"][2]["content"][0]
-    assert result["cache_control"] == MARK
-    assert result["content"] == "sun"
-
-
-def test_the_prefix_of_a_growing_conversation_is_stable() -> None:
-    """The next request begins with the bytes of this one up to the marks, or the cache would never be read."""
-    turns: list[Any] = [{"role": "system", "content": "s"}, *_tool_turns()]
-    before = body(*turns[:-1], tools=[TOOL])
-    after = body(*turns, {"role": "assistant", "content": "Take a coat."}, "Thanks", tools=[TOOL])
-    for made in (before, after):
-        for block in [*made["tools"], *made["system"], *(b for m in made["messages"] for b in m["content"])]:
-            block.pop("cache_control", None)
-    assert after["tools"] == before["tools"]
-    assert after["system"] == before["system"]
-    assert after["messages"][2]["content"][:2] == before["messages"][2]["content"][:2]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from llm_router.wire.providers.history import NO_RESULT, read_arguments, read_conversation, result_text
 from llm_router.wire.providers.reasoning import pack_thinking
+from tests.wire.providers.anthropic_body import judge
 from tests.wire.providers.dialects import ADAPTERS, TRANSLATED, make_chat, make_target, sent
-from tests.wire.providers.test_anthropic_request import judge
 
 
 def _call(id: str | None, name: str = "f", arguments: str = "{}") -> dict[str, Any]:
