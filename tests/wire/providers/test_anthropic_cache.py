@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.wire.providers.anthropic_body import tool_turns, (
+from tests.wire.providers.anthropic_body import (
     MARK,
     body,
+    tool_turns,
 )
 from tests.wire.providers.dialects import TOOL
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from llm_router.accounting.pricing import ModelInfo
-from tests.wire.providers.anthropic_body import tool_turns, (
+from tests.wire.providers.anthropic_body import (
     OPUS_3,
     OPUS_4_6,
     OPUS_5,
     OPUS_5_5,
     SONNET_4_5,
     body,
+    tool_turns,
 )
 from tests.wire.providers.dialects import TOOL
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tests.wire.providers.anthropic_body import tool_turns, (
+from tests.wire.providers.anthropic_body import (
     OPUS_5_5,
     SCHEMA,
     body,
+    tool_turns,
 )
 from tests.wire.providers.dialects import TOOL
 
