@@ -79,7 +79,11 @@ class Contest:
                 self._exchange.discharge(self._empty_cost)
             return self._empty
         raise chain_failed(
-            self._exchange.tried, self._skipped, explicit=self._decision.explicit, now=self._parts.clock()
+            self._exchange.tried,
+            self._skipped,
+            explicit=self._decision.explicit,
+            now=self._parts.clock(),
+            recovery=self._live.snapshot.breaker.recovery_timeout_sec,
         )
 
     def _next(self) -> Candidate:

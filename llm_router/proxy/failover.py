@@ -97,13 +97,18 @@ def chain_failed(
     *,
     explicit: bool,
     now: float,
+    recovery: float,
 ) -> ApiError:
-    """The answer when no candidate is left; `now` is Unix time, as in what was skipped."""
+    """The answer when no candidate is left; `now` is Unix time, as in what was skipped.
+
+    `recovery` are the seconds for which nobody is asked who refused our key.
+    """
     if answer := _about_the_request(tried, skipped):
         return answer
     attempts = [entry.public() for entry in tried] + [_skipped_public(entry) for entry in skipped]
     waits = [max(0.0, entry.until - now) for entry in skipped if entry.until]
-    waits += [wait for entry in tried if (wait := _wait(entry.failure)) is not None]
+    hopeful = [entry.failure for entry in tried if entry.failure.kind not in _HOPELESS]
+    waits += [wait for failure in hopeful if (wait := _wait(failure)) is not None]
     if _all_rate_limited(tried, skipped):
         # A provider's own zero stays zero; everything else is rounded up to whole seconds.
         seconds = math.ceil(min(waits)) if waits else math.ceil(_DEFAULT_RETRY)
@@ -118,7 +123,11 @@ def chain_failed(
     if explicit and len(tried) == 1 and not skipped and tried[0].failure.kind is FailureKind.MODEL_NOT_FOUND:
         message = tried[0].failure.message
         return ApiError(404, message, code="model_not_found", param="model", extra={"attempts": attempts})
-    return _unavailable(tried, skipped, attempts, waits)
+    hopeless = not hopeful and all(entry.obstacle in _HOPELESS_OBSTACLES for entry in skipped)
+    # Who failed without a word about when to come back may answer the next time, whatever the others wait for.
+    waits += [_DEFAULT_RETRY for failure in hopeful if _wait(failure) is None]
+    wait = min(waits, default=recovery if hopeless else _DEFAULT_RETRY)
+    return _unavailable(tried, skipped, attempts, wait, hopeless=hopeless)
 
 
 def _words_of_the_soonest(tried: Sequence[Tried]) -> str:
@@ -136,13 +145,8 @@ def _wait(failure: Failure) -> float | None:
 
 
 def _unavailable(
-    tried: Sequence[Tried], skipped: Sequence[Skipped], attempts: list[dict[str, Any]], waits: list[float]
+    tried: Sequence[Tried], skipped: Sequence[Skipped], attempts: list[dict[str, Any]], wait: float, *, hopeless: bool
 ) -> ApiError:
-    hopeful = [entry.failure for entry in tried if entry.failure.kind not in _HOPELESS]
-    hopeless = not hopeful and all(entry.obstacle in _HOPELESS_OBSTACLES for entry in skipped)
-    # Who failed without a word about when to come back may answer the next time, whatever the others wait for.
-    soon = [_DEFAULT_RETRY for failure in hopeful if _wait(failure) is None]
-    wait = min([*waits, *soon], default=_DEFAULT_RETRY)
     headers = {"Retry-After": str(max(1, math.ceil(wait)))}
     if hopeless or wait > _RETRY_SOON:
         headers["x-should-retry"] = "false"

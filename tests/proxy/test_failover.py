@@ -35,6 +35,7 @@ def failed(*what: Tried | Skipped, explicit: bool = False) -> ApiError:
         [w for w in what if isinstance(w, Skipped)],
         explicit=explicit,
         now=100.0,
+        recovery=300.0,
     )
 
 
@@ -90,6 +91,20 @@ def test_a_retry_that_cannot_help_is_discouraged(what: list[Tried | Skipped]) ->
 def test_a_retry_is_invited_for_whoever_may_answer_first(what: list[Tried | Skipped], seconds: str) -> None:
     """One model that just failed may answer at once, however long the others are left alone."""
     assert failed(*what).headers == {"Retry-After": seconds}
+
+
+@pytest.mark.parametrize(
+    ("what", "seconds"),
+    [
+        ([tried(K.AUTHENTICATION, status=401)], "300"),
+        ([tried(K.QUOTA_EXCEEDED, status=429, wait=1)], "300"),
+        ([tried(K.AUTHENTICATION, status=401), skipped(Obstacle.ACCOUNT, until=120)], "20"),
+        ([skipped(Obstacle.NO_KEY)], "300"),
+    ],
+)
+def test_nobody_is_invited_before_a_refused_key_may_be_tried_again(what: list[Tried | Skipped], seconds: str) -> None:
+    """The first answer says what the next one would: until the recovery time is over nobody is asked."""
+    assert failed(*what).headers == {"Retry-After": seconds, "x-should-retry": "false"}
 
 
 def test_a_wait_beyond_a_clients_patience_is_said() -> None:
