@@ -30,7 +30,7 @@ def offline_router(config: str | None) -> Router:
     return Router(
         snapshot,
         shipped_prices=(DATA / "prices.json").read_bytes(),
-        brain=Brain.load((DATA / "classifier.bin").read_bytes()),
+        brain=Brain.load((DATA / "classifier.bin").read_bytes(), (DATA / "subjects.txt").read_bytes),
         upstream=UpstreamClient(),
         bookkeeper=Bookkeeper(None),
         metrics=Metrics(__version__),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from llm_router.routing.classify_features import Features, bounded, clipped, ext
 from llm_router.routing.classify_followups import follows, joined, may_follow
 from llm_router.routing.classify_keywords import Hit, KeywordMatcher, compile_keywords
 from llm_router.routing.classify_model import Found, Model, load, softmax
+from llm_router.routing.classify_subjects import Subjects
 from llm_router.routing.turns import Turns
 
 CONVERSATION = "conversation"
@@ -69,14 +70,18 @@ class Roster:
 class Brain:
     """The loaded classifier. Safe to share between requests of one event loop."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, subjects: Callable[[], bytes] = bytes) -> None:
         self.model = model
+        self._subjects = subjects
         self._cache: OrderedDict[tuple[Roster, tuple[str, ...]], Classification] = OrderedDict()
 
     @classmethod
-    def load(cls, weights: bytes) -> Brain:
-        """Read a weights file. Raises ValueError where it is none, or is broken."""
-        return cls(load(weights))
+    def load(cls, weights: bytes, subjects: Callable[[], bytes] = bytes) -> Brain:
+        """Read a weights file. Raises ValueError where it is none, or is broken.
+
+        `subjects` gives the list of words by subject; it is asked for it when custom categories need it.
+        """
+        return cls(load(weights), subjects)
 
     def roster(self, categories: Iterable[Category]) -> Roster:
         """Make a configuration's categories ready; once per snapshot."""
@@ -86,7 +91,7 @@ class Brain:
             names=tuple(category.name for category in judged),
             own_keywords=compile_keywords(known),
             all_keywords=compile_keywords(known, shipped=True),
-            profiles=compile_profiles(judged, self.model),
+            profiles=compile_profiles(judged, self.model, lambda: Subjects.parse(self._subjects().decode())),
         )
 
     def classify(self, turns: Turns, roster: Roster) -> Classification:

@@ -1,7 +1,8 @@
 """Custom categories without retraining: what their description, examples and keywords say about them.
 
 A custom category that plainly means what the model was trained to know as `creative` gets that class; any other is
-scored by the words that its own texts share with the prompt, rare words counting more than common ones.
+scored by the words that its own texts share with the prompt, and by those that tell its subject (health, law, travel),
+rare words counting more than common ones.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from llm_router.config.values import Category
 from llm_router.routing.classify_features import Features, extract
 from llm_router.routing.classify_model import Model
+from llm_router.routing.classify_subjects import Subjects
 
 _CREATIVE = "creative"
 _CREATIVE_GROUPS = ("a creative form", "style and make-believe", "figures and places of tales")
@@ -36,14 +38,24 @@ _HANGUL = ("\uac00", "\ud7af")
 _UNSPACED = "\u0e00"
 _OVERLAP = 0.5  # share of the pairs of characters that are words, where words are not spaced: pairs overlap
 _COMPARED = 24  # categories that are compared with a text: those that share most words with it
+_SUBJECT = 5.0  # what a word adds that tells a category's subject, times its rarity, up to _TOLD such
+_TOLD = 1.2
+_SHARED = 0.7  # what is left of that where several categories are about a subject: it does not tell them apart
+_ELSEWHERE = 1.5  # what words take away that tell other subjects, where they weigh as much
+_SPREAD = 12  # rarer words of a text beyond which a single word tells less and less
+_BESIDE = 0.3  # how much the lesser of the two likenesses, by own words and by subject, adds to the greater
 
 
 class _Said(NamedTuple):
-    """The rarer words of a text with their rarity, the length of that vector, and how much could be shared of it."""
+    """The rarer words of a text with their rarity, the length of that vector, and how much could be shared of it.
+
+    `told` are the subjects that one of its words tells each, and how much.
+    """
 
     words: Mapping[str, float]
     length: float
     total: float
+    told: Sequence[tuple[Collection[str], float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +63,28 @@ class Profile:
     """One custom category: its examples as rare words with their weights, and the words that describe it by bucket.
 
     `home` is the trained class that its own texts belong to: prompts of that class are the ones it takes over.
+    `subjects` is what they are about, of which words tell less if it is not `alone` in that.
     """
 
     name: str
     home: str
     examples: tuple[tuple[Mapping[str, float], float], ...]
     terms: Mapping[str, tuple[tuple[str, float], ...]]
+    subjects: frozenset[str] = frozenset()
+    alone: bool = True
 
     def score(self, said: _Said) -> float:
-        """How alike the words of a text are, at least 0."""
+        """How alike a text is, by its words and by its subject."""
+        own = self._alike(said)
+        if not self.subjects or not said.told:
+            return own
+        here = sum(weight for subjects, weight in said.told if not self.subjects.isdisjoint(subjects))
+        elsewhere = sum(weight for _, weight in said.told) - here
+        subject = _SUBJECT * min(here, _TOLD) * (1.0 if self.alone else _SHARED)
+        beside = _BESIDE * min(own, subject) - (_ELSEWHERE * elsewhere if elsewhere >= here else 0.0)
+        return max(own, subject) + beside
+
+    def _alike(self, said: _Said) -> float:
         best = 0.0
         for vector, size in self.examples:
             shared = sum(weight * vector[word] for word, weight in said.words.items() if word in vector)
@@ -79,12 +104,14 @@ class Profiles:
 
     Their own words tell several of those apart. `sharing` tells which of the profiles (`own`: of all others, and of
     the trained where they are several) have a word or a word's beginning in their texts, so that hundreds of them
-    cost no more than the few that a prompt has to do with.
+    cost no more than the few that a prompt has to do with; `about` tells the same of subjects.
     """
 
     trained: Mapping[str, str]
     own: tuple[Profile, ...]
     sharing: Mapping[str, tuple[int, ...]]
+    about: Mapping[str, tuple[int, ...]]
+    subjects: Subjects
     model: Model
 
     def score(
@@ -106,37 +133,60 @@ class Profiles:
 
     def _alike(self, features: Features, named: Collection[str]) -> list[tuple[Profile, float]]:
         """The categories that share most words with a text, those named too, and how alike they are."""
-        said = _said(features, self.model)
+        said = _said(features, self.model, self.subjects if self.about else None)
         touched = Counter(number for word in said.words for number in self.sharing.get(_bucket(word), ()))
+        touched.update(number for subjects, _ in said.told for name in subjects for number in self.about.get(name, ()))
         compared = {number: self.own[number] for number, _ in touched.most_common(_COMPARED)}
         if named:
             compared.update((number, self.own[number]) for number in touched if self.own[number].name in named)
         return [(profile, profile.score(said)) for profile in compared.values()]
 
     def reasons(self, name: str, features: Features) -> list[str]:
-        """Words that a text shares with a custom category's own texts."""
+        """Words that a text shares with a custom category's own texts, then those that tell its subject."""
         profile = next((profile for profile in self.own if profile.name == name), None)
         if profile is None:
             return []
         words = _words(features, self.model)
         shared = [word for word in words if profile.term(word) or any(word in vector for vector, _ in profile.examples)]
         shared.sort(key=lambda word: (-words[word], word))
-        return [f"word '{word}' as in its description or examples" for word in shared[:4]]
+        reasons = [f"word '{word}' as in its description or examples" for word in shared[:4]]
+        telling = self.subjects.told(features.grams) if profile.subjects else {}
+        for word, subjects in sorted(telling.items()):
+            if word not in shared and (here := sorted(profile.subjects.intersection(subjects))):
+                said = f"words that begin with '{word[:-1]}'" if word.endswith("*") else f"word '{word}'"
+                reasons.append(f"{said} of its subject, {here[0]}")
+        return reasons
 
 
-def compile_profiles(categories: Sequence[Category], model: Model) -> Profiles:
-    """Make the custom categories ready to be compared with texts."""
+def compile_profiles(
+    categories: Sequence[Category], model: Model, known: Callable[[], Subjects] = Subjects
+) -> Profiles:
+    """Make the custom categories ready to be compared with texts; `known` is asked for the subjects if need be."""
     custom = [category for category in categories if category.custom and category.name not in model.classes]
     named = {c.name: c.name for c in categories if c.custom and c.name in model.classes}
     trained = {**named, **{c.name: _CREATIVE for c in custom if _means_creative(c, model)}}
     only = trained if len(trained) == 1 else {}  # has nobody to be told apart from
-    own = tuple(_profile(category, model) for category in categories if category.custom and category.name not in only)
+    subjects = known() if any(category.name not in trained for category in custom) else Subjects()
+    own = [
+        _profile(category, model, Subjects() if category.name in trained else subjects)
+        for category in categories
+        if category.custom and category.name not in only
+    ]
     sharing: dict[str, list[int]] = {}
+    about: dict[str, list[int]] = {}
     for number, profile in enumerate(own):
         for bucket in {*profile.terms, *(_bucket(word) for vector, _ in profile.examples for word in vector)}:
             sharing.setdefault(bucket, []).append(number)
-    known = {name: trained_class for name, trained_class in trained.items() if trained_class in model.classes}
-    return Profiles(known, own, {bucket: tuple(numbers) for bucket, numbers in sharing.items()}, model)
+        for subject in profile.subjects:
+            about.setdefault(subject, []).append(number)
+    return Profiles(
+        {name: trained_class for name, trained_class in trained.items() if trained_class in model.classes},
+        tuple(replace(profile, alone=all(len(about[subject]) == 1 for subject in profile.subjects)) for profile in own),
+        {bucket: tuple(numbers) for bucket, numbers in sharing.items()},
+        {subject: tuple(numbers) for subject, numbers in about.items()},
+        subjects,
+        model,
+    )
 
 
 def _means_creative(category: Category, model: Model) -> bool:
@@ -151,18 +201,19 @@ def _means_creative(category: Category, model: Model) -> bool:
     return creative >= 2 and creative > others
 
 
-def _profile(category: Category, model: Model) -> Profile:
+def _profile(category: Category, model: Model, subjects: Subjects) -> Profile:
     name = re.sub(r"[_-]+", " ", category.name)
     said = f"{name}. {category.description}. {' '.join(category.keywords)}"
+    features = extract(said, model.lexicon)
     terms: dict[str, list[tuple[str, float]]] = {}
-    for word, weight in _words(extract(said, model.lexicon), model).items():
+    for word, weight in _words(features, model).items():
         terms.setdefault(_bucket(word), []).append((word, weight))
-    examples = []
-    for text in category.examples:
-        vector = _words(extract(text, model.lexicon), model)
-        examples.append((vector, _length(vector)))
+    shown = [extract(text, model.lexicon) for text in category.examples]
+    vectors = [_words(example, model) for example in shown]
+    about = subjects.of(features.grams.union(*(example.grams for example in shown)))
     home = _home(" ".join((said, *category.examples)), model)
-    return Profile(category.name, home, tuple(examples), {key: tuple(found) for key, found in terms.items()})
+    examples = tuple((vector, _length(vector)) for vector in vectors)
+    return Profile(category.name, home, examples, {key: tuple(found) for key, found in terms.items()}, about)
 
 
 def _home(text: str, model: Model) -> str:
@@ -175,10 +226,14 @@ def _words(features: Features, model: Model) -> dict[str, float]:
     return {gram: rarity for gram in features.grams if _is_word(gram) and (rarity := model.rarity(gram)) >= _COMMON}
 
 
-def _said(features: Features, model: Model) -> _Said:
+def _said(features: Features, model: Model, subjects: Subjects | None) -> _Said:
     words = _words(features, model)
     total = sum(weight * (_OVERLAP if _is_pair(word) else 1.0) for word, weight in words.items())
-    return _Said(words, _length(words), total or 1.0)
+    told = []
+    if subjects:
+        each = min(1.0, math.sqrt(_SPREAD / max(1, len(words))))
+        told = [(names, each * model.rarity(word)) for word, names in subjects.told(features.grams).items()]
+    return _Said(words, _length(words), total or 1.0, told)
 
 
 def _length(vector: Mapping[str, float]) -> float:

@@ -98,7 +98,7 @@ def assemble(
     return Router(
         snapshot,
         shipped_prices=(DATA / "prices.json").read_bytes(),
-        brain=Brain.load((DATA / "classifier.bin").read_bytes()),
+        brain=Brain.load((DATA / "classifier.bin").read_bytes(), (DATA / "subjects.txt").read_bytes),
         upstream=UpstreamClient(environ=environ),
         bookkeeper=books,
         metrics=figures,

@@ -11,12 +11,13 @@ from llm_router.routing.classify import Brain, Roster
 from tests.routing.prompts import BUILTIN, CREATIVE
 
 WEIGHTS = Path(llm_router.__file__).parent / "data" / "classifier.bin"
+SUBJECTS = WEIGHTS.with_name("subjects.txt")
 
 
 @pytest.fixture(scope="session")
 def brain() -> Brain:
     """The shipped classifier."""
-    return Brain.load(WEIGHTS.read_bytes())
+    return Brain.load(WEIGHTS.read_bytes(), SUBJECTS.read_bytes)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,10 @@ import pytest
 
 from llm_router.config.values import Category
 from llm_router.routing.classify import Brain
+from llm_router.routing.classify_features import extract
+from llm_router.routing.classify_subjects import Subjects
 from llm_router.routing.turns import Turns
+from tests.routing.conftest import SUBJECTS
 from tests.routing.prompts import BUILTIN, CLEAR, CREATIVE
 
 
@@ -62,6 +65,79 @@ def test_custom_categories_work_from_description_and_examples(brain: Brain) -> N
     assert brain.classify(Turns("Reverse a string in Go"), sql).category == "code"
     for label, texts in CLEAR.items():
         assert brain.classify(Turns(texts[0]), roster).category == label
+
+
+@pytest.mark.parametrize(
+    ("category", "texts"),
+    [
+        (
+            Category("medical", description="health, symptoms, medication", custom=True),
+            ("is ibuprofen safe every day", "my knee hurts since the fracture", "síntomas de anemia", "头痛吃什么药"),
+        ),
+        (
+            Category("recht", description="Mietrecht, Verträge, Klagen", custom=True),
+            (
+                "Kündigungsfrist bei Eigenbedarf vor Gericht",
+                "who inherits without a testament",
+                "хозяин подал иск в суд",
+            ),
+        ),
+        (
+            Category("trips", examples=("cheap flights to Tokyo in May", "which hotel near the old town"), custom=True),
+            ("what luggage may I take on a flight with a layover", "vuelos y hoteles en Roma"),
+        ),
+        (Category("cooking", custom=True), ("how do I simmer lentils with onion", "脆い豆腐の炒めレシピ")),
+    ],
+)
+def test_a_category_is_known_by_its_subject(brain: Brain, category: Category, texts: tuple[str, ...]) -> None:
+    """A category that is about a known subject gets prompts that share no word with it, in whatever language."""
+    roster = brain.roster([*BUILTIN, CREATIVE, category])
+    for text in texts:
+        found = brain.classify(Turns(text), roster)
+        assert found.category == category.name, text
+        assert any("of its subject" in reason for reason in found.evidence)
+    for label, clear in CLEAR.items():
+        assert brain.classify(Turns(clear[0]), roster).category == label
+
+
+def test_words_of_other_subjects_speak_against_a_category(brain: Brain) -> None:
+    """One word of a category's subject among as many of another one's does not make a prompt its own."""
+    roster = brain.roster([*BUILTIN, Category("finance", description="investing, taxes, budgets", custom=True)])
+    assert brain.classify(Turns("which dividends are taxed"), roster).category == "finance"
+    assert brain.classify(Turns("what do the dividends of a museum shop pay for"), roster).category == "conversation"
+    assert brain.classify(Turns("write a budget class in Kotlin with unit tests"), roster).category == "code"
+
+
+def test_categories_of_one_subject_are_told_apart_by_their_own_words(brain: Brain) -> None:
+    """What several categories are about draws prompts to them; which one it is their own words tell."""
+    billing = Category("billing", description="invoices, payments, charges", custom=True)
+    shipping = Category("shipping", description="delivery, tracking, parcels", custom=True)
+    roster = brain.roster([*BUILTIN, billing, shipping])
+    assert brain.classify(Turns("my invoice was paid twice"), roster).category == "billing"
+    assert brain.classify(Turns("the tracking of my parcel stands still"), roster).category == "shipping"
+
+
+def test_subjects_are_read_only_where_a_category_may_need_them(brain: Brain) -> None:
+    """Configurations without categories of their own, or with creative ones alone, hold no list of subjects."""
+    asked: list[int] = []
+    counting = Brain(brain.model, lambda: asked.append(1) or b"")  # type: ignore[func-returns-value]
+    counting.roster([*BUILTIN, CREATIVE])
+    assert asked == []
+    counting.roster([*BUILTIN, Category("legal", custom=True)])
+    assert asked == [1]
+
+
+def test_every_word_of_the_subjects_can_be_found(brain: Brain) -> None:
+    """A word, stem or pair of the list is a feature of a text that has it, and tells at most two subjects."""
+    subjects = Subjects.parse(SUBJECTS.read_text("utf-8"))
+    assert len(subjects.words) > 4_000
+    lost = [
+        word
+        for word in subjects.words
+        if not any(word in extract(word.rstrip("*") + rest, {}).grams for rest in ("", "xxx", "가나다"))
+    ]
+    assert lost == []
+    assert max(map(len, subjects.words.values())) == 2
 
 
 def test_several_creative_categories_are_told_apart(brain: Brain) -> None:
