@@ -166,6 +166,14 @@ async def test_google_is_not_offered(serve: StartRouter, version: str, name: str
     assert "not offered" in answer.error["message"]
 
 
+@pytest.mark.parametrize("base", ["/v1/v1", "/v1/chat/completions", "/api/v1", "/openai/deployments/router"])
+async def test_a_wrong_base_url(serve: StartRouter, base: str) -> None:
+    """A client whose base URL is not ours is told what it should be."""
+    answer = await (await serve()).ask("POST", f"{base}/chat/completions", {})
+    assert (answer.status, answer.error["code"]) == (404, "unknown_url")
+    assert answer.error["message"].endswith("the base URL for clients ends with /v1")
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/config/category", "/v1/explain"])
 async def test_wrong_methods(serve: StartRouter, path: str) -> None:
     """A route asked with another method is a JSON 405 that names the right one."""
