@@ -74,8 +74,9 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> int:
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
     """Success where somebody answered, and nobody who was named failed."""
+    answered = any(each.problem is None for each in outcomes)
     failed = any(each.problem and not each.optional for each in outcomes)
-    return EXIT_FAILED if failed or not outcomes else EXIT_OK
+    return EXIT_OK if answered and not failed else EXIT_FAILED
 
 
 def askable(snapshot: Snapshot) -> Iterable[str]:

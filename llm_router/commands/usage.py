@@ -68,7 +68,7 @@ def _print_csv(rows: Sequence[dict[str, Any]], by: By) -> None:
 
 def _harmless(value: Any) -> Any:
     """Spreadsheets run cells that begin like a formula; names in the ledger come from outside."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _print_table(rows: Sequence[dict[str, Any]], by: str) -> None:

@@ -90,6 +90,14 @@ def test_a_precision_that_nobody_can_know_is_no_zero(run: Run) -> None:
     assert ["creative", "1", "-", "100.0%", "-"] in [line.split() for line in run("evaluate", "rows")[1].splitlines()]
 
 
+def test_a_label_that_is_always_wrong_scores_nothing(run: Run) -> None:
+    """Where no row of a category is right and none of its label was found, precision, recall and F1 are 0."""
+    rows = [("code", "Good morning! How are you?"), ("conversation", "Fix this Python traceback: KeyError in load()")]
+    Path("rows").write_text("\n".join(json.dumps({"label": label, "text": text}) for label, text in rows))
+    scores = json.loads(run("evaluate", "rows", "--format", "json")[1])["by_label"]
+    assert scores["code"] == {"rows": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+
+
 def test_evaluate_scores_the_users_own_rows(run: Run) -> None:
     """Accuracy, confusion and cost come from the configuration in force; `accept` counts as right."""
     rows: list[dict[str, Any]] = [

@@ -61,6 +61,13 @@ def test_usage_as_json_and_csv(run: Run, ledger: list[tuple[str, float | None]])
     assert ledger[1] == ("day", None)
 
 
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_cell_begins_like_a_formula(begin: str) -> None:
+    """What spreadsheets would run, also behind what they pass over, gets an apostrophe; numbers are left alone."""
+    assert usage._harmless(f"{begin}1+1") == f"'{begin}1+1"
+    assert usage._harmless(-0.5) == -0.5
+
+
 def test_usage_without_rows(run: Run, ledger: list[tuple[str, float | None]], monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty ledger is said in words, and stays valid JSON and CSV."""
     monkeypatch.setattr("tests.commands.test_usage.ROWS", [])

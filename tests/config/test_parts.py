@@ -365,7 +365,8 @@ def test_rows_show_every_setting_with_source_and_masked_secrets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("secret", "masked"), [("", "****"), ("short", "****"), ("x" * 11, "****"), ("sk-0123456789", "****6789")]
+    ("secret", "masked"),
+    [("", "****"), ("short", "****"), ("x" * 11, "****"), ("x" * 12, "****xxxx"), ("sk-0123456789", "****6789")],
 )
 def test_masking(secret: str, masked: str) -> None:
     """A short secret is hidden whole: four characters of it would be too many."""

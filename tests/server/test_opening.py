@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_router.server.opening import JournalLines, JsonLines, TextLines, goes_to_journal
+from llm_router.server.opening import JournalLines, JsonLines, TextLines, goes_to_journal, listen
 from tests.support.router import RouterProcess
 
 
@@ -44,6 +46,18 @@ def test_the_journal_learns_how_grave_a_line_is(tmp_path: Path) -> None:
             assert JournalLines(lines).format(record).replace(first[:3], "") == lines.format(record)
             assert all(line.startswith(first[:3]) for line in rest)
     assert marks == {"DEBUG": "<7>", "INFO": "<6>", "WARNING": "<4>", "ERROR": "<3>", "CRITICAL": "<2>"}
+
+
+@pytest.mark.parametrize("patience", [0.0, 0.2])
+def test_a_port_in_use_is_told_when_patience_ends(patience: float) -> None:
+    """Another program's port is waited for as long as was asked for, and is an error then; a free one is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        began = time.monotonic()
+        with pytest.raises(OSError, match=f"Errno {errno.EADDRINUSE}"):
+            listen("127.0.0.1", taken.getsockname()[1], patience)
+        assert time.monotonic() - began >= patience
+    with listen("127.0.0.1", 0, patience) as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
 
 def test_a_router_under_systemd_marks_its_lines(tmp_path: Path) -> None:
