@@ -19,7 +19,7 @@ from typing import Any, Final
 from llm_router.accounting.store import prepare_folder
 from llm_router.config.values import BreakerSettings
 from llm_router.routing.breaker import CIRCUITS_MOST, Circuits, Permit
-from llm_router.routing.shared import Change, Key, Row, RowCircuits, StayRow, cooldowns_between
+from llm_router.routing.shared import EVERY_MODEL, Change, Key, Row, RowCircuits, StayRow, cooldowns_between
 from llm_router.routing.sticky import CONVERSATIONS_MOST, IDLE_SECONDS
 
 STATE_NAME: Final = "state.sqlite3"
@@ -32,6 +32,7 @@ CREATE TABLE circuits (
     PRIMARY KEY (scope, name)
 ) WITHOUT ROWID;
 CREATE INDEX circuits_by_version ON circuits (version);
+CREATE TABLE resets (model TEXT PRIMARY KEY, at REAL NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE stays (
     key BLOB PRIMARY KEY, model TEXT NOT NULL, category TEXT NOT NULL, used REAL NOT NULL, version INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -188,11 +189,21 @@ class StateRows:
     # --- circuits ---------------------------------------------------------------------------------------------------
 
     def apply(self, changes: Sequence[Change]) -> list[Row]:
-        """Lets changes happen to the common rows, inside a transaction; gives the rows that these are about."""
+        """Lets changes happen to the common rows, inside a transaction; gives the rows that these are about.
+
+        Workers come in any order: what happened before a reset that is here already is not to undo it.
+        """
         version = self._next_version()
         touched: dict[Key, Row] = {}
         for change in changes:
             before = self._load(self._keys(change))
+            if self._was_reset_since(change):
+                touched |= {row.key: row for row in before}
+                continue
+            if change.resets is not None:
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO resets VALUES (?, ?, ?)", (change.resets, change.at, version)
+                )
             common = self._circuits(before)
             change.apply(common)
             for row in before:
@@ -201,6 +212,13 @@ class StateRows:
                 if after != row:
                     self._put(after, version)
         return list(touched.values())
+
+    def _was_reset_since(self, change: Change) -> bool:
+        models = [EVERY_MODEL, *(name for scope, name in change.keys if scope == "model")]
+        return any(
+            self._connection.execute("SELECT 1 FROM resets WHERE model = ? AND at > ?", (model, change.at)).fetchone()
+            for model in models
+        )
 
     def contribute(self, rows: Sequence[Row]) -> None:
         """Adds rows about what nothing is known of here: to a file that was made anew."""
@@ -325,8 +343,9 @@ class StateRows:
         execute = self._connection.execute
         with self.transaction():
             execute("DELETE FROM circuits WHERE scope IN ('cooldown', 'account') AND NOT gone AND until < ?", (now,))
-            # Every worker has seen by now what had gone at the last tidying.
+            # Every worker has seen by now what had gone at the last tidying, and told what happened before.
             execute("DELETE FROM circuits WHERE gone AND version <= ?", (self._tidied,))
+            execute("DELETE FROM resets WHERE version <= ?", (self._tidied,))
             (self._tidied,) = execute("SELECT version FROM clock").fetchone()
             execute("DELETE FROM stays WHERE used < ?", (now - IDLE_SECONDS,))
             for table, most in (("circuits", CIRCUITS_MOST), ("stays", CONVERSATIONS_MOST)):

@@ -163,7 +163,7 @@ class SharedState:
     # --- on the event loop --------------------------------------------------------------------------------------------
 
     def _note_change(self, change: Change) -> None:
-        self._changes.append(change)
+        self._changes.append(change._replace(at=time.monotonic()))
         if len(self._changes) > _WAITING_MOST:
             self.circuits.hear([], [self._changes.popleft()])
         self._wake.set()

@@ -21,6 +21,7 @@ Scope = Literal["model", "provider", "cooldown", "account"]
 Key = tuple[Scope, str]
 # What stays with its model needs no telling at each request, if it is told well before anybody forgets it.
 _TELL_AGAIN_AFTER = IDLE_SECONDS / 10
+EVERY_MODEL = ""
 _BETWEEN = "\0"
 _NOWHERE = Stay("", "", 0.0)
 
@@ -44,12 +45,18 @@ class Row(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Something that happened: the rows that it may touch, and how. `cooldowns_of` adds all cooldowns of a model."""
+    """Something that happened: the rows that it may touch, and how. `cooldowns_of` adds all cooldowns of a model.
+
+    `at` tells what happened first, by a clock of all workers; `resets` is the model that is as new from then on, or
+    `EVERY_MODEL`.
+    """
 
     keys: tuple[Key, ...]
     apply: Callable[[Circuits], None]
     cooldowns_of: str | None = None
     everything: bool = False
+    resets: str | None = None
+    at: float = 0.0
 
 
 class StayRow(NamedTuple):
@@ -184,7 +191,7 @@ class SharedCircuits(RowCircuits):
         """As ever."""
         super().reset(model)
         keys: tuple[Key, ...] = (("model", model), ("provider", split_model(model)[0]))
-        self._note_keys(Change(keys, lambda common: common.reset(model), cooldowns_of=model))
+        self._note_keys(Change(keys, lambda common: common.reset(model), cooldowns_of=model, resets=model))
 
     def reset_accounts(self, accounts: Iterable[str]) -> None:
         """As ever."""
@@ -196,7 +203,7 @@ class SharedCircuits(RowCircuits):
     def reset_all(self) -> None:
         """As ever."""
         super().reset_all()
-        self._note_keys(Change((), Circuits.reset_all, everything=True))
+        self._note_keys(Change((), Circuits.reset_all, everything=True, resets=EVERY_MODEL))
 
     def bound_waits(self, now: float) -> None:
         """As ever."""

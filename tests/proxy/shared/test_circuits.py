@@ -157,6 +157,31 @@ def test_a_reset_of_all_reaches_all(make: Make) -> None:
     assert one.circuits.rows() == []
 
 
+@pytest.mark.parametrize("everything", [True, False])
+@pytest.mark.parametrize("kind", [FailureKind.MODEL_NOT_FOUND, FailureKind.RATE_LIMITED, FailureKind.AUTHENTICATION])
+def test_a_failure_that_comes_late_does_not_undo_a_reset(make: Make, kind: FailureKind, everything: bool) -> None:
+    """What one worker met with before another one resets is forgotten, whoever writes first; what follows is not."""
+    one, two = make(1), make(2)
+    one.fail(100, Failure(kind, "no", 400))
+    one.changes[:] = [change._replace(at=1.0) for change in one.changes]
+    if everything:
+        two.circuits.reset_all()
+    else:
+        two.circuits.reset(MODEL)
+    two.changes[:] = [change._replace(at=2.0) for change in two.changes]
+    sync(two, one)
+    assert (one.state(101), two.state(101)) == ("closed", "closed")
+    assert one.circuits.rows() == []
+    for _ in ACCOUNTS:
+        one.fail(101, Failure(kind, "no", 400))
+        one.changes[:] = [change._replace(at=3.0) for change in one.changes]
+        one.sync()
+        if kind is FailureKind.MODEL_NOT_FOUND:
+            break
+    sync(one, two)
+    assert two.state(102) == one.state(102) != "closed"
+
+
 def test_a_clock_set_back_is_heeded_by_all(make: Make) -> None:
     """An open circuit is half-open after its recovery time by the new clock, and the probe can be claimed."""
     one, two = opened(make)

@@ -42,6 +42,21 @@ def _is_open(state: SharedState) -> bool:
     return bool(state.circuits.report({MODEL: ACCOUNTS}, 103)["open_circuits"])
 
 
+async def test_a_reset_outlasts_what_another_worker_has_not_told_yet(tmp_path: Path) -> None:
+    """Failures that happened first do not open a circuit again because they are written down last."""
+    shared_rows.create(tmp_path)
+    one, two = SharedState(tmp_path, 1, SETTINGS), SharedState(tmp_path, 2, SETTINGS)
+    _fail_until_open(one.circuits)
+    two.circuits.reset(MODEL)
+    two.start()
+    await asyncio.to_thread(two.close)
+    one.start()
+    await until(lambda: not one._changes and not _is_open(one))
+    await asyncio.to_thread(one.close)
+    assert [row for row in one.rows.news(-1)[1] if not row.gone] == []
+    one.rows.close()
+
+
 async def test_hedges_keep_within_the_share_of_all(tmp_path: Path) -> None:
     """Two workers with a hundred requests each may together hedge a twentieth of two hundred, and not one more."""
     shared_rows.create(tmp_path)
