@@ -19,7 +19,8 @@ from llm_router.server.guard import identity_of
 from llm_router.server.keys import ROUTER
 from llm_router.server.page import front_page
 
-_PROMETHEUS_TYPES: Final = ("text/plain", "application/openmetrics-text")
+# Who wants both alike gets what tells more.
+_PROMETHEUS_TYPES: Final = ("application/openmetrics-text", "text/plain")
 
 
 def add_routes(app: web.Application) -> None:
@@ -43,7 +44,7 @@ def add_routes(app: web.Application) -> None:
 
 async def front(request: web.Request) -> web.StreamResponse:
     """GET /: a page for people, JSON for programs."""
-    if quality(request.headers.get(hdrs.ACCEPT, ""), "text/html") > 0:
+    if quality(_accepted(request), "text/html") > 0:
         text, headers = await asyncio.to_thread(front_page, f"{request.scheme}://{request.host}")
         return web.Response(text=text, content_type="text/html", headers=headers)
     return json_answer(
@@ -87,10 +88,12 @@ async def ready(request: web.Request) -> web.StreamResponse:
 async def metrics(request: web.Request) -> web.StreamResponse:
     """GET /metrics: JSON, or Prometheus text for those who ask for text rather than JSON."""
     router = request.app[ROUTER]
-    accept = request.headers.get(hdrs.ACCEPT, "")
-    wanted = max(quality(accept, kind) for kind in _PROMETHEUS_TYPES)
-    text = wanted > quality(accept, "application/json")
-    body, content_type = await router.metrics.figures(router.circuit_report(), accept if text else None)
+    accept = _accepted(request)
+    wanted = max(_PROMETHEUS_TYPES, key=lambda kind: quality(accept, kind))
+    text = quality(accept, wanted) > quality(accept, "application/json")
+    # The form is chosen by who writes it, which looks at versions and not at weights.
+    forms = ",".join(entry for entry in accept.split(",") if _media_type(entry) == wanted) if text else None
+    body, content_type = await router.metrics.figures(router.circuit_report(), forms)
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
 
 
@@ -195,12 +198,20 @@ def _own_client(request: web.Request) -> str | None:
     return identity.client if identity.role == "client" else None
 
 
+def _accepted(request: web.Request) -> str:
+    """All of the request's Accept headers, which together are one list."""
+    return ",".join(request.headers.getall(hdrs.ACCEPT, ())).lower()
+
+
+def _media_type(entry: str) -> str:
+    return entry.partition(";")[0].strip()
+
+
 def quality(accept: str, media_type: str) -> float:
     """How much an Accept header wants exactly this media type; wildcards want nothing in particular."""
-    for entry in accept.split(","):
-        name, *parameters = (part.strip().lower() for part in entry.split(";"))
-        if name == media_type:
-            for parameter in parameters:
+    for entry in accept.lower().split(","):
+        if _media_type(entry) == media_type:
+            for parameter in (part.strip() for part in entry.split(";")[1:]):
                 if parameter.startswith("q="):
                     try:
                         return float(parameter[2:])

@@ -113,6 +113,9 @@ JSON_NAMES = {
         ("text/plain", "text"),
         ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "text"),
         ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "openmetrics"),
+        ("text/plain, Application/OpenMetrics-Text", "openmetrics"),
+        ("application/openmetrics-text;version=1.0.0;q=0.2, text/plain;q=0.9", "text"),
+        ("application/openmetrics-text;q=0, text/plain", "text"),
     ],
 )
 async def test_metrics_by_accept(serve: StartRouter, accept: str | None, kind: str) -> None:
@@ -128,6 +131,13 @@ async def test_metrics_by_accept(serve: StartRouter, accept: str | None, kind: s
         assert (b"# EOF" in answer.body) is (kind == "openmetrics")
         wanted = "application/openmetrics-text" if kind == "openmetrics" else "text/plain"
         assert (answer.header("content-type") or "").startswith(wanted)
+
+
+async def test_accept_may_come_in_several_lines(serve: StartRouter) -> None:
+    """A list that is spread over headers of one name is one list, as HTTP says."""
+    lines = {"Accept": "application/json;q=0.1", "accept": "text/plain"}
+    answer = await (await serve()).ask("GET", "/metrics", headers=lines)
+    assert (answer.header("content-type") or "").startswith("text/plain")
 
 
 @pytest.mark.parametrize(
