@@ -98,7 +98,7 @@ def parse_since(text: str, now: float) -> float:
     text = text.strip()
     if found := _SPAN.match(text):
         return now - int(found[1]) * _SECONDS[found[2]]
-    if re.fullmatch(r"\d{9,11}(\.\d+)?", text):
+    if re.fullmatch(r"0|\d{9,11}(\.\d+)?", text):
         return float(text)
     try:
         moment = datetime.fromisoformat(text)

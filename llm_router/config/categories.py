@@ -136,7 +136,8 @@ def _order(option: Mapping[str, Any], path: str) -> Literal["chain", "price", "l
 
 def _hedge(parent: Mapping[str, Any], path: str) -> Hedge | None:
     """The `hedge` of a category or, for all categories, of the file; null, false or no budget turns it off."""
-    if parent.get("hedge") in (None, False):
+    stated = parent.get("hedge")
+    if stated is None or stated is False:  # zero is neither
         return None
     place = join(path, "hedge")
     value = fields.section(parent, "hedge", path, _HEDGE_KEYS)

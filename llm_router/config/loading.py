@@ -163,6 +163,8 @@ class _Loader:
             for name in names:
                 value, source = self._environment.get(name)
                 parts = [part.strip() for part in value.split(",")] if key == "api_key_env" else [value]
+                if value and not any(parts):
+                    raise ConfigError(name, "holds commas and no key; set a key, or unset it to ask for none")
                 for part in filter(None, parts):
                     check_key(part, name)
                     found[key].append(part)

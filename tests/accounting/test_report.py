@@ -164,6 +164,7 @@ def test_reports_work_while_the_router_writes(tmp_path):
         ("2026-11-01", datetime(2026, 11, 1, tzinfo=UTC).timestamp()),
         ("2026-11-01T12:00:00+02:00", datetime(2026, 11, 1, 10, tzinfo=UTC).timestamp()),
         ("1795000000", NOW),
+        ("0", 0),
     ],
 )
 def test_moments_people_write(text, expected):

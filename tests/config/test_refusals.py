@@ -41,6 +41,7 @@ from tests.config.reading import NAME, read
         ("OPENAI_BASE_URL", "api.openai.com/v1", "must begin with http"),
         ("OPENAI_API_KEY", "sk-abc\r\nX-Evil: 1", "copy it again"),
         ("ROUTER_API_KEY", "a,b c", "copy it again"),
+        ("ROUTER_API_KEY", " , ", "commas and no key"),
     ],
 )
 def test_a_bad_variable_is_named_with_the_remedy(variable: str, value: str, words: str) -> None:
@@ -90,6 +91,8 @@ BAD_FILES: list[tuple[Any, str, str]] = [
     ({"keywords": {"code": ["a", " "]}}, "keywords.code[1]", "must not be empty"),
     ({"categories": {"cod": {}}}, "categories.cod", 'did you mean "code"'),
     ({"categories": {"code": {"order": "cheap"}}}, "categories.code.order", "one of chain, price, latency"),
+    ({"hedge": 0.0}, "hedge", "must be an object, not a number"),
+    ({"categories": {"code": {"hedge": 0}}}, "categories.code.hedge", "must be an object, not a number"),
     ({"categories": {"code": {"hedge": {}}}}, "categories.code.hedge.after", "p95"),
     ({"categories": {"code": {"hedge": {"after": "p99"}}}}, "categories.code.hedge.after", "p95"),
     ({"categories": {"code": {"hedge": {"after": 1, "budget": 2}}}}, "categories.code.hedge.budget", "at most 1"),
