@@ -68,6 +68,8 @@ class Contest:
         """The first candidate that has meaning to send. Raises the ApiError for the client if none has."""
         if not self._queue and not self._decision.explicit:
             self._take_soonest()
+        if self._hedge is not None:
+            self._parts.hedges.count(self._decision.category)
         while self._queue:
             candidate = self._next()
             win = await self._try_hedged(candidate) if self._hedge is not None else await self._try(candidate)
@@ -260,7 +262,6 @@ class Contest:
 
     async def _try_hedged(self, candidate: Candidate) -> Win | None:
         """As `_try`, but when it has shown no meaning for a while, the next candidate starts beside it."""
-        self._parts.hedges.count(self._decision.category)
         delay = self._hedge_delay(candidate)
         if delay is None or not self._queue:
             return await self._try(candidate)
@@ -281,10 +282,15 @@ class Contest:
             await self._stop(tasks, best)
 
     def _hedge_delay(self, candidate: Candidate) -> float | None:
-        """Seconds of silence after which the next candidate starts; None while too little is known."""
+        """Seconds of silence after which the next candidate starts; None while too little is known.
+
+        What is known of a model is when its streams begin: a whole answer takes longer, and is not late for that.
+        """
         assert self._hedge is not None
         after = self._hedge.after
-        return self._parts.first_tokens.p95(candidate.model) if after == "p95" else after
+        if after != "p95":
+            return after
+        return self._parts.first_tokens.p95(candidate.model) if self._exchange.chat.stream else None
 
     async def _stop(self, tasks: list[asyncio.Task[Win | None]], best: Win | None) -> None:
         """Ends all but the best, at once; what they were asked for nothing is booked, as waste or as what was left."""

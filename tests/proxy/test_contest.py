@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from llm_router.config.values import BreakerSettings, Category, Hedge, Provider, Timeouts
+from llm_router.errors import ApiError, AttemptFailed, Failure, FailureKind
 from llm_router.proxy import contest
 from llm_router.proxy.attempt import WonWhole
 from llm_router.proxy.contest import Contest
@@ -16,6 +17,7 @@ from llm_router.proxy.exchange import Caller, Exchange
 from llm_router.proxy.parts import Parts
 from llm_router.proxy.upstream import CancelledUnsent
 from llm_router.routing.breaker import Circuits
+from llm_router.routing.latency import P95_SAMPLES
 from llm_router.routing.plan import Candidate, Plan
 from llm_router.wire.chat import parse_chat
 
@@ -38,7 +40,10 @@ def candidate(model: str) -> Candidate:
 def contest_in(category: Category | None, *models: str, total: float | None = None) -> tuple[Contest, Exchange]:
     """A contest whose candidates have a minute each, within the configuration's `total`."""
     parts = Parts(cast(Any, None), Circuits(BreakerSettings()), lambda: 0.0, lambda: None)
-    live = Stub(snapshot=Stub(timeouts=Timeouts(total=total)), way=lambda *_: Stub(first_byte=60.0))
+    live = Stub(
+        snapshot=Stub(timeouts=Timeouts(total=total), breaker=BreakerSettings()),
+        way=lambda candidate, *_: Stub(first_byte=60.0, model=candidate.model),
+    )
     exchange = Exchange(parse_chat(CHAT), Caller("id"), 0.0, parts.deadlines.loop.time())
     exchange.decision = cast(Any, Stub(explicit=category is None, category="code", mode="local"))
     plan = Plan(tuple(map(candidate, models)), ())
@@ -74,6 +79,43 @@ async def test_the_total_is_shared_over_the_chain(
     game, _ = contest_in(category, "p/one", "p/two", total=total)
     await game.win()
     assert given == [pytest.approx(share, abs=share / 4)]
+
+
+async def test_a_request_that_fails_over_is_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many candidates of its chain are tried, a request counts once towards the hedges of all."""
+
+    async def attempt(parts: Any, *_: Any) -> WonWhole:
+        raise AttemptFailed(Failure(FailureKind.SERVER_ERROR, "broken", 500))
+
+    monkeypatch.setattr(contest, "attempt", attempt)
+    game, exchange = contest_in(Category("code", hedge=Hedge(after=9.0, budget=1.0)), "p/one", "p/two", "p/three")
+    with pytest.raises(ApiError):
+        await game.win()
+    assert len(exchange.tried) == 3
+    assert game._parts.hedges._requests == {"code": 1}
+
+
+@pytest.mark.parametrize(("stream", "asked"), [(True, ["p/one", "p/two"]), (False, ["p/one"])])
+async def test_the_usual_time_to_begin_is_that_of_streams(
+    stream: bool, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that begins later than nearly all of its model's is hedged; a whole answer takes its time unhedged."""
+    seen = []
+
+    async def attempt(parts: Any, live: Any, chat: Any, way: Any, *_: Any) -> WonWhole:
+        seen.append(way.model)
+        if len(seen) == len(asked):
+            return WonWhole(EVENTS, True, None, {})
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(contest, "attempt", attempt)
+    game, exchange = contest_in(Category("code", hedge=Hedge(after="p95", budget=1.0)), "p/one", "p/two")
+    exchange.chat.stream = stream
+    for _ in range(P95_SAMPLES):
+        game._parts.first_tokens.note("p/one", 0.0)
+    async with asyncio.timeout(10):
+        await game.win()
+    assert seen == asked
 
 
 @pytest.fixture
