@@ -39,8 +39,9 @@ class IdleSweep:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
-        self.look(loop.time())
+        # First, since what is wrong with one relay must not stop the clocks of all others.
         self._timer = loop.call_later(SWEEP_EVERY, self._sweep) if self._relays else None
+        self.look(loop.time())
 
     def look(self, now: float) -> None:
         """Ends what has been silent for too long; `now` is the loop's clock."""

@@ -186,6 +186,8 @@ MOUNTS = """\
 32 30 254:1 / /home/local rw - xfs /dev/vdb rw
 33 22 0:42 / /sshfs rw - fuse.sshfs host: rw
 34 22 0:43 / /homes rw - 9p host rw
+35 36 0:44 / /srv/share rw - nfs server:/srv rw
+36 22 254:2 / /srv rw - ext4 /dev/vdc rw
 """
 
 
@@ -200,6 +202,8 @@ MOUNTS = """\
         ("/sshfs/x", "fuse.sshfs"),
         ("/homes/x", "9p"),
         ("/homework", None),
+        ("/srv/share/x", "nfs"),
+        ("/srv/x", None),
     ],
 )
 def test_a_remote_file_system_is_recognised(folder: str, kind: str | None) -> None:

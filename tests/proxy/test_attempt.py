@@ -140,3 +140,31 @@ async def test_an_answer_that_cannot_be_written_is_none(
     chat = ask(stream=True)
     monkeypatch.setattr("llm_router.wire.providers.openai.orjson.loads", deepen)
     assert (await failed(parts, upstream, chat)).kind is FailureKind.INVALID_RESPONSE
+
+
+async def test_headers_that_are_passed_on_are_plain_and_short(parts: Parts, upstream: Upstream) -> None:
+    """Of the few that a client gets, none is longer than any of them needs to be, and none has a secret in it."""
+    headers = {
+        "openai-version": "v" * 200,
+        "x-generation-id": "v" * 201,
+        "x-ratelimit-limit-tokens": "sk-secret-key",
+        "x-ratelimit-remaining-tokens": "\u00fcber",
+        "x-other": "1",
+    }
+    upstream.script = reply(200, completion("Hi"), headers)
+    assert (await tried(parts, upstream, ask())).allowed == {"openai-version": "v" * 200}
+
+
+async def test_a_limit_that_is_changed_holds_for_who_comes_then(parts: Parts) -> None:
+    """After a reload the places of a provider are counted anew, by its new limit; the same limit keeps its count."""
+    provider = Provider("custom", "http://x", builtin=False, max_concurrency=1)
+    slot = parts.slot(provider)
+    assert slot is not None
+    assert parts.slot(provider) is slot
+    await slot.acquire()
+    wider = parts.slot(replace(provider, max_concurrency=2))
+    assert wider is not None
+    assert wider is not slot
+    assert await wider.acquire()
+    assert await wider.acquire()
+    assert parts.slot(replace(provider, max_concurrency=None)) is None

@@ -46,3 +46,20 @@ def test_secrets_that_no_configuration_holds_are_masked(live: Live) -> None:
     """What the environment has for proxies is handed in."""
     prices = (DATA / "prices.json").read_bytes()
     assert go_live(live.snapshot, prices, live.brain, live, ["proxypass"]).mask("no: proxypass") == "no: ***"
+
+
+@pytest.mark.parametrize(
+    ("address", "price"),
+    [
+        ("http://gpu.example:11434", 0.0),
+        ("https://ollama.com", None),
+        ("https://eu.ollama.com", None),
+        ("https://myollama.com", 0.0),
+    ],
+)
+def test_an_ollama_of_ones_own_costs_nothing(address: str, price: float | None) -> None:
+    """The hosted one has prices that nobody knows here; a machine of the user's own has none."""
+    snapshot = load({"HOME": "/home/u", "OLLAMA_BASE_URL": address}, {}, None, "router_config.json")
+    prices, weights = ((DATA / name).read_bytes() for name in ("prices.json", "classifier.bin"))
+    info = go_live(snapshot, prices, Brain.load(weights)).prices.info("ollama/nobody-knows-it")
+    assert (info.prices.input if info is not None else None) == price

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from llm_router.proxy.relay import End
+import asyncio
+
+import pytest
+
+from llm_router.proxy.relay import End, Relay
 from llm_router.proxy.sweep import IdleSweep
 from tests.proxy.relaying import TEXT, Client, make
 
@@ -50,3 +54,21 @@ async def test_the_sweep_notices_silence_in_time() -> None:
     assert 25.0 < tick / 100 <= 25.1 + 0.01
     assert relay.end is End.CUT
     sweep.forget(relay)
+
+
+async def test_a_relay_that_stumbles_stops_no_other_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong while one stream is looked at, the others are looked at again."""
+    sweep = IdleSweep()
+    relay, response = make()
+    relay.body_received(TEXT)
+    relay.open(Client())
+    sweep.watch(relay)
+    response.last_read = -(10**9)
+    with monkeypatch.context() as patch:
+        patch.setattr(Relay, "check_idle", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            sweep._sweep()
+    assert sweep._timer is not None
+    assert not sweep._timer.cancelled()
+    assert sweep._timer.when() > asyncio.get_running_loop().time()
+    sweep._timer.cancel()

@@ -160,6 +160,15 @@ def test_a_dialect_that_must_be_asked_is_asked() -> None:
         assert [entry.obstacle for entry in made.skipped] == [Obstacle.MISFIT]
 
 
+@pytest.mark.parametrize("quick", [True, False])
+def test_an_estimate_must_be_well_over_the_window(quick: bool) -> None:
+    """A model of 1000 tokens is asked with about 1300, which may be fewer, and not with about 1400."""
+    world = replace(CALM, chains={}) if quick else WORLD
+    short, long = ([{"role": "user", "content": "x" * size}] for size in (1300 * 4 - 200, 1400 * 4))
+    assert make_plan(chat(messages=short), ("p/blind",), world).candidates
+    assert not make_plan(chat(messages=long), ("p/blind",), world).candidates
+
+
 def test_chains_of_clients_are_not_all_remembered() -> None:
     """Whoever sends ever new chains fills no memory."""
     world = replace(CALM, chains={})

@@ -59,3 +59,12 @@ def test_equal_questions_have_equal_keys() -> None:
     assert key != question_key("hi", (), CATEGORIES, ["p/m"])
     assert key != question_key("hi\ud83d", ("earlier",), CATEGORIES, ["p/m"])
     assert key != question_key("hi\ud83d", (), CATEGORIES, ["p/other"])
+
+
+def test_keywords_speak_for_a_category_that_has_no_description() -> None:
+    """The first ten of them, so that a long list is no long prompt; without any its name has to do."""
+    words = tuple(f"word{number}" for number in range(30))
+    asked = question("x", [], [Category("mine", keywords=words), Category("bare")], "m", "fence")
+    told = asked["messages"][0]["content"]
+    assert f"- mine: {', '.join(words[:10])}\n" in told
+    assert "- bare: bare\n" in told

@@ -199,6 +199,10 @@ async def test_orphans_leave_the_next_router_s_file_alone(tmp_path: Path, monkey
     with contextlib.closing(StateRows(tmp_path, 3, lambda: SETTINGS)) as theirs:
         assert theirs.news(-1)[1:] == ([], [])
         assert theirs.shares("slot") == {}
+    (tmp_path / shared_rows.STATE_NAME).unlink()
+    one._judge(OSError("it cannot be used"))
+    one._round()
+    assert not (tmp_path / shared_rows.STATE_NAME).exists()
     for state in (one, two):
         await asyncio.to_thread(state.close)
 

@@ -1,0 +1,57 @@
+"""The supervisor's patience with processes that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from llm_router.server.supervisor import Events, Post, Supervisor
+from llm_router.server.systemd import Notifier
+
+KILLED = signal.SIGKILL  # as a wait status
+
+
+@pytest.fixture
+def post() -> Post:
+    """A process that died a moment ago, having been ready."""
+    return Post("worker 1", lambda line: 0, pid=os.getpid(), is_ready=True)
+
+
+@pytest.fixture
+def supervisor(post: Post) -> Supervisor:
+    """One that has nothing but that process."""
+    return Supervisor([post], Notifier(None), Events(bool, bool, bool, float))
+
+
+def bury(supervisor: Supervisor, post: Post, at: float, *, lived: float, ready: bool = True) -> float:
+    """How long it waits before it starts the process again."""
+    post.pid, post.started, post.is_ready = 1, at - lived, ready
+    supervisor._bury(post, KILLED, at)
+    return round(post.start_at - at, 6)
+
+
+def test_who_dies_again_and_again_is_started_ever_later(supervisor: Supervisor, post: Post) -> None:
+    """At once after the first death; then after twice as long each time, five seconds at the most."""
+    waits = [bury(supervisor, post, at, lived=1.0) for at in range(100, 109)]
+    assert waits == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert not supervisor._stop
+
+
+def test_who_lived_for_a_while_starts_at_once(supervisor: Supervisor, post: Post) -> None:
+    """What went wrong long ago does not delay a process that ran well since."""
+    for at in (100.0, 101.0, 102.0):
+        bury(supervisor, post, at, lived=1.0)
+    assert bury(supervisor, post, 200.0, lived=60.0) == 0.0
+    assert bury(supervisor, post, 201.0, lived=1.0) == 0.1
+
+
+def test_who_is_never_ready_is_given_up(supervisor: Supervisor, post: Post) -> None:
+    """Five times in a row without being ready once is a fault that no start mends; being ready starts the row anew."""
+    deaths = [False] * 4 + [True] + [False] * 4
+    for at, ready in enumerate(deaths):
+        bury(supervisor, post, float(at), lived=0.1, ready=ready)
+    assert not supervisor._stop
+    bury(supervisor, post, 100.0, lived=0.1, ready=False)
+    assert (supervisor._stop, supervisor._code) == (True, 1)
