@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_router.accounting import remote
 from llm_router.accounting.remote import RemoteBooks
 from tests.accounting.conftest import booking
 from tests.support.waiting import until
@@ -68,3 +69,16 @@ async def test_a_worker_that_waits_no_longer_does_not_come_back(tmp_path, caplog
         books.connection_lost(None)
         assert books._work is None
     assert "has gone" not in caplog.text
+
+
+async def test_what_waits_for_a_keeper_is_bounded(tmp_path, monkeypatch):
+    """While no keeper is there, past a bound only what a report of usage fits into is kept of a request."""
+    monkeypatch.setattr(remote, "QUEUED_BYTES", 100_000)
+    async with _books(tmp_path, _Line()) as books:
+        kept = [booking(f"r-{number}", ticket=books.enter("r", 0.0), request=b"x" * 60_000) for number in range(3)]
+        for one in kept:
+            books.submit(one)
+        assert [len(one.request) for one in kept] == [60_000, 0, 0]
+        assert books._bytes < 100_000
+        books._confirmed([one.ticket for one in kept])
+        assert books._bytes == 0

@@ -168,6 +168,14 @@ def test_only_whole_answers_and_real_counts_teach(settler):
     assert settler.drift.ratios() == {}
 
 
+def test_a_few_answers_teach_no_drift():
+    """Four answers may be chance: only with the fifth is the ratio used."""
+    drift = DriftBook()
+    for number in range(1, 6):
+        drift.learn("x/m", 100, 150, 10, 20)
+        assert drift.ratio("x/m") == ((1.5, 2.0) if number == 5 else (None, None))
+
+
 def test_drift_memory_is_bounded():
     """Clients may name models without end; what is learned about them has a bound, and the ratio sane limits."""
     drift = DriftBook()

@@ -273,3 +273,10 @@ def test_long_requests_are_told_apart_to_the_last_byte_and_kept_within_bounds():
     for number in range(30):
         counter.request(orjson.dumps(chat({"role": "user", "content": f"{number} " * 50_000})))
     assert counter._long_bytes == sum(len(raw) for raw, _ in counter._long) <= tokens._LONG_KEPT_BYTES
+
+
+@pytest.mark.parametrize(("size", "genuine"), [(900_000, True), (1_020_000, False)])
+def test_what_only_the_slow_parser_reads_is_bounded(size, genuine):
+    """A request with half a surrogate pair is read by the slower parser up to a megabyte, and estimated beyond."""
+    raw = orjson.dumps(chat({"role": "user", "content": "x " * (size // 2)})).replace(b"router", b"\\ud800")
+    assert Counter(Spy()).request(raw).genuine is genuine

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.faults.conftest import Stage
 from tests.support.client import Connection, chat_body, request_bytes
-from tests.support.upstream import Exchange, hang, plain, reply
+from tests.support.upstream import Exchange, Upstream, hang, plain, reply
 from tests.support.waiting import PATIENCE, until
 
 Own = Callable[..., Awaitable[Stage]]
@@ -126,6 +126,18 @@ async def test_hybrid_asks_only_when_unsure(own: Own) -> None:
     stage = await own(env=env, models=MODELS, classifier={"confidence": 1.0})
     stage.c.script = judge("reasoning")
     assert await category(stage) == ("reasoning", "api")
+
+
+async def test_a_silent_model_leaves_time_for_the_next(own: Own) -> None:
+    """The budget is shared over the models that are asked in turn: one that hangs has its part of it alone."""
+    mute = await Upstream().start()
+    mute.script = hang
+    env = {**API, "ROUTING_MODE": "hybrid", "OLLAMA_BASE_URL": mute.url}
+    stage = await own(env=env, models=MODELS, classifier={"confidence": 1.0, "timeout_ms": 6000})
+    stage.c.script = judge("reasoning")
+    assert await category(stage) == ("reasoning", "api")
+    assert mute.count == 1
+    await mute.stop()
 
 
 async def test_the_message_is_fenced(own: Own) -> None:

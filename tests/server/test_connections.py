@@ -42,7 +42,7 @@ async def test_connections_are_kept_alive_and_not_delayed(small: Small) -> None:
 
 
 async def test_most_connections(start: StartSmall, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the limit an idle connection makes room; where all are busy one more is 503 and closed."""
+    """At the limit an idle connection makes room, whoever is busy; where all are, one more is 503 and closed."""
     monkeypatch.setattr(connections, "connection_limit", lambda: 4)
     small = await start()
     idle = [await small.open() for _ in range(4)]
@@ -52,8 +52,14 @@ async def test_most_connections(start: StartSmall, monkeypatch: pytest.MonkeyPat
     for connection in idle:
         connection.close()
     busy = [await small.open() for _ in range(4)]
-    for connection in busy:
+    for connection in busy[:3]:
         await connection.send(request_bytes("GET", "/slow"))
+    await until(lambda: small.running == 3)
+    newcomer = await small.open()
+    assert await busy[3].closed_within(2)
+    busy[3].close()
+    await newcomer.send(request_bytes("GET", "/slow"))
+    busy[3] = newcomer
     await until(lambda: small.running == 4)
     connection = await small.open()
     answer = await connection.answer()
