@@ -43,6 +43,7 @@ class Contest:
         "_live",
         "_losing",
         "_parts",
+        "_probed",
         "_queue",
         "_skipped",
         "_time",
@@ -54,7 +55,7 @@ class Contest:
         self._live = live
         self._exchange = exchange
         self._decision = exchange.decision
-        self._early = self._losing = False
+        self._early = self._losing = self._probed = False
         self._empty: Win | None = None
         self._empty_cost: SideCost | None = None
         self._skipped = plan.skipped
@@ -80,12 +81,14 @@ class Contest:
             if self._empty_cost is not None:
                 self._exchange.discharge(self._empty_cost)
             return self._empty
+        tried = self._exchange.tried
         raise chain_failed(
-            self._exchange.tried,
+            tried,
             self._skipped,
             explicit=self._decision.explicit,
             now=self._parts.clock(),
             recovery=self._live.snapshot.breaker.recovery_timeout_sec,
+            probed=self._probed and not any(entry.failure.kind in _KEY_FAILURES for entry in tried),
         )
 
     def _next(self) -> Candidate:
@@ -107,6 +110,7 @@ class Contest:
             soonest = min(open_ones, key=lambda entry: entry.until)
             assert soonest.candidate is not None
             circuits = self._parts.circuits
+            self._probed = not all(circuits.is_gone(entry.model) for entry in open_ones)
             last = max(circuits.last_attempt(entry.model) for entry in open_ones)
             if self._parts.clock() - last < EARLY_PROBE_EVERY:
                 return

@@ -12,7 +12,7 @@ from typing import Any
 
 from llm_router.accounting.booking import Attempt
 from llm_router.errors import ApiError, Failure, FailureKind
-from llm_router.routing.breaker import COOLDOWN_MOST, COOLDOWN_WITHOUT_WORD
+from llm_router.routing.breaker import COOLDOWN_MOST, COOLDOWN_WITHOUT_WORD, EARLY_PROBE_EVERY
 from llm_router.routing.plan import Candidate, Obstacle, Skipped
 
 _AT_ONCE = frozenset({FailureKind.INVALID_REQUEST, FailureKind.CONTENT_POLICY})
@@ -98,10 +98,12 @@ def chain_failed(
     explicit: bool,
     now: float,
     recovery: float,
+    probed: bool = False,
 ) -> ApiError:
     """The answer when no candidate is left; `now` is Unix time, as in what was skipped.
 
-    `recovery` are the seconds for which nobody is asked who refused our key.
+    `recovery` are the seconds for which nobody is asked who refused our key; where the chain is `probed` all the same
+    the next request may be answered before any circuit's time has come.
     """
     if answer := _about_the_request(tried, skipped):
         return answer
@@ -126,6 +128,8 @@ def chain_failed(
     hopeless = not hopeful and all(entry.obstacle in _HOPELESS_OBSTACLES for entry in skipped)
     # Who failed without a word about when to come back may answer the next time, whatever the others wait for.
     waits += [_DEFAULT_RETRY for failure in hopeful if _wait(failure) is None]
+    if probed and not hopeless:
+        waits.append(EARLY_PROBE_EVERY)
     wait = min(waits, default=recovery if hopeless else _DEFAULT_RETRY)
     return _unavailable(tried, skipped, attempts, wait, hopeless=hopeless)
 

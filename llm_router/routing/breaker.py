@@ -154,6 +154,11 @@ class Circuits:
         circuits = (self._models.get(model), self._providers.get(split_model(model)[0]))
         return max((circuit.last_attempt for circuit in circuits if circuit and circuit.open_until), default=0.0)
 
+    def is_gone(self, model: str) -> bool:
+        """Whether the circuit of `model` is open because its provider does not know it."""
+        circuit = self._models.get(model)
+        return circuit is not None and bool(circuit.open_until) and circuit.kind == FailureKind.MODEL_NOT_FOUND.value
+
     def _account_until(self, account: str) -> float:
         return self._accounts.get(account, (0.0, ""))[0]
 

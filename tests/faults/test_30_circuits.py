@@ -297,7 +297,7 @@ async def test_a_probe_whose_client_leaves_frees_its_permit(own: Own, script: Sc
 
 
 async def test_all_open_is_a_fast_clear_error(stage: Stage) -> None:
-    """When every circuit of a chain is open by failures: 503 with Retry-After at once, at most one probe a second."""
+    """All open by failures: 503 at once, at most one probe a second, and everyone is invited to be the next one."""
     stage.a.script = stage.b.script = BROKEN
     for _ in range(3):
         await stage.chat("router/ab")
@@ -305,9 +305,18 @@ async def test_all_open_is_a_fast_clear_error(stage: Stage) -> None:
     got = await asyncio.gather(*(stage.chat("router/ab") for _ in range(20)))
     spent = time.monotonic() - started
     assert {one.status for one in got} == {503}
-    assert all(one.header("retry-after") for one in got)
+    assert {(one.header("retry-after"), one.header("x-should-retry")) for one in got} == {("1", None)}
     assert all(one.error["code"] == "all_candidates_failed" for one in got)
     assert stage.a.count + stage.b.count <= 6 + 1 + spent
+
+
+async def test_nobody_is_invited_to_models_that_are_gone(stage: Stage) -> None:
+    """Models that their providers do not know will hardly be known in a second: a retry is discouraged."""
+    stage.a.script = stage.b.script = reply(404, error("no such model"))
+    for _ in range(2):
+        got = await stage.chat("router/ab")
+        assert (got.status, got.header("x-should-retry")) == (503, "false")
+        assert int(got.header("retry-after") or "0") > 1
 
 
 async def test_all_open_recovers_through_the_probe(stage: Stage) -> None:

@@ -28,7 +28,7 @@ def skipped(obstacle: Obstacle, until: float = 0.0, field: str | None = None) ->
     return Skipped("p/s", obstacle, "because", until, obstacle is Obstacle.CIRCUIT, candidate("p/s"), field)
 
 
-def failed(*what: Tried | Skipped, explicit: bool = False) -> ApiError:
+def failed(*what: Tried | Skipped, explicit: bool = False, probed: bool = False) -> ApiError:
     """The answer when nobody is left, at time 100."""
     return chain_failed(
         [w for w in what if isinstance(w, Tried)],
@@ -36,6 +36,7 @@ def failed(*what: Tried | Skipped, explicit: bool = False) -> ApiError:
         explicit=explicit,
         now=100.0,
         recovery=300.0,
+        probed=probed,
     )
 
 
@@ -105,6 +106,12 @@ def test_a_retry_is_invited_for_whoever_may_answer_first(what: list[Tried | Skip
 def test_nobody_is_invited_before_a_refused_key_may_be_tried_again(what: list[Tried | Skipped], seconds: str) -> None:
     """The first answer says what the next one would: until the recovery time is over nobody is asked."""
     assert failed(*what).headers == {"Retry-After": seconds, "x-should-retry": "false"}
+
+
+def test_a_retry_is_invited_where_the_chain_is_probed() -> None:
+    """A chain that is probed once a second may answer in a second, however long its circuits are open."""
+    assert failed(skipped(Obstacle.CIRCUIT, until=400), probed=True).headers == {"Retry-After": "1"}
+    assert failed(tried(K.MODEL_NOT_FOUND, status=404), probed=True).headers["x-should-retry"] == "false"
 
 
 def test_a_wait_beyond_a_clients_patience_is_said() -> None:
