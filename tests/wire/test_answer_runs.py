@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llm_router.wire import answer
 from llm_router.wire.answer import read_completion, read_stream
+from llm_router.wire.runs import find_run
 
 TEXTS = [
     "Hello",
@@ -70,7 +71,7 @@ def test_runs_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None
             events.append(event({"content": rng.choice(TEXTS)}, **padding))
     events += [event({}, "stop"), b"data: [DONE]\n\n"]
     quick = read_stream(events)
-    monkeypatch.setattr(answer, "_find_run", lambda piece: None)
+    monkeypatch.setattr(answer, "find_run", lambda piece: None)
     assert quick == read_stream(events)
 
 
@@ -82,7 +83,7 @@ def test_what_providers_send_is_read_as_a_run(more: dict[str, Any], padding: str
     events = [event({"role": "assistant", "content": ""}, **more)]
     for number, word in enumerate(words):
         events.append(event({"content": word}, **more, **({padding: "abcd"[: number % 4]} if padding else {})))
-    run = answer._find_run(b"".join([*events, event({}, "stop", **more), b"data: [DONE]\n\n"]))
+    run = find_run(b"".join([*events, event({}, "stop", **more), b"data: [DONE]\n\n"]))
     assert run is not None
     assert run.text == "".join(words)
     assert run.end - run.start == sum(map(len, events[1:]))
@@ -93,7 +94,7 @@ def test_what_is_not_padding_alone_is_parsed(padding: bytes) -> None:
     """Where more than padding stands in its place in some event, nothing of that event is lost."""
     events = [event({"content": "word"}, obfuscation="PAD") for _ in range(9)]
     events[4] = events[4].replace(b"PAD", padding)
-    assert answer._find_run(b"".join(events)) is None
+    assert find_run(b"".join(events)) is None
 
 
 def test_a_line_that_is_no_event_is_searched_once() -> None:
