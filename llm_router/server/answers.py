@@ -143,29 +143,28 @@ _NOT_OFFERED = [
     "videos",
     "containers",
     "evals",
-    "models",
 ]
 
 
 def _nothing_at(path: str) -> str:
     room = path.removeprefix("/v1").removeprefix("beta").strip("/").partition("/")[0]
-    if room in _NOT_OFFERED:
+    if room in _NOT_OFFERED or _is_a_models_verb(path):
         return f"{path} is not offered here: this router speaks chat completions, at POST /v1/chat/completions"
     if path.rstrip("/").endswith("/chat/completions"):
         return f"There is nothing at {path}, but at /v1/chat/completions: the base URL for clients ends with /v1"
     return f"There is nothing at {path}; /openapi.json describes every route"
 
 
-def _is_a_models_verb(request: web.BaseRequest) -> bool:
+def _is_a_models_verb(path: str) -> bool:
     """Google's `POST /v1/models/NAME:generateContent`: a route of another API, not a method of our list's entry."""
-    return request.method == "POST" and "/models/" in request.path and ":" in request.path
+    return "/models/" in path and ":" in path
 
 
 def _from_http(request: web.BaseRequest, error: web.HTTPException) -> ApiError:
     """aiohttp's own refusals in our words."""
     path = request.path[:200]
     headers: dict[str, str] = {}
-    if error.status == 404 or (error.status == 405 and _is_a_models_verb(request)):
+    if error.status == 404 or (error.status == 405 and request.method == "POST" and _is_a_models_verb(path)):
         return ApiError(404, _nothing_at(path), "invalid_request_error", "unknown_url")
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))

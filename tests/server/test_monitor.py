@@ -176,6 +176,13 @@ async def test_google_is_not_offered(serve: StartRouter, version: str, name: str
     assert "not offered" in answer.error["message"]
 
 
+async def test_a_slash_behind_the_list(serve: StartRouter) -> None:
+    """The list of models is offered; what a slash makes of its path is not called another API."""
+    answer = await (await serve()).ask("GET", "/v1/models/")
+    assert (answer.status, answer.error["code"]) == (404, "unknown_url")
+    assert "not offered" not in answer.error["message"]
+
+
 @pytest.mark.parametrize("base", ["/v1/v1", "/v1/chat/completions", "/api/v1", "/openai/deployments/router"])
 async def test_a_wrong_base_url(serve: StartRouter, base: str) -> None:
     """A client whose base URL is not ours is told what it should be."""
