@@ -20,7 +20,7 @@ from llm_router.proxy.screen import finished_choices, is_plain, screen
 from llm_router.proxy.tap import Tap
 from llm_router.proxy.upstream import ConnectionLost, UpstreamError, UpstreamResponse
 from llm_router.wire.chat import TooDeep
-from llm_router.wire.error_objects import upstream_error
+from llm_router.wire.error_objects import bare_error_event, upstream_error
 from llm_router.wire.providers.base import StreamTranslator
 from llm_router.wire.sse import DONE_EVENT, EventSplitter, EventTooLarge, data_event, unfinished_event
 from llm_router.wire.usage import Usage
@@ -190,9 +190,10 @@ class Relay:
     def _last_event(self) -> bytes:
         rest = self._splitter.rest()
         event = unfinished_event(rest)
-        if not event and self._client is None:
-            self._tail = rest
-        return event
+        if event or self._client is not None:
+            return event or bare_error_event(rest)
+        self._tail = rest
+        return b""
 
     # --- before the commit point -----------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from llm_router.proxy.gate import is_overfull
-from llm_router.wire.error_objects import ErrorSeen, error_in
+from llm_router.wire.error_objects import ErrorSeen, bare_error, error_in
 from llm_router.wire.loose import load_loosely
 from llm_router.wire.sse import CR, DONE, DONE_EVENT, EVENT_END, LF, iter_events, raw_events
 
@@ -71,6 +71,9 @@ def screen(block: bytes) -> Screened:
         if b'"error"' not in raw and b"[DONE]" not in raw and b"event:" not in raw:
             start += len(raw)
             continue
+        error = bare_error(raw)
+        if error is not None:
+            return Screened(block[:start], error=error)
         for event in iter_events(raw):
             if event.data is None:
                 continue

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from llm_router.errors import Failure, FailureKind
+from llm_router.wire.loose import load_loosely
+from llm_router.wire.sse import data_event
+
+_OPENERS = (b"{", b"[")
+_BARE_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,23 @@ def error_in(chunk: Any, name: bytes = b"") -> ErrorSeen | None:
                 told = choice.get("error")
                 return ErrorSeen(told if isinstance(told, dict) else {})
     return None
+
+
+def bare_error(raw: bytes) -> ErrorSeen | None:
+    """The error in a piece of a stream that is JSON without a field name, as Google's servers write it in between."""
+    bare = raw.strip()
+    if bare[:1] not in _OPENERS or len(bare) > _BARE_BYTES:
+        return None
+    try:
+        return error_in(orjson.loads(bare))
+    except orjson.JSONDecodeError:
+        return error_in(load_loosely(bare))
+
+
+def bare_error_event(rest: bytes) -> bytes:
+    """The same, from behind the last blank line of a stream that has ended, as an event; nothing where it is none."""
+    seen = bare_error(rest)
+    return b"" if seen is None else data_event(orjson.dumps({"error": {**seen.error, "message": seen.message}}))
 
 
 def error_type(error: Mapping[str, Any]) -> Any:

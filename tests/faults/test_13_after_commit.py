@@ -81,6 +81,10 @@ def _half_event(end: Any, framing: Framing = "chunked") -> Script:
 TRUNCATED = ("upstream_truncated",)
 BROKEN = ("upstream_truncated", "upstream_error")
 IDLE = ("upstream_idle_timeout",)
+# As Google's servers write it into a stream of any shape: over several lines, without a field name.
+BARE_ERROR = json.dumps(
+    [{"error": {"code": 503, "message": f"provider exploded, key {KEYS['a']}", "status": "UNAVAILABLE"}}], indent=2
+).encode()
 CUTS = [
     Cut("fin", stream(SOME, end="fin"), TRUNCATED),
     Cut("reset", stream(SOME, end="reset"), TRUNCATED),
@@ -120,6 +124,8 @@ CUTS = [
         ("upstream_error",),
     ),
     Cut("error_unended", stream([*SOME, error_event("provider exploded").rstrip()]), ("upstream_error",)),
+    Cut("bare_error", stream([*SOME, BARE_ERROR + b"\r\n\r\n"]), ("upstream_error",)),
+    Cut("bare_error_unended", stream([*SOME, BARE_ERROR]), ("upstream_error",)),
     Cut(
         "vllm_error",
         stream([*SOME, event({"object": "error", "message": "provider exploded", "code": 500})]),

@@ -25,6 +25,17 @@ def test_screen_stops_at_done_and_at_errors() -> None:
     assert cut.error.message == "x"
 
 
+@pytest.mark.parametrize("bare", [b'{"error":{"message":"x"}}', b'[{\n  "error": {"message": "x"}\n}]\r'])
+def test_screen_stops_at_an_error_without_a_field_name(bare: bytes) -> None:
+    """JSON between the events, as Google's servers write it, is read like an error event; other JSON is not."""
+    cut = screen(TEXT + bare + b"\n\n" + TEXT)
+    assert cut.passed == TEXT
+    assert cut.error is not None
+    assert cut.error.message == "x"
+    other = TEXT + bare.replace(b'"error"', b'"note":"\\"error\\"","y"') + b"\n\n"
+    assert screen(other) == Screened(other)
+
+
 @pytest.mark.parametrize(
     "before", [b"", STOP, TEXT, b": ping\n\n", TEXT.replace(b"Hi", b"[DONE]"), b"data: x\n\n" + STOP]
 )

@@ -12,6 +12,7 @@ import orjson
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.chat import ChatRequest, dump
+from llm_router.wire.error_objects import bare_error_event
 from llm_router.wire.loose import load_loosely
 from llm_router.wire.providers.chunks import call_id
 from llm_router.wire.providers.fields import effort, objects
@@ -128,7 +129,8 @@ class GoogleCompatTranslator:
 
     def close(self) -> bytes:
         """The upstream ended: gives an event that lacks its blank line alone; half an event is dropped."""
-        return self._repair(unfinished_event(self._splitter.rest()))
+        rest = self._splitter.rest()
+        return self._repair(unfinished_event(rest)) or bare_error_event(rest)
 
     def _repair(self, whole: bytes) -> bytes:
         if not self._concerns(whole):

@@ -166,6 +166,14 @@ def test_a_bare_error_is_told_while_the_stream_stays_open(size: int) -> None:
     assert translator.close() == b""
 
 
+def test_a_bare_error_at_the_end_of_googles_compatible_stream_is_told() -> None:
+    """Its servers write errors in their own way into streams of any shape; no blank line need follow."""
+    said = b'data: {"id":"1","created":1,"model":"g","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+    out = translate("google_compat", said + b'[{\n  "error": {"code": 503, "message": "busy"}\n}]\n')
+    assert out.startswith(said)
+    assert orjson.loads(out.removeprefix(said)[6:]) == {"error": {"code": 503, "message": "busy"}}
+
+
 @pytest.mark.parametrize("text", ["100%d", "%s", "{}", '"', "\\", "\u2028\u0000"])
 def test_odd_names_and_texts_do_not_break_the_templates(text: str) -> None:
     """Ids, models and texts are data wherever they land."""
