@@ -175,9 +175,13 @@ def _summary(tried: Sequence[Tried], skipped: Sequence[Skipped]) -> str:
 
 
 def _keys_to_check(candidate: Candidate | None, refused: bool) -> str:
-    """The variables to look at where a provider refused our key, or what it stands for."""
-    keys = candidate.provider.keys if candidate is not None and refused else ()
-    names = dict.fromkeys(key.variable for key in keys if key.variable)
+    """The variables to look at where a provider refused our key, or what it stands for; the setting if it has none."""
+    if candidate is None or not refused:
+        return ""
+    provider = candidate.provider
+    if not provider.keys:
+        return f", asked without a key: providers.{provider.name}.api_key_env names its variable"
+    names = dict.fromkeys(key.variable for key in provider.keys if key.variable)
     return f", check {' and '.join(names)}" if names else ""
 
 

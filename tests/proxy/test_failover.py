@@ -144,6 +144,14 @@ def test_a_refused_key_names_its_variable(what: Tried | Skipped, named: bool) ->
     assert "secret" not in message
 
 
+def test_a_provider_that_wants_a_key_after_all() -> None:
+    """Where none was configured the 503 says which setting names one."""
+    keyless = Candidate("p/m", Provider("p", "http://p"), "m", None, ("k",))
+    message = failed(Tried(keyless, Failure(K.AUTHENTICATION, "no", 401), 1.0)).message
+    assert "p/m: authentication, asked without a key: providers.p.api_key_env names its variable" in message
+    assert "without a key" not in failed(Tried(keyless, Failure(K.SERVER_ERROR, "no", 500), 1.0)).message
+
+
 @pytest.mark.parametrize(
     ("what", "seconds"),
     [
