@@ -14,8 +14,7 @@ from typing import Any
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.wire.error_objects import ErrorSeen, error_in, upstream_error
-from llm_router.wire.loose import load_loosely
+from llm_router.wire.error_objects import ErrorSeen, error_in, event_value, upstream_error
 from llm_router.wire.sse import DONE, iter_events, lone_data
 
 HELD_BYTES = 1024 * 1024
@@ -103,7 +102,7 @@ class Gate:
             if data.startswith(DONE):
                 self.ended = True
                 return REJECT
-            chunk = load_loosely(data)
+            chunk = event_value(name, data)
             if chunk is None:
                 self._broken += bool(data)
                 return HOLD

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from llm_router.proxy.gate import is_overfull
-from llm_router.wire.error_objects import ErrorSeen, bare_error, error_in
+from llm_router.wire.error_objects import ErrorSeen, bare_error, error_in, event_value
 from llm_router.wire.loose import load_loosely
 from llm_router.wire.sse import CR, DONE, DONE_EVENT, EVENT_END, LF, iter_events, raw_events
 
@@ -84,7 +84,7 @@ def screen(block: bytes) -> Screened:
             try:
                 seen = orjson.loads(event.data)
             except orjson.JSONDecodeError:
-                seen = load_loosely(event.data)
+                seen = event_value(event.name, event.data)
             error = error_in(seen, event.name)
             if error is not None:
                 return Screened(block[:start], error=error)

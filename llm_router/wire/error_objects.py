@@ -30,11 +30,11 @@ class ErrorSeen:
 
 
 def error_in(chunk: Any, name: bytes = b"") -> ErrorSeen | None:
-    """The error that a chunk or body reports, in any of the forms seen in the wild."""
+    """The error that a chunk or body reports, in any of the forms seen in the wild; `name` is its event's."""
     if isinstance(chunk, list) and len(chunk) == 1:
         chunk = chunk[0]
     if not isinstance(chunk, dict):
-        return None
+        return ErrorSeen({"message": chunk}) if name == b"error" and isinstance(chunk, str) else None
     error = chunk.get("error")
     if isinstance(error, dict) and error:
         return ErrorSeen(error)
@@ -51,6 +51,12 @@ def error_in(chunk: Any, name: bytes = b"") -> ErrorSeen | None:
                 told = choice.get("error")
                 return ErrorSeen(told if isinstance(told, dict) else {})
     return None
+
+
+def event_value(name: bytes, data: bytes) -> Any:
+    """What the data of an event are where they are no plain JSON: an error may be told in words alone."""
+    value = load_loosely(data)
+    return data.decode("utf-8", "replace") if value is None and name == b"error" else value
 
 
 def bare_error(raw: bytes) -> ErrorSeen | None:

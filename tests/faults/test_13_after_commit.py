@@ -85,6 +85,7 @@ IDLE = ("upstream_idle_timeout",)
 BARE_ERROR = json.dumps(
     [{"error": {"code": 503, "message": f"provider exploded, key {KEYS['a']}", "status": "UNAVAILABLE"}}], indent=2
 ).encode()
+NAMED_ERROR = f"event: error\ndata: provider exploded, key {KEYS['a']}\n\n".encode()
 CUTS = [
     Cut("fin", stream(SOME, end="fin"), TRUNCATED),
     Cut("reset", stream(SOME, end="reset"), TRUNCATED),
@@ -124,6 +125,7 @@ CUTS = [
         ("upstream_error",),
     ),
     Cut("error_unended", stream([*SOME, error_event("provider exploded").rstrip()]), ("upstream_error",)),
+    Cut("error_in_words", stream([*SOME, NAMED_ERROR]), ("upstream_error",)),
     Cut("bare_error", stream([*SOME, BARE_ERROR + b"\r\n\r\n"]), ("upstream_error",)),
     Cut("bare_error_unended", stream([*SOME, BARE_ERROR]), ("upstream_error",)),
     Cut(

@@ -75,6 +75,7 @@ def test_meaning_commits(choice: bytes) -> None:
         b'data: [{"error":{"message":"boom"}}]\n\n',
         b'data: {"object":"error","message":"boom"}\n\n',
         b'event: error\ndata: {"message":"boom"}\n\n',
+        b"event: error\ndata: boom\n\n",
         b'data: {"type":"error","error":{"type":"overloaded_error","message":"boom"}}\n\n',
         b'data: {"error":{"message":"boom"},"choices":[{"delta":{"content":""},"finish_reason":"error"}]}\n\n',
         b'data: {"choices":[{"error":{"code":502,"message":"boom"},"delta":{},"finish_reason":"error"}]}\n\n',

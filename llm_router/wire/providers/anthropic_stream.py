@@ -7,8 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from llm_router.wire.error_objects import error_in
-from llm_router.wire.loose import load_loosely
+from llm_router.wire.error_objects import error_in, event_value
 from llm_router.wire.providers.anthropic_answer import (
     arguments_text,
     call_id_of,
@@ -88,7 +87,9 @@ class AnthropicTranslator:
             try:
                 payload = orjson.loads(event.data)
             except orjson.JSONDecodeError:
-                payload = load_loosely(event.data)
+                payload = event_value(event.name, event.data)
+            if isinstance(payload, str) and event.name == b"error":
+                payload = {"type": "error", "error": {"message": payload}}
             if isinstance(payload, dict):
                 kind = payload.get("type")
                 handler = _HANDLERS.get(kind if isinstance(kind, str) else event.name.decode("latin-1"))

@@ -127,6 +127,23 @@ def test_a_host_that_leaves_out_the_last_event() -> None:
     assert read.usage is not None
 
 
+@pytest.mark.parametrize("data", [b"boom", b'"boom"'])
+def test_an_error_in_words_alone_is_one_too(data: bytes) -> None:
+    """A gateway on the way may name the event and write its words as they are."""
+    read = read_stream(
+        translate(
+            "anthropic",
+            _sse(_start(), _delta(0, type="text_delta", text="Hi"))
+            + b"event: error\ndata: "
+            + data
+            + b"\n\n"
+            + _sse(_end("end_turn"), _STOP),
+        )
+    )
+    assert read.error is not None
+    assert (read.text, read.error["message"], read.done) == ("Hi", "boom", False)
+
+
 @pytest.mark.parametrize("error", [{"message": "boom", "type": "x"}, "boom"])
 def test_an_error_in_another_form_is_one_too(error: Any) -> None:
     """Gateways in front of Anthropic send OpenAI's form, without a name or a type of the event."""
