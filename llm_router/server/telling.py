@@ -68,7 +68,7 @@ class Outages:
                 continue  # named by a client alone, or by a configuration that is gone
             found[key] = name
             if key not in self._known:
-                log.warning("%s is left out (%s); it is tried again in %.0f s", name, kind, max(0.0, until - now))
+                log.warning("%s is left out (%s); %s", name, kind, _when_tried(until - now))
         for key, name in self._known.items():
             if key not in found:
                 log.info("%s is no longer left out", name)
@@ -87,3 +87,8 @@ class Outages:
             ):
                 names["account", account] = name
         return names
+
+
+def _when_tried(wait: float) -> str:
+    """When a model that is left out is asked again; a circuit that a restart found may have waited long enough."""
+    return f"it is tried again in {wait:.0f} s" if wait > 0 else "the next request tries it"

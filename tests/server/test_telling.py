@@ -50,6 +50,19 @@ async def test_an_outage_is_two_lines(serve: StartRouter, caplog: pytest.LogCapt
     assert lines(caplog) == [("INFO", "model a/m1 is no longer left out")]
 
 
+async def test_an_outage_that_has_waited_long_enough(
+    serve: StartRouter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A circuit that was open when the router stopped, and whose time is over at the start, is tried next."""
+    served = await serve()
+    fail(served, "a/m1", FailureKind.SERVER_ERROR, times=3)
+    later = served.router.clock() + 1000
+    monkeypatch.setattr(served.router, "clock", lambda: later)
+    caplog.clear()
+    Outages(served.router).look()
+    assert lines(caplog) == [("WARNING", "model a/m1 is left out (server_error); the next request tries it")]
+
+
 async def test_providers_and_keys_are_named(serve: StartRouter, caplog: pytest.LogCaptureFixture) -> None:
     """A provider that cannot be reached is one line for all its models; a refused key is named by its variable."""
     caplog.set_level(logging.INFO, "llm_router")
