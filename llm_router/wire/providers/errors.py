@@ -106,7 +106,7 @@ def read_failure(status: int, headers: Mapping[str, str], body: bytes, now: floa
     param = error.get("param")
     return Failure(
         _kind(status, headers, error, _Said(code or "", kind or "", message[:MESSAGE_CHARS])),
-        message,
+        _with_inner_words(message, error),
         status=status,
         code=code,
         type=kind,
@@ -150,6 +150,10 @@ def error_object(body: bytes) -> dict[str, Any]:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:
         parsed = load_loosely(body)
+    return _object_in(parsed)
+
+
+def _object_in(parsed: Any) -> dict[str, Any]:
     if isinstance(parsed, list) and parsed:
         parsed = parsed[0]
     if isinstance(parsed, str):
@@ -174,6 +178,17 @@ def _message(error: Mapping[str, Any], body: bytes, status: int) -> str:
     if text and text != "null" and not text.startswith(("<", "{", "[", '"')):
         return text
     return f"the provider answered with status {status}"
+
+
+def _with_inner_words(message: str, error: Mapping[str, Any]) -> str:
+    """The message, and behind it what the provider behind OpenRouter said: its own is the same whatever that was."""
+    raw = _metadata(error).get("raw")
+    if isinstance(raw, str) and raw.lstrip().startswith(("{", "[", '"')):
+        inner = error_object(raw.encode(errors="replace"))
+    else:
+        inner = _object_in(raw)
+    words = _words(inner.get("message"))
+    return message if not words or words.startswith("<") or words in message else f"{message}: {words}"
 
 
 def _words(value: Any, depth: int = _DEEPEST) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -63,6 +64,35 @@ def test_errors_are_classified(vendor: str, status: int, body: Any, kind: Failur
     assert failure.kind is kind, vendor
     inner = body[0]["error"] if isinstance(body, list) else body["error"]
     assert failure.message == (inner if isinstance(inner, str) else inner["message"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ('{"error":{"message":"messages.1: odd"}}', ": messages.1: odd"),
+        ('{"type":"error","error":{"message":"bad \\ud83d"}}', ": bad \ufffd"),
+        ("ERROR: top_k is odd", ": ERROR: top_k is odd"),
+        ({"message": "odd \ud83d"}, ": odd \ufffd"),
+        ("<html>bad gateway</html>", ""),
+        ('{"error":', ""),
+        ('{"error":{"message":"returned error"}}', ""),
+        (None, ""),
+    ],
+)
+def test_what_stands_behind_openrouters_own_words_is_told(raw: Any, words: str) -> None:
+    """Its message is the same for every error of a provider behind it, so the client is told that one's, too."""
+    error = {"message": "Provider returned error", "code": 400, "metadata": {"provider_name": "Odd", "raw": raw}}
+    failure = read_failure(400, {}, json.dumps({"error": error}).encode(), NOW)
+    assert failure.message == f"Provider returned error{words}"
+
+
+def test_words_behind_openrouters_do_not_close_its_account() -> None:
+    """A quota that a provider behind OpenRouter speaks of is that provider's: other models go on."""
+    metadata = {"raw": '{"error":{"message":"You exceeded your current quota"}}'}
+    body = {"error": {"message": "Provider returned error", "code": 429, "metadata": metadata}}
+    failure = read_failure(429, {}, orjson.dumps(body), NOW)
+    assert failure.kind is K.RATE_LIMITED
+    assert "current quota" in failure.message
 
 
 @pytest.mark.parametrize(
