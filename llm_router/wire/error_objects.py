@@ -36,21 +36,25 @@ def error_in(chunk: Any, name: bytes = b"") -> ErrorSeen | None:
     if not isinstance(chunk, dict):
         return ErrorSeen({"message": chunk}) if name == b"error" and isinstance(chunk, str) else None
     error = chunk.get("error")
-    if isinstance(error, dict) and error:
-        return ErrorSeen(error)
-    if isinstance(error, str) and error:
-        return ErrorSeen({"message": error})
     if error:
-        return ErrorSeen({})
+        return _told(error) or ErrorSeen(chunk)
     if chunk.get("object") == "error" or chunk.get("type") == "error" or name == b"error":
         return ErrorSeen(chunk)
     choices = chunk.get("choices")
     if isinstance(choices, list):
         for choice in choices:
             if isinstance(choice, dict) and choice.get("finish_reason") == "error":
-                told = choice.get("error")
-                return ErrorSeen(told if isinstance(told, dict) else {})
+                return _told(choice.get("error")) or ErrorSeen({})
     return None
+
+
+def _told(error: Any) -> ErrorSeen | None:
+    """What the value of an `error` field says; None where it is no more than a sign that there is one."""
+    if isinstance(error, list) and error:
+        error = error[0]
+    if isinstance(error, dict):
+        return ErrorSeen(error)
+    return ErrorSeen({"message": error}) if isinstance(error, str) and error else None
 
 
 def event_value(name: bytes, data: bytes) -> Any:

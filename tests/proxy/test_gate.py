@@ -72,6 +72,9 @@ def test_meaning_commits(choice: bytes) -> None:
     [
         b'data: {"error":{"message":"boom","code":502}}\n\n',
         b'data: {"error":"boom"}\n\n',
+        b'data: {"error":true,"message":"boom"}\n\n',
+        b'data: {"error":[{"message":"boom"},{"message":"more"}]}\n\n',
+        b'data: {"choices":[{"error":"boom","delta":{},"finish_reason":"error"}]}\n\n',
         b'data: [{"error":{"message":"boom"}}]\n\n',
         b'data: {"object":"error","message":"boom"}\n\n',
         b'event: error\ndata: {"message":"boom"}\n\n',
