@@ -93,7 +93,7 @@ def screen(block: bytes) -> Screened:
 
 
 def _plain_done(block: bytes) -> int:
-    """Index behind a [DONE] that begins an event, after a blank line of plain line feeds or at the block's start; or 0.
+    """Index behind the first [DONE] that begins a line, where that begins an event of plain line feeds; or 0.
 
     Searched for by its own bytes: a pattern that tries every line would hold the loop up over an event of megabytes.
     """
@@ -101,8 +101,12 @@ def _plain_done(block: bytes) -> int:
     while at >= 0:
         for head in _DONE_HEADS:
             begin = at - len(head)
-            if begin >= 0 and block.startswith(head, begin) and (begin == 0 or block[begin - 2 : begin] == b"\n\n"):
+            if begin < 0 or not block.startswith(head, begin):
+                continue
+            if begin == 0 or block[begin - 2 : begin] == b"\n\n":
                 return at + len(DONE)
+            if block[begin - 1] in (LF, CR):
+                return 0  # what stands before it on its lines has to be read
         at = block.find(DONE, at + 1)
     return 0
 

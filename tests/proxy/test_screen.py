@@ -39,10 +39,13 @@ def test_screen_stops_at_an_error_without_a_field_name(bare: bytes) -> None:
 @pytest.mark.parametrize(
     "before", [b"", STOP, TEXT, b": ping\n\n", TEXT.replace(b"Hi", b"[DONE]"), b"data: x\n\n" + STOP]
 )
-@pytest.mark.parametrize("behind", [b"", b": late\n\n", DONE, b"data: [DONE]\r\n\r\n"])
-def test_screen_ends_at_the_first_done(before: bytes, behind: bytes) -> None:
-    """Whatever stands before it and behind it, the first event that says so is the end."""
-    assert screen(before + DONE + behind) == Screened(before + DONE, done=True)
+@pytest.mark.parametrize("behind", [b"", b": late\n\n", DONE, TEXT + DONE, b"data: [DONE]\r\n\r\n"])
+@pytest.mark.parametrize(
+    "done", [DONE, b"id: 1\n" + DONE, b": bye\ndata:[DONE]\n\n", b"data: [DONE]\r\n\r\n", b"data: [DONE]\r\r"]
+)
+def test_screen_ends_at_the_first_done(before: bytes, done: bytes, behind: bytes) -> None:
+    """Whatever stands before it and behind it, the first event that says so is the end, however it is written."""
+    assert screen(before + done + behind) == Screened(before + done, done=True)
 
 
 @pytest.mark.parametrize("unit", [b"\r", b"\r\n", b"data: {}\r\n\r\n"])
