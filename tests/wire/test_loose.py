@@ -1,10 +1,11 @@
-"""What is right JSON but for a character is read all the same."""
+"""What is right JSON but for a character is read all the same, and what has long numbers keeps them."""
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
-from llm_router.wire.loose import load_loosely
+from llm_router.wire.loose import load_exactly, load_loosely
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,31 @@ def test_what_is_no_character_becomes_one(data: bytes, value: object) -> None:
 def test_nothing_else_becomes_json(data: bytes) -> None:
     """A bad character opens no way for what is no JSON, nor for megabytes that would be parsed slowly."""
     assert load_loosely(data) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"wei":1000000000000000000001}', {"wei": 1000000000000000000001}),
+        ('{"wei":-1000000000000000000001,"b":[1.5,true,null,"1000000000000000000001"]}',
+         {"wei": -1000000000000000000001, "b": [1.5, True, None, "1000000000000000000001"]}),
+        ('{"a":18446744073709551615,"b":1.0}', {"a": 18446744073709551615, "b": 1.0}),
+        ('{"a":' + "9" * 300 + ".5}", {"a": 1e300}),
+    ],
+)  # fmt: skip
+def test_long_numbers_stay(text: str, value: object) -> None:
+    """An amount or an id of a tool's is worth every digit, however many there are."""
+    assert load_exactly(text) == load_exactly(text.encode()) == value
+
+
+def test_a_long_number_deep_down_is_read_at_least_roughly() -> None:
+    """Nothing that was read before is refused for its depth."""
+    deep = '{"a":1000000000000000000001,"b":' + "[" * 1000 + "]" * 1000 + "}"
+    assert isinstance(load_exactly(deep), dict)
+
+
+def test_what_is_no_json_is_refused_as_ever() -> None:
+    """Long digits open no way for what is no JSON."""
+    for text in ('{"a":NaN,"b":1000000000000000000001}', '{"a":1000000000000000000001', ""):
+        with pytest.raises(orjson.JSONDecodeError):
+            load_exactly(text)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from llm_router.wire.error_objects import error_in
-from llm_router.wire.loose import load_loosely
+from llm_router.wire.loose import load_exactly, load_loosely
 from llm_router.wire.providers.chunks import ChunkWriter, call_id, error_event
 from llm_router.wire.providers.google_answer import (
     BROKEN,
@@ -169,6 +169,6 @@ def _payloads_of_fields(whole: bytes) -> Iterator[Any]:
 
 def _parse(payload: bytes) -> Any:
     try:
-        return orjson.loads(payload)
+        return load_exactly(payload) if b"functionCall" in payload else orjson.loads(payload)
     except orjson.JSONDecodeError:
         return load_loosely(payload)

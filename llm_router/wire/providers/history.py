@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import orjson
 
+from llm_router.wire.loose import load_exactly
 from llm_router.wire.providers.parts import content_parts, plain_text, text_of
 from llm_router.wire.providers.reasoning import (
     extra_signature,
@@ -286,7 +287,7 @@ def read_arguments(arguments: Any) -> Mapping[str, Any]:
     if not isinstance(arguments, str) or not arguments.strip():
         return {}
     try:
-        value = orjson.loads(arguments)
+        value = load_exactly(arguments)
     except orjson.JSONDecodeError:
         return {"_raw": arguments}
     return value if isinstance(value, dict) else {"_raw": arguments}

@@ -10,7 +10,7 @@ import orjson
 
 from llm_router.errors import AttemptFailed
 from llm_router.wire.chat import dump
-from llm_router.wire.loose import load_loosely
+from llm_router.wire.loose import load_exactly, load_loosely
 from llm_router.wire.providers.base import Completion
 from llm_router.wire.providers.chunks import (
     ChunkWriter,
@@ -120,7 +120,7 @@ class OllamaTranslator:
         if self._ended:
             return b""
         try:
-            answer = orjson.loads(line)
+            answer = load_exactly(line) if b"tool_calls" in line else orjson.loads(line)
         except orjson.JSONDecodeError:
             answer = load_loosely(line)
         if not isinstance(answer, dict):

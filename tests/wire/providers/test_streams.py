@@ -229,6 +229,41 @@ def test_half_a_character_costs_no_word(dialect: str) -> None:
     assert (read.finish, read.done) == ("stop", True)
 
 
+_WEI = b'{"wei":1000000000000000000001}'
+_GEMINI_CALL = (
+    b'{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":%s}}]},"finishReason":"STOP"}]}' % _WEI
+)
+_OLLAMA_CALL = b'{"message":{"tool_calls":[{"function":{"name":"f","arguments":%s}}]},"done":true}' % _WEI
+_CALLS = {
+    "anthropic": (
+        _sse(
+            _start(),
+            _block(0, type="tool_use", id="a", name="f"),
+            _delta(0, type="input_json_delta", partial_json=_WEI.decode()),
+            _BLOCK_STOP,
+            _end("tool_use"),
+            _STOP,
+        ),
+        b'{"type":"message","content":[{"type":"tool_use","id":"a","name":"f","input":%s}],"stop_reason":"tool_use"}'
+        % _WEI,
+    ),
+    "google": (b"data: " + _GEMINI_CALL + b"\n\n", _GEMINI_CALL),
+    "ollama": (_OLLAMA_CALL + b"\n", _OLLAMA_CALL),
+}
+
+
+@pytest.mark.parametrize("dialect", TRANSLATED)
+def test_a_long_number_of_a_tool_call_keeps_its_digits(dialect: str) -> None:
+    """Streamed or not, there and back: what a tool is called with is what the model said."""
+    stream, whole = _CALLS[dialect]
+    completion = ADAPTERS[dialect].completion(make_chat(stream=False), make_target(dialect), whole)
+    for read in (read_stream(translate(dialect, stream)), read_whole(completion.body)):
+        assert read.calls[0]["arguments"] == _WEI.decode()
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": _WEI.decode()}}
+    chat = make_chat("Hi", {"role": "assistant", "content": None, "tool_calls": [call]})
+    assert _WEI in ADAPTERS[dialect].call(chat, make_target(dialect)).body
+
+
 def test_a_tool_loop_keeps_its_thinking_through_an_agent() -> None:
     """OpenClaw keeps `reasoning.encrypted` entries that name a tool call and strips underscores from ids: that is
     enough to bring the signed thinking back to Anthropic."""
