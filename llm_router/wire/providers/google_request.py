@@ -9,6 +9,7 @@ import orjson
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.chat import ChatRequest, dump
+from llm_router.wire.loose import load_exactly
 from llm_router.wire.providers.base import Misfit
 from llm_router.wire.providers.fields import common_misfit, effort, number, response_schema, stops
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, GeminiTraits, gemini_traits, thinking_config
@@ -109,7 +110,7 @@ def _response(result: Result) -> Json:
 
 def _object(text: str) -> Json:
     try:
-        value = orjson.loads(text)
+        value = load_exactly(text)
     except orjson.JSONDecodeError:
         value = None
     return value if isinstance(value, dict) else {"output": text}

@@ -264,6 +264,14 @@ def test_a_long_number_of_a_tool_call_keeps_its_digits(dialect: str) -> None:
     assert _WEI in ADAPTERS[dialect].call(chat, make_target(dialect)).body
 
 
+def test_a_long_number_of_a_tools_result_keeps_its_digits() -> None:
+    """Gemini gets results that are JSON as they are."""
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "a", "content": _WEI.decode()}
+    chat = make_chat("Hi", {"role": "assistant", "content": None, "tool_calls": [call]}, result)
+    assert _WEI in ADAPTERS["google"].call(chat, make_target("google")).body
+
+
 def test_a_tool_loop_keeps_its_thinking_through_an_agent() -> None:
     """OpenClaw keeps `reasoning.encrypted` entries that name a tool call and strips underscores from ids: that is
     enough to bring the signed thinking back to Anthropic."""
