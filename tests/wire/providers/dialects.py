@@ -91,6 +91,19 @@ def whole_path(name: str) -> Path:
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}
 
 
+def tool_turns() -> list[dict[str, Any]]:
+    """A conversation with two calls at once, answered in the other order."""
+    call = {"type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}
+    return [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "Looking", "tool_calls": [{"id": "a", **call}, {"id": "b", **call}]},
+        {"role": "tool", "tool_call_id": "b", "content": "rain"},
+        {"role": "tool", "tool_call_id": "a", "content": '{"sun": true}'},
+        {"role": "user", "content": "So?"},
+    ]
+
+
 def usual_chat(dialect: str, **fields: Any) -> ChatRequest:
     """A chat request that a dialect's transcripts answer; Google's calls are numbered only where tools were sent."""
     return make_chat(**({"tools": [TOOL]} if dialect == "google_compat" else {}), **fields)
