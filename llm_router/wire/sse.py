@@ -185,9 +185,11 @@ def unfinished_event(rest: bytes) -> bytes:
 
 
 def _is_whole(data: bytes | None) -> bool:
-    if data == DONE:
+    if data is None:
+        return False
+    if data.startswith(DONE):
         return True
     try:
-        return isinstance(orjson.loads(data or b""), dict)
+        return isinstance(orjson.loads(data), dict)
     except orjson.JSONDecodeError:
-        return isinstance(load_loosely(data or b""), dict)
+        return isinstance(load_loosely(data), dict)

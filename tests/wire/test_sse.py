@@ -85,10 +85,13 @@ def test_raw_events_join_to_the_block(stream: bytes) -> None:
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\r", b"\r\n", b"\n\r", b"\r\n\r"])
-def test_an_event_without_its_blank_line_gets_one(ending: bytes) -> None:
+@pytest.mark.parametrize(
+    ("event", "half"),
+    [(b'data: {"a":1}', b'data: {"a":1'), (b"data: [DONE]", b"data: [DONE"), (b"data: [DONE] ", b"data: [DON")],
+)
+def test_an_event_without_its_blank_line_gets_one(event: bytes, half: bytes, ending: bytes) -> None:
     """One blank line of the same kind, whatever of it came; half an event is nothing."""
-    event = b'data: {"a":1}'
     whole = unfinished_event(event + ending)
     assert whole.startswith(event + ending)
     assert raw_events(whole + b"x") == [whole, b"x"]
-    assert unfinished_event(event[:-1] + ending) == b""
+    assert unfinished_event(half + ending) == b""
