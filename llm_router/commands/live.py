@@ -17,6 +17,7 @@ from llm_router.commands.common import complain, counted, print_table
 from llm_router.config.timeouts import effective_timeouts
 from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import AttemptFailed, Failure, FailureKind
+from llm_router.proxy.attempt import kind_of
 from llm_router.proxy.gate import judge_completion
 from llm_router.proxy.live import masker_for
 from llm_router.proxy.upstream import UpstreamClient, UpstreamError
@@ -145,7 +146,7 @@ async def _ask(snapshot: Snapshot, prices: PriceTable, client: UpstreamClient, m
         failure = Failure(FailureKind.FIRST_BYTE_TIMEOUT, f"no answer within {seconds:g} seconds")
         raise AttemptFailed(failure) from None
     except UpstreamError as error:
-        raise AttemptFailed(Failure(FailureKind.CONNECT_ERROR, str(error))) from None
+        raise AttemptFailed(Failure(kind_of(error), str(error))) from None
 
 
 async def _exchange(

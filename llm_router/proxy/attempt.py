@@ -141,7 +141,7 @@ def _late(response: UpstreamResponse | None, mask: Mask, seconds: float) -> Fail
 def _told_by(error: BaseException, response: UpstreamResponse | None, mask: Mask) -> Failure | None:
     """What went wrong on the way; None for an exception that is not about the way."""
     if isinstance(error, UpstreamError):
-        return Failure(_KINDS.get(type(error), _kind_of(error)), mask(str(error)))
+        return Failure(kind_of(error), mask(str(error)))
     if not isinstance(error, TooDeep):
         return None
     if response is None:
@@ -286,5 +286,8 @@ _KINDS: dict[type[UpstreamError], FailureKind] = {
 }
 
 
-def _kind_of(error: UpstreamError) -> FailureKind:
-    return FailureKind.CONNECT_ERROR if isinstance(error, ConnectFailed) else FailureKind.PROTOCOL_ERROR
+def kind_of(error: UpstreamError) -> FailureKind:
+    """What people and circuits are told of an upstream that did not answer."""
+    if isinstance(error, ConnectFailed):
+        return FailureKind.CONNECT_ERROR
+    return _KINDS.get(type(error), FailureKind.PROTOCOL_ERROR)

@@ -15,7 +15,7 @@ from llm_router.commands.common import DATA
 from llm_router.config.loading import load
 from tests.commands.conftest import KEY, Run
 from tests.support.router import keep_port
-from tests.support.upstream import Upstream, plain, reply
+from tests.support.upstream import Upstream, plain, raw, reply
 
 
 def test_check_live_for_programs(run: Run) -> None:
@@ -62,6 +62,25 @@ async def test_check_live_asks_each_model_once() -> None:
     assert KEY not in outcomes[1].result
     assert len(good.exchanges) == len(bad.exchanges) == 1
     assert good.exchanges[0].request.json()["model"] == "m1"
+
+
+@pytest.mark.parametrize(
+    ("said", "end", "kind"),
+    [(b"", "reset", "connection_lost"), (b"SSH-2.0-OpenSSH_9.2\r\n", "fin", "protocol_error")],
+)
+async def test_check_live_names_a_failure_as_the_router_does(said: bytes, end: Any, kind: str) -> None:
+    """What broke on the way has the word that log, metrics and attempts have for it."""
+    upstream = Upstream()
+    upstream.script = raw(said, end)
+    await upstream.start()
+    content = {"providers": {"a": {"base_url": f"http://127.0.0.1:{upstream.port}/v1"}}}
+    snapshot = load({}, {}, json.dumps(content).encode(), "f")
+    prices = PriceTable.parse((DATA / "prices.json").read_bytes(), {})
+    try:
+        (outcome,) = await live._ask_all(snapshot, prices, ["a/m1"])
+    finally:
+        await upstream.stop()
+    assert outcome.result.startswith(f"{kind}: ")
 
 
 def test_what_a_model_says_drives_no_terminal() -> None:
