@@ -1,7 +1,8 @@
 """JSON that orjson reads otherwise than every client: texts that were cut inside a character, and long numbers.
 
-JavaScript writes half of an emoji as `\\ud83d`, others send some of its bytes. Every client reads both; orjson reads
-neither. This is the way for what orjson has refused, so that no word is lost for the sake of one character.
+JavaScript writes half of an emoji as `\\ud83d`, others send some of its bytes, and .NET begins with a byte order mark.
+Every client reads all of it; orjson reads none. This is the way for what orjson has refused, so that no word is lost
+for the sake of one character.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def load_loosely(data: bytes) -> Any:
     if len(data) > _MOST_BYTES or (data.isascii() and b"\\u" not in data):
         return None
     try:
-        text = json.dumps(json.loads(data.decode("utf-8", "replace")), ensure_ascii=False)
+        text = json.dumps(json.loads(data.decode("utf-8-sig", "replace")), ensure_ascii=False)
         return orjson.loads(_HALF.sub("\ufffd", text))
     except (ValueError, RecursionError):
         return None

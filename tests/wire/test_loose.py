@@ -17,6 +17,7 @@ from llm_router.wire.loose import load_exactly, load_loosely
         (b'{"a":"\\\\ud83d \\ud83d"}', {"a": "\\ud83d \ufffd"}),
         ('{"a":"grün"}'.encode("latin-1"), {"a": "gr\ufffdn"}),
         (b'{"a":"\xf0\x9f\x98"}', {"a": "\ufffd"}),
+        (b'\xef\xbb\xbf{"a":"marked"}', {"a": "marked"}),
     ],
 )
 def test_what_is_no_character_becomes_one(data: bytes, value: object) -> None:
