@@ -143,15 +143,16 @@ _NOT_OFFERED = [
     "videos",
     "containers",
     "evals",
+    "api",  # Ollama's own
 ]
 
 
 def _nothing_at(path: str) -> str:
     room = path.removeprefix("/v1").removeprefix("beta").strip("/").partition("/")[0]
-    if room in _NOT_OFFERED or _is_a_models_verb(path):
-        return f"{path} is not offered here: this router speaks chat completions, at POST /v1/chat/completions"
     if path.rstrip("/").endswith("/chat/completions"):
         return f"There is nothing at {path}, but at /v1/chat/completions: the base URL for clients ends with /v1"
+    if room in _NOT_OFFERED or _is_a_models_verb(path):
+        return f"{path} is not offered here: this router speaks chat completions, at POST /v1/chat/completions"
     return f"There is nothing at {path}; /openapi.json describes every route"
 
 

@@ -156,7 +156,9 @@ def test_quality(accept: str, wanted: float) -> None:
     assert quality(accept, "text/html") == wanted
 
 
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/completions", "/responses"])
+@pytest.mark.parametrize(
+    "path", ["/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/completions", "/responses", "/api/chat"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_what_is_not_offered(serve: StartRouter, path: str, method: str) -> None:
     """Routes of other APIs are a JSON 404 that says what there is instead."""
