@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
@@ -33,6 +33,9 @@ from training.weights import dump, read_lexicons
 HERE = Path(__file__).parent
 CLASSES = ("conversation", "code", "reasoning", "creative")
 STEP = 1 / 2048
+SEED = 1
+COPIES = 6  # of every row, each with other features missing
+MISSING = 0.3  # share of the features that a copy lacks
 _USUAL = 5.0  # rarity (as a logarithm) of the grams that weigh one; rarer ones weigh more, by its root
 WEIGHTS = {"single": 1.0, "weak": 0.25, "agent-real": 1.0, "paste": 1.0}  # kinds of rows that are read
 
@@ -113,25 +116,37 @@ def balance(rows: Sequence[Row]) -> np.ndarray:
     source = Counter((row.family, row.label) for row in rows)
     weights = np.array([row.weight * source[row.family, row.label] ** -0.25 for row in rows])
     totals = {label: sum(w for w, r in zip(weights, rows, strict=True) if r.label == label) for label in CLASSES}
-    share = {"conversation": 1.5, "code": 1.0, "reasoning": 1.0, "creative": 1.0}
+    share = {"conversation": 1.75, "code": 1.0, "reasoning": 1.0, "creative": 1.0}
     factor = {label: share[label] / max(total, 1e-9) for label, total in totals.items()}
     weights *= np.array([factor[row.label] for row in rows])
     return weights * len(rows) / weights.sum()
 
 
-def fit(matrix: csr_matrix, labels: Sequence[str], weights: np.ndarray, c: float) -> LogisticRegression:
-    """Multinomial logistic regression."""
+def fit(matrix: csr_matrix, labels: np.ndarray, weights: np.ndarray, c: float) -> LogisticRegression:
+    """Multinomial logistic regression over the rows and copies of them that lack some of their features.
+
+    No feature may lean on another one's being there: prompts that are new share few of them with those known.
+    """
+    chance = np.random.default_rng(SEED)
     model = LogisticRegression(C=c, max_iter=400, tol=1e-4)
+    rows = vstack([matrix, *(_thinned(matrix, chance) for _ in range(COPIES))]).tocsr()
     with threadpool_limits(1):  # several threads add up in another order
-        model.fit(matrix, labels, sample_weight=weights)
+        model.fit(rows, np.tile(labels, COPIES + 1), sample_weight=np.tile(weights, COPIES + 1) / (COPIES + 1))
     return model
 
 
-def pruned(data: Table, model: LogisticRegression, most: int) -> Table:
+def _thinned(matrix: csr_matrix, chance: np.random.Generator) -> csr_matrix:
+    """A copy without some of the features, those that stay made up for it."""
+    thin = matrix.copy()
+    thin.data = np.where(chance.random(thin.nnz) < MISSING, 0.0, thin.data / (1 - MISSING))
+    thin.eliminate_zeros()
+    return thin
+
+
+def pruned(data: Table, model: LogisticRegression, sample: np.ndarray, most: int) -> Table:
     """The features that weigh most. What is fitted on them alone makes up for the many small ones that are gone."""
-    count = np.asarray((data.matrix > 0).sum(axis=0)).ravel()
-    weights = (model.coef_ - model.coef_.mean(axis=0)) * data.scale
-    importance = np.abs(weights).max(axis=0) * np.sqrt(count)
+    spread = np.sqrt(np.asarray(data.matrix.multiply(data.matrix).multiply(sample[:, None]).sum(axis=0)).ravel())
+    importance = np.abs(model.coef_ - model.coef_.mean(axis=0)).max(axis=0) * spread
     importance[data.grams :] += 1e9
     kept = np.sort(np.argsort(-importance, kind="stable")[:most])
     names = [data.names[i] for i in kept]
@@ -174,13 +189,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--open", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=HERE.parent / "llm_router" / "data" / "classifier.bin")
-    parser.add_argument("--c", type=float, default=4.0)
+    parser.add_argument("--c", type=float, default=6.0)
     parser.add_argument("--dense", type=float, default=0.3)
     parser.add_argument("--least", type=int, default=2)
     # Up to 21,845 names the router's dictionary of them is half as large as with one more.
-    parser.add_argument("--rows", type=int, default=21_800)
+    parser.add_argument("--rows", type=int, default=20_900)
     parser.add_argument("--folds", type=int, default=0)
-    parser.add_argument("--temperature", type=float, default=0.9968)
+    parser.add_argument("--temperature", type=float, default=0.93)
     args = parser.parse_args()
     groups, lexicon = read_lexicons(HERE / "lexicons.txt")
     rows = [*open_rows(args.open), *own_rows()]
@@ -190,8 +205,9 @@ def main() -> None:
     temperature = args.temperature
     if args.folds:
         temperature = report(data, rows, args.c, args.folds)
-    data = pruned(data, fit(data.matrix, labels, balance(rows), args.c), args.rows)
-    model = fit(data.matrix, labels, balance(rows), args.c)
+    weights = balance(rows)
+    data = pruned(data, fit(data.matrix, labels, weights, args.c), weights, args.rows)
+    model = fit(data.matrix, labels, weights, args.c)
     write(args.out, model, data, groups, lexicon, temperature)
 
 

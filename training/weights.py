@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import struct
+import unicodedata
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,17 @@ def read_lexicons(path: Path) -> tuple[list[tuple[str, str]], dict[str, tuple[in
             continue
         _, _, words = line.partition(":")
         for word in words.split(","):
-            for key in keys_of(word.strip().lower()):
+            for key in (key for form in forms_of(word.strip().lower()) for key in keys_of(form)):
                 if len(groups) - 1 not in entries.setdefault(key, []):
                     entries[key].append(len(groups) - 1)
     return groups, {word: tuple(sorted(numbers)) for word, numbers in entries.items()}
+
+
+def forms_of(entry: str) -> Iterable[str]:
+    """An entry as it is and, where the letters are Latin ones, without the marks that people in a hurry leave out."""
+    bare = unicodedata.normalize("NFD", entry.replace("ı", "i").replace("ł", "l").replace("ß", "ss"))
+    bare = "".join(char for char in bare if not unicodedata.combining(char))
+    return (entry, bare) if bare.isascii() and bare != entry else (entry,)
 
 
 def keys_of(entry: str) -> list[str]:

@@ -69,7 +69,7 @@ def _say(name: str, model: Model) -> str:
             return " together with ".join(pair)
         return _group(int(number.partition("+")[0]), model)
     name = name.replace("0", "#")
-    if name.startswith("^") and len(name) > 1:
+    if name.startswith("^") and name[1:2].strip():  # else the sign, alone or before another word
         return f"begins with '{name[1:]}'"
     if name.endswith("$") and len(name) > 1:
         return f"ends with '{name[:-1]}'"

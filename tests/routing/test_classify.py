@@ -182,3 +182,9 @@ def test_bare_signs_are_no_evidence(brain: Brain, roster: Roster) -> None:
     """A sign that is a feature, too, tells nobody anything."""
     found = brain.classify(Turns("what is 3^4 % 7 + 2^5 % 3 ^ 2"), roster)
     assert [reason for reason in found.evidence if reason in ("word '^'", "word '%'", "word '@'")] == []
+
+
+def test_a_sign_before_a_number_is_no_beginning(brain: Brain, roster: Roster) -> None:
+    """The mark of a feature that begins a text is told from the sign that looks like it."""
+    evidence = brain.classify(Turns("solve x^2 - 4 = 0"), roster).evidence
+    assert [reason for reason in evidence if reason.startswith("begins with ' ")] == []
