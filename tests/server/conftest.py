@@ -33,7 +33,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
         **dict.fromkeys(_HTTP, ("uvloop", "asyncio")),
         "test_api_fuzz.py": ("asyncio",),
         "test_two_ways.py": ("asyncio",),
-        "test_heads.py": ("asyncio",),
+        "test_heads_come_again.py": ("asyncio",),
     }
     return {name: loops[name] for name in wanted.get(item.path.name, ("uvloop",))}
 
