@@ -31,6 +31,7 @@ _FLOOR = -2.6  # score of a custom category, against conversation, for a text th
 _SIMILAR = 9.0  # what full likeness to an example adds
 _TERM = 1.6  # what each word of the description that occurs adds, times its rarity, up to _TERMS such
 _TERMS = 3.0
+_ASIDE = 0.6  # what is left of one that does not tell the category's subject ("personal" finance)
 _COVER = 9.0  # what it adds if the text has no other words than those of the description
 _COMMON = 0.3  # rarity below which a word says nothing
 _ALIKE = 0.57  # share of the longer word that two forms of one word have in common from their start
@@ -205,12 +206,13 @@ def _profile(category: Category, model: Model, subjects: Subjects) -> Profile:
     name = re.sub(r"[_-]+", " ", category.name)
     said = f"{name}. {category.description}. {' '.join(category.keywords)}"
     features = extract(said, model.lexicon)
-    terms: dict[str, list[tuple[str, float]]] = {}
-    for word, weight in _words(features, model).items():
-        terms.setdefault(_bucket(word), []).append((word, weight))
     shown = [extract(text, model.lexicon) for text in category.examples]
     vectors = [_words(example, model) for example in shown]
     about = subjects.of(features.grams.union(*(example.grams for example in shown)))
+    terms: dict[str, list[tuple[str, float]]] = {}
+    for word, weight in _words(features, model).items():
+        told = not about or not about.isdisjoint(subjects.named_by(word))
+        terms.setdefault(_bucket(word), []).append((word, weight if told else _ASIDE * weight))
     home = _home(" ".join((said, *category.examples)), model)
     examples = tuple((vector, _length(vector)) for vector in vectors)
     return Profile(category.name, home, examples, {key: tuple(found) for key, found in terms.items()}, about)

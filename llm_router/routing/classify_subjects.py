@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+_STEMS = (2, 3, 4, 5, 6)  # letters of a stem, fewer in Hangul
 _MOST = 4  # subjects of one category
 _LESSER = 0.5  # share of the most named subject's words that another one needs
 _ONE = 1.0  # a single word that is named is enough in a short description
@@ -37,6 +38,12 @@ class Subjects:
     def told(self, grams: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The features of a text that tell subjects, with those."""
         return {word: self.words[word] for word in filter(self.words.__contains__, grams)}
+
+    def named_by(self, word: str) -> frozenset[str]:
+        """The subjects that a single word tells, by itself or by its beginning."""
+        return frozenset(
+            name for key in (word, *(word[:size] + "*" for size in _STEMS)) for name in self.words.get(key, ())
+        )
 
     def of(self, said: Iterable[str]) -> frozenset[str]:
         """What a category is about whose texts have these features: the subjects that most of their words tell."""

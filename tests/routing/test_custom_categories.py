@@ -108,6 +108,14 @@ def test_words_of_other_subjects_speak_against_a_category(brain: Brain) -> None:
     assert brain.classify(Turns("write a budget class in Kotlin with unit tests"), roster).category == "code"
 
 
+def test_words_that_merely_stand_beside_a_subject_weigh_less(brain: Brain) -> None:
+    """What is personal belongs to "personal finance" only where money comes in."""
+    finance = Category("finance", description="personal finance, taxes, investing", custom=True)
+    roster = brain.roster([*BUILTIN, CREATIVE, finance])
+    assert brain.classify(Turns("my personal taxes"), roster).category == "finance"
+    assert brain.classify(Turns("third person limited or omniscient?"), roster).category == "conversation"
+
+
 def test_categories_of_one_subject_are_told_apart_by_their_own_words(brain: Brain) -> None:
     """What several categories are about draws prompts to them; which one it is their own words tell."""
     billing = Category("billing", description="invoices, payments, charges", custom=True)
