@@ -16,6 +16,8 @@ from llm_router.proxy.upstream.response import UpstreamResponse, ignore
 
 DRAIN_SECONDS = 1.0
 READ_BYTES = 256 * 1024
+# More is waiting behind such a read, and uvloop would take up to 32 of them, 8 MB, before anybody else has a turn.
+FULL_READ_BYTES = READ_BYTES // 2
 # By then it is a long stream: few live to see the kernel ask for the peer (after two hours, usually), and to have it
 # do so costs as much as a tenth of connecting.
 WATCH_AFTER_SECONDS = 60.0
@@ -50,6 +52,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         "_loop",
         "_reading",
         "_response",
+        "_resting",
         "_transport",
         "_waiter",
         "heard",
@@ -74,6 +77,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         self._waiter: asyncio.Future[UpstreamResponse] | None = None  # until the head is in
         self._response: UpstreamResponse | None = None  # from then to the end of the message
         self._reading = True
+        self._resting = False  # not reading until the loop's next turn
         self._drain_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -122,13 +126,14 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
 
     def pause(self) -> None:
         """Stops reading."""
+        self._resting = False
         if self._reading and not self.closed:
             self._reading = False
             cast(asyncio.Transport, self._transport).pause_reading()
 
     def resume(self) -> None:
         """Reads again."""
-        if not self._reading and not self.closed:
+        if not self._reading and not self._resting and not self.closed:
             self._reading = True
             cast(asyncio.Transport, self._transport).resume_reading()
 
@@ -156,6 +161,8 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         if not self._asked:
             self.abort()  # nobody asked: kept, these bytes would answer the next request
             return
+        if len(data) >= FULL_READ_BYTES and self._reading:
+            self._rest()
         body = self.feed(data)
         if self._waiter is not None and self.status:
             self._head_arrived(self._waiter)
@@ -181,6 +188,17 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         self._keeper.connection_gone(self)
 
     # Details.
+
+    def _rest(self) -> None:
+        """Lets everybody else have a turn before the next read, however much a provider sends."""
+        self.pause()
+        self._resting = True
+        self._loop.call_soon(self._rested)
+
+    def _rested(self) -> None:
+        if self._resting:
+            self._resting = False
+            self.resume()
 
     def _head_arrived(self, waiter: asyncio.Future[UpstreamResponse]) -> None:
         self._waiter = None

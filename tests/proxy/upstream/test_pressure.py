@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from llm_router.proxy.upstream import UpstreamClient, UpstreamResponse
+from llm_router.proxy.upstream.connection import READ_BYTES
 from tests.proxy.upstream.peers import LAST_CHUNK, STREAM_HEAD, Peer, Serve, Server, Sink, chunk, until
 
 BLOCK = bytes(range(256)) * 256  # 64 KiB
@@ -156,3 +157,35 @@ class _Counter:
 
     def body_ended(self, error: Exception | None) -> None:
         raise AssertionError("the body is not over")
+
+
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+@pytest.mark.parametrize("coding", ["", "gzip"])
+async def test_flood_gives_others_their_turn(
+    serve: Serve, trusting: UpstreamClient, server_tls: ssl.SSLContext, kind: str, coding: str
+) -> None:
+    """However much waits in the kernel, a turn of the loop takes no more of it than a read or two."""
+    head = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n") if coding else STREAM_HEAD
+    block = chunk(gzip.compress(BLOCK, 0) if coding else BLOCK)
+
+    async def flood(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(head)
+        for _ in range(BLOCKS // 4):
+            await peer.send(block)
+        await peer.send(LAST_CHUNK)
+
+    server = await serve(flood, tls=server_tls if kind == "tls" else None)
+    response = await trusting.send(server.call(), connect_timeout=30)
+    turns = [0]
+    sink = Sink(lambda data: turns.append(turns.pop() + len(data)))
+    response.pause()
+    response.attach(sink)
+    await stalled(server)
+    response.resume()
+    while not sink.ends:
+        turns.append(0)
+        await asyncio.sleep(0)
+    assert sink.ends == [None]
+    assert len(sink.data) == BLOCKS // 4 * len(BLOCK)
+    assert max(turns) <= 4 * READ_BYTES
