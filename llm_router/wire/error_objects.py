@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,24 @@ def _told(error: Any) -> ErrorSeen | None:
 def event_value(name: bytes, data: bytes) -> Any:
     """What the data of an event are where they are no plain JSON: an error may be told in words alone."""
     value = load_loosely(data)
+    if value is None and b'"error"' in data:
+        value = _careless_error(data)
     return data.decode("utf-8", "replace") if value is None and name == b"error" else value
+
+
+def _careless_error(data: bytes) -> Any:
+    """An error whose writer did not escape tabs and other control characters, or wrote numbers that JSON has not.
+
+    Nothing but errors: content that no client can parse is none, but the words of an error are masked whatever they
+    look like.
+    """
+    if len(data) > _BARE_BYTES:
+        return None
+    try:
+        value = json.loads(data.decode("utf-8", "replace"), strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return value if error_in(value) is not None else None
 
 
 def bare_error(raw: bytes) -> ErrorSeen | None:
