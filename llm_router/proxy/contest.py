@@ -281,6 +281,10 @@ class Contest:
             while best is None and running:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 best = next((win for task in tasks if task in done and (win := task.result()) is not None), None)
+                if best is None and tasks[0] in running and self._queue:
+                    # The first one is as silent as it was when the one beside it, which failed now, was started.
+                    tasks.append(loop.create_task(self._try(self._next())))
+                    running.add(tasks[-1])
             return best
         finally:
             await self._stop(tasks, best)

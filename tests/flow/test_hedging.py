@@ -88,6 +88,26 @@ async def test_both_fail_and_the_third_answers(own: Own) -> None:
     assert answer.header("x-router-attempts") == "3"
 
 
+async def test_a_hedge_that_fails_is_followed_by_the_next(own: Own) -> None:
+    """Who fails beside a silent candidate fails over: nobody waits for the silent one while another could answer."""
+    stage = await own(
+        env={"ROUTER_FIRST_BYTE_TIMEOUT": "30"},
+        models={"conversation": ["a/m1", "b/m2", "b/m3", "c/m4"]},
+        categories={"conversation": {"hedge": {"after": 0.05, "budget": 0.5}}},
+    )
+    stage.a.script = silent
+    stage.b.script = reply(500, {"error": {"message": "x"}})
+    began = time.monotonic()
+    answer = await stage.chat("router/conversation")
+    assert (answer.status, answer.header("x-router-model")) == (200, "c/m4")
+    assert time.monotonic() - began < 20  # the first-byte clock is 30 s
+    assert answer.header("x-router-attempts") == "4"
+    assert (stage.a.count, stage.b.count) == (1, 2)
+    await stage.a.wait_for(1)
+    await stage.turns()
+    assert [attempt["kind"] for attempt in (await stage.record(answer))["attempts"]].count("server_error") == 2
+
+
 async def test_a_client_that_leaves_stops_both(own: Own) -> None:
     """Leaving while two candidates run cancels both."""
     stage = await own(
