@@ -23,17 +23,21 @@ from llm_router.server.runner import Runner, make_runner
 from tests.support.client import Answer, Connection, ask
 from tests.support.upstream import Upstream, healthy
 
-_HTTP = ("test_connections.py", "test_framing.py", "test_bodies.py", "test_clocks.py", "test_draining.py")
+_BOTH = ("uvloop", "asyncio")
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """HTTP itself is tested on both event loops: their transports differ in when they say what."""
+    """HTTP and its short way are tested on both event loops: their transports differ in when they say what."""
     loops = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
     wanted = {
-        **dict.fromkeys(_HTTP, ("uvloop", "asyncio")),
+        "test_connections.py": _BOTH,
+        "test_framing.py": _BOTH,
+        "test_bodies.py": _BOTH,
+        "test_clocks.py": _BOTH,
+        "test_draining.py": _BOTH,
+        "test_heads_come_again.py": _BOTH,
+        "test_two_ways.py": _BOTH,
         "test_api_fuzz.py": ("asyncio",),
-        "test_two_ways.py": ("asyncio",),
-        "test_heads_come_again.py": ("asyncio",),
     }
     return {name: loops[name] for name in wanted.get(item.path.name, ("uvloop",))}
 

@@ -20,7 +20,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tests.support.chunks import answer, completion
 from tests.support.waiting import PATIENCE
@@ -152,8 +152,8 @@ class _Connection(asyncio.Protocol):
         self.gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's are no asyncio.Transport
+        self.transport = cast(asyncio.Transport, transport)
         self.upstream.connections.append(self)
         if self.upstream.on_connect == "close":
             transport.close()
