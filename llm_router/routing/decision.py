@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from llm_router.config.models import leads_away
 from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import ApiError
 from llm_router.routing.classify import Classification
@@ -104,6 +105,9 @@ def requested_chain(models: object, snapshot: Snapshot) -> tuple[str, ...]:
 def full_id(model: str, snapshot: Snapshot, param: str) -> str:
     """`provider/model` for an id from a request; 404 where its provider is unknown."""
     provider, name = split_model(model)
+    if leads_away(model):
+        message = f"'{model}' is no model's name: '..' leads elsewhere"
+        raise ApiError(404, message, code="model_not_found", param=param)
     if not provider:
         if "/" in model:
             raise ApiError(404, f"'{model}' names no provider", code="model_not_found", param=param)

@@ -82,7 +82,8 @@ def test_credentials_in_a_base_url_are_kept_and_never_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "openai/", "openai//x", "openai/x/", "nosuch/x", "/x", "a b", "x" * 257, "a\n"]
+    "text",
+    ["", " ", "openai/", "openai//x", "openai/x/", "nosuch/x", "/x", "a b", "x" * 257, "a\n", "openai/../x", ".."],
 )
 def test_odd_model_ids_are_refused(text: str) -> None:
     """An id without a model, with white space or of an unknown provider is refused, with the remedy."""

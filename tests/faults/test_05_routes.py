@@ -220,6 +220,15 @@ async def test_a_list_of_models_is_the_chain(stage: Stage) -> None:
     assert (got.status, got.error["code"]) == (404, "model_not_found")
 
 
+@pytest.mark.parametrize("model", ["b/../x", "b/x/..", "b/models/../../x", "b/..\\x", "b/./x", ".."])
+async def test_a_name_that_leads_elsewhere_is_no_models(stage: Stage, model: str) -> None:
+    """Some providers have the model's name in the path, and some servers resolve escaped dots: nobody is asked."""
+    for got in (await stage.chat(model), await stage.chat("router", models=[model])):
+        assert (got.status, got.error["code"]) == (404, "model_not_found")
+    got = await stage.chat("b/qwen2.5..x:7b")
+    assert (got.status, stage.a.count, stage.b.count) == (200, 0, 1)
+
+
 async def test_an_id_without_a_slash(own: Own) -> None:
     """An id without a slash belongs to DEFAULT_PROVIDER."""
     stage = await own(env={"DEFAULT_PROVIDER": "b", "DEFAULT_MODEL": "m2"})
