@@ -89,7 +89,7 @@ def bare_error(raw: bytes) -> ErrorSeen | None:
     try:
         return error_in(orjson.loads(bare))
     except orjson.JSONDecodeError:
-        return error_in(load_loosely(bare))
+        return error_in(event_value(b"", bare))
 
 
 def bare_error_event(rest: bytes) -> bytes:

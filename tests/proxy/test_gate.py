@@ -32,6 +32,7 @@ DONE = b"data: [DONE]\n\n"
         b'data: {"choices":[],"usage":{"prompt_tokens":3}}\n\n',
         b'data: {"choices":[{"delta":{"tool_calls":[]}}]}\n\n',
         b"data: {broken\n\n",
+        b'data: {"choices":[{"delta":{"content":"a\tb"}}],"error":null}\n\n',
         b'data: {"choices":"odd"}\n\ndata: [1]\n\ndata: 7\n\n',
         STOP,
     ],
