@@ -13,7 +13,7 @@ import orjson
 
 from llm_router.proxy.gate import is_overfull
 from llm_router.wire.error_objects import ErrorSeen, bare_error, error_in, event_value
-from llm_router.wire.loose import load_loosely
+from llm_router.wire.loose import load_json
 from llm_router.wire.sse import CR, DONE, DONE_EVENT, EVENT_END, LF, iter_events, raw_events
 
 _DONE_HEADS = (b"data: ", b"data:")
@@ -124,10 +124,7 @@ def finished_choices(blocks: list[bytes], wanted: int) -> bool:
         for event in iter_events(block):
             if event.data is None or _FINISH.search(event.data) is None:
                 continue
-            try:
-                chunk = orjson.loads(event.data)
-            except orjson.JSONDecodeError:
-                chunk = load_loosely(event.data)
+            chunk = load_json(event.data)
             choices = chunk.get("choices") if isinstance(chunk, dict) else None
             for choice in choices if isinstance(choices, list) else ():
                 if isinstance(choice, dict) and choice.get("finish_reason") is not None:

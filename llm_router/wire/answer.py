@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from llm_router.wire.loose import load_loosely
+from llm_router.wire.loose import load_json
 from llm_router.wire.runs import Run, find_run
 from llm_router.wire.sse import DONE, iter_events
 from llm_router.wire.usage import Usage, from_openai
@@ -92,11 +92,7 @@ class _Reader:
         if len(data) > _HUGE_BYTES:
             self._huge(data)
             return
-        try:
-            event = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            event = load_loosely(data)
-        self.event(event)
+        self.event(load_json(data))
 
     def _huge(self, data: bytes) -> None:
         """An event too large to parse in one go (an image, or malice): its last usage, and its bytes for a text."""

@@ -21,6 +21,14 @@ _LONG = re.compile("[0-9]{19}")
 _LONG_BYTES = re.compile(b"[0-9]{19}")
 
 
+def load_json(data: bytes, *, exactly: bool = False) -> Any:
+    """The value of `data` as every client reads it, None where it is no JSON; `exactly` as `load_exactly` does."""
+    try:
+        return load_exactly(data) if exactly else orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return load_loosely(data)
+
+
 def load_loosely(data: bytes) -> Any:
     """The value of `data` with U+FFFD for what is no character; None where it is no JSON for another reason, too."""
     if len(data) > _MOST_BYTES or (data.isascii() and b"\\u" not in data):

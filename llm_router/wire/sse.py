@@ -10,9 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import orjson
-
-from llm_router.wire.loose import load_loosely
+from llm_router.wire.loose import load_json
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"
@@ -189,7 +187,4 @@ def _is_whole(data: bytes | None) -> bool:
         return False
     if data.startswith(DONE):
         return True
-    try:
-        return isinstance(orjson.loads(data), dict)
-    except orjson.JSONDecodeError:
-        return isinstance(load_loosely(data), dict)
+    return isinstance(load_json(data), dict)

@@ -11,7 +11,7 @@ import orjson
 from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.wire.chat import dump
 from llm_router.wire.error_objects import error_in, upstream_error
-from llm_router.wire.loose import load_exactly, load_loosely
+from llm_router.wire.loose import load_json
 from llm_router.wire.sse import data_event
 from llm_router.wire.usage import Usage, to_openai
 
@@ -156,10 +156,7 @@ _CALLING = (b'"tool_use"', b'"functionCall"', b'"tool_calls"')
 
 def whole_answer(body: bytes, is_answer: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
     """The JSON of a 200 answer in a dialect of its own. Raises AttemptFailed where it is an error, or no answer."""
-    try:
-        answer = load_exactly(body) if any(word in body for word in _CALLING) else orjson.loads(body)
-    except orjson.JSONDecodeError:
-        answer = load_loosely(body)
+    answer = load_json(body, exactly=any(word in body for word in _CALLING))
     error = error_in(answer)
     if error is not None:
         raise AttemptFailed(upstream_error(error))

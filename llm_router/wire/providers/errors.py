@@ -13,11 +13,9 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
-import orjson
-
 from llm_router.errors import Failure, FailureKind
 from llm_router.wire.error_objects import error_type
-from llm_router.wire.loose import load_loosely
+from llm_router.wire.loose import load_json
 from llm_router.wire.masking import MESSAGE_CHARS
 
 _CERTAIN_CONTEXT_WORDS = re.compile(r"context_length_exceeded|exceed_context_size|exceeds the available context size")
@@ -146,11 +144,7 @@ class _Said(NamedTuple):
 
 def error_object(body: bytes) -> dict[str, Any]:
     """The error object of a body in any dialect; empty where there is none."""
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        parsed = load_loosely(body)
-    return _object_in(parsed)
+    return _object_in(load_json(body))
 
 
 def _object_in(parsed: Any) -> dict[str, Any]:

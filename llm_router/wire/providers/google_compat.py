@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import orjson
-
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.error_objects import bare_error_event
-from llm_router.wire.loose import load_loosely
+from llm_router.wire.loose import load_json
 from llm_router.wire.providers.chunks import call_id
 from llm_router.wire.providers.fields import effort, objects
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, compat_effort, gemini_traits
@@ -144,10 +142,7 @@ class GoogleCompatTranslator:
         if not self._concerns(raw):
             return raw
         for event in iter_events(raw):
-            try:
-                chunk = orjson.loads(event.data or b"")
-            except orjson.JSONDecodeError:
-                chunk = load_loosely(event.data or b"")
+            chunk = load_json(event.data or b"")
             if isinstance(chunk, dict) and self._mend(chunk):
                 return data_event(dump(chunk))
         return raw

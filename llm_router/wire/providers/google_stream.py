@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
-
 from llm_router.wire.error_objects import error_in
-from llm_router.wire.loose import load_exactly, load_loosely
+from llm_router.wire.loose import load_json
 from llm_router.wire.providers.chunks import ChunkWriter, call_id, error_event
 from llm_router.wire.providers.google_answer import (
     BROKEN,
@@ -168,7 +166,4 @@ def _payloads_of_fields(whole: bytes) -> Iterator[Any]:
 
 
 def _parse(payload: bytes) -> Any:
-    try:
-        return load_exactly(payload) if b"functionCall" in payload else orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return load_loosely(payload)
+    return load_json(payload, exactly=b"functionCall" in payload)

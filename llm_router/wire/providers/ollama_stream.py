@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import orjson
-
 from llm_router.errors import AttemptFailed
 from llm_router.wire.chat import dump
-from llm_router.wire.loose import load_exactly, load_loosely
+from llm_router.wire.loose import load_json
 from llm_router.wire.providers.base import Completion
 from llm_router.wire.providers.chunks import (
     ChunkWriter,
@@ -119,10 +117,7 @@ class OllamaTranslator:
     def _line(self, line: bytes) -> bytes:
         if self._ended:
             return b""
-        try:
-            answer = load_exactly(line) if b"tool_calls" in line else orjson.loads(line)
-        except orjson.JSONDecodeError:
-            answer = load_loosely(line)
+        answer = load_json(line, exactly=b"tool_calls" in line)
         if not isinstance(answer, dict):
             return b""
         if answer.get("error"):
