@@ -10,11 +10,20 @@ from llm_router.wire.providers.anthropic_cache import mark_stable_prefix
 from llm_router.wire.providers.anthropic_content import blocks, messages, unfit
 from llm_router.wire.providers.anthropic_models import Traits
 from llm_router.wire.providers.base import Misfit
-from llm_router.wire.providers.fields import Effort, common_misfit, effort, number, response_schema, stops
+from llm_router.wire.providers.fields import (
+    Effort,
+    common_misfit,
+    effort,
+    number,
+    response_schema,
+    response_type,
+    stops,
+    whole,
+)
 from llm_router.wire.providers.history import Conversation, read_conversation
 from llm_router.wire.providers.parts import content_misfit
 from llm_router.wire.providers.schemas import object_schema, strict_schema
-from llm_router.wire.providers.tools import Choice, functions, tool_choice
+from llm_router.wire.providers.tools import Choice, offered_functions, tool_choice
 
 # Offered to models without a schema of their own for the answer; its arguments are the answer.
 JSON_TOOL = "json_answer"
@@ -44,7 +53,7 @@ def request_body(chat: ChatRequest, model: str, traits: Traits, options: Mapping
     body |= thinking
     thinks = traits.always_thinks or body.get("thinking", {}).get("type") in ("adaptive", "enabled")
     system = blocks(conversation.system)
-    if _wants_json_object(chat):
+    if response_type(chat.body) == "json_object":
         system.append({"type": "text", "text": _JSON_INSTRUCTION})
     if system:
         body["system"] = system
@@ -93,10 +102,8 @@ def _unsigned_loop(conversation: Conversation) -> bool:
 
 
 def _tools(chat: ChatRequest, traits: Traits, conversation: Conversation, *, thinks: bool) -> dict[str, Any]:
-    offered, choice = functions(chat), tool_choice(chat.body)
-    if choice.allowed is not None:
-        offered = [tool for tool in offered if tool["name"] in choice.allowed]
-    tools = [_tool(tool, traits) for tool in offered]
+    choice = tool_choice(chat.body)
+    tools = [_tool(tool, traits) for tool in offered_functions(chat, choice)]
     tools += [dict(tool) for tool in chat.tools if isinstance(tool, dict) and _is_server_tool(tool)]
     if uses_json_tool(chat, traits):
         schema = object_schema(response_schema(chat.body))
@@ -155,8 +162,8 @@ def _sampling(chat: ChatRequest, traits: Traits, *, thinks: bool) -> dict[str, A
     elif top_p is not None:
         # Newer models refuse both together, so the temperature goes before.
         made["top_p"] = min(max(top_p, 0.0), 1.0)
-    top_k = chat.body.get("top_k")
-    if isinstance(top_k, int) and not isinstance(top_k, bool) and top_k > 0:
+    top_k = whole(chat.body.get("top_k"))
+    if top_k is not None and top_k > 0:
         made["top_k"] = top_k
     return made
 
@@ -166,11 +173,6 @@ def _schema(chat: ChatRequest, traits: Traits, config: Mapping[str, Any] | None)
     if schema is None or not traits.native_schema:
         return {}
     return {"output_config": {**(config or {}), "format": {"type": "json_schema", "schema": strict_schema(schema)}}}
-
-
-def _wants_json_object(chat: ChatRequest) -> bool:
-    wanted = chat.body.get("response_format")
-    return isinstance(wanted, dict) and wanted.get("type") == "json_object"
 
 
 def _rest(chat: ChatRequest) -> dict[str, Any]:

@@ -10,25 +10,7 @@ from typing import Any
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.base import Misfit
 
-# OpenRouter's own fields; OpenAI answers 400 unknown_parameter to them.
-OPENROUTER_FIELDS = (
-    "provider",
-    "models",
-    "route",
-    "transforms",
-    "plugins",
-    "reasoning",
-    "usage",
-    "session_id",
-    "trace",
-    "debug",
-    "min_p",
-    "top_a",
-    "top_k",
-    "repetition_penalty",
-)
-
-LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +24,7 @@ class Effort:
 def effort(body: Mapping[str, Any]) -> Effort | None:
     """The wish in `reasoning_effort`, OpenRouter's `reasoning` or Anthropic's `thinking`; None if there is none."""
     level = body.get("reasoning_effort")
-    if isinstance(level, str) and level in LEVELS:
+    if isinstance(level, str) and level in _LEVELS:
         return Effort(level)
     wish = body.get("reasoning")
     return _reasoning(wish) if isinstance(wish, dict) else _thinking(body.get("thinking"))
@@ -64,7 +46,7 @@ def _reasoning(wish: Mapping[str, Any]) -> Effort | None:
     tokens, level = _tokens(wish.get("max_tokens")), wish.get("effort")
     if tokens is not None:
         return Effort("medium", tokens)
-    if isinstance(level, str) and level in LEVELS:
+    if isinstance(level, str) and level in _LEVELS:
         return Effort(level)
     return Effort("medium") if wish.get("enabled") is True else None
 
@@ -82,7 +64,8 @@ def _thinking(wish: Any) -> Effort | None:
 
 
 def _tokens(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    tokens = whole(value)
+    return tokens if tokens is not None and tokens > 0 else None
 
 
 def objects(value: Any) -> list[dict[str, Any]]:
@@ -101,6 +84,11 @@ def number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def whole(value: Any) -> int | None:
+    """A whole number, else None; true and false are none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def stops(body: Mapping[str, Any]) -> list[str]:
     """The stop sequences, without those that are empty or white space alone (vendors refuse them)."""
     stop = body.get("stop")
@@ -108,12 +96,17 @@ def stops(body: Mapping[str, Any]) -> list[str]:
     return [one for one in sequences if isinstance(one, str) and one.strip()]
 
 
+def response_type(body: Mapping[str, Any]) -> Any:
+    """What kind of answer was asked for: "json_object", "json_schema", or whatever else a client writes."""
+    wanted = body.get("response_format")
+    return wanted.get("type") if isinstance(wanted, dict) else None
+
+
 def response_schema(body: Mapping[str, Any]) -> Any:
     """The JSON schema that the answer must fit, None if none was asked for."""
-    wanted = body.get("response_format")
-    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+    if response_type(body) != "json_schema":
         return None
-    described = wanted.get("json_schema")
+    described = body["response_format"].get("json_schema")
     schema = described.get("schema") if isinstance(described, dict) else None
     return schema if isinstance(schema, dict) else None
 
@@ -121,9 +114,8 @@ def response_schema(body: Mapping[str, Any]) -> Any:
 def common_misfit(chat: ChatRequest, who: str, modalities: frozenset[str] = frozenset({"text"})) -> Misfit | None:
     """What no translated dialect can give: several choices, answers in other `modalities`, tools with free-form
     input, the retired `functions`. `who` is the subject of the reason."""
-    wanted = chat.body.get("n")
     # Who chose the model gets the one choice that it has; else another model may give as many as were asked for.
-    if chat.is_routed and isinstance(wanted, int) and not isinstance(wanted, bool) and wanted > 1:
+    if chat.is_routed and (whole(chat.body.get("n")) or 1) > 1:
         return Misfit("n", f"{who} gives one choice per request")
     asked = chat.body.get("modalities")
     if isinstance(asked, list) and any(not isinstance(one, str) or one not in modalities for one in asked):

@@ -11,12 +11,20 @@ from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.loose import load_exactly
 from llm_router.wire.providers.base import Misfit
-from llm_router.wire.providers.fields import common_misfit, effort, number, response_schema, stops
+from llm_router.wire.providers.fields import (
+    common_misfit,
+    effort,
+    number,
+    response_schema,
+    response_type,
+    stops,
+    whole,
+)
 from llm_router.wire.providers.google_models import DUMMY_SIGNATURE, GeminiTraits, gemini_traits, thinking_config
 from llm_router.wire.providers.history import Part, Result, Turn, read_conversation, result_text
 from llm_router.wire.providers.parts import audio_data, content_misfit, file_data, image_url, inline_data, text_of
 from llm_router.wire.providers.schemas import object_schema
-from llm_router.wire.providers.tools import functions, tool_choice
+from llm_router.wire.providers.tools import offered_functions, tool_choice
 
 Json = dict[str, Any]
 _FILES = "https://generativelanguage.googleapis.com/"
@@ -140,7 +148,7 @@ def _part(part: Part) -> Json | None:
 
 def _tools(chat: ChatRequest) -> Json:
     choice = tool_choice(chat.body)
-    offered = [tool for tool in functions(chat) if choice.allowed is None or tool["name"] in choice.allowed]
+    offered = offered_functions(chat, choice)
     tools: list[Json] = [{"functionDeclarations": [_declaration(tool) for tool in offered]}] if offered else []
     tools += [dict(tool) for tool in chat.tools if isinstance(tool, dict) and _is_googles_own(tool)]
     if not tools:
@@ -177,8 +185,7 @@ def _config(chat: ChatRequest, traits: GeminiTraits, info: ModelInfo | None) -> 
     sequences = stops(body)[:_MAX_STOPS]
     if sequences:
         config["stopSequences"] = sequences
-    wanted = body.get("response_format")
-    if isinstance(wanted, dict) and wanted.get("type") in ("json_object", "json_schema"):
+    if response_type(body) in ("json_object", "json_schema"):
         config["responseMimeType"] = "application/json"
         schema = response_schema(body)
         if schema is not None:
@@ -201,8 +208,8 @@ def _thinking(body: Mapping[str, Any], traits: GeminiTraits) -> Json | None:
 
 def _sampling(chat: ChatRequest, info: ModelInfo | None) -> Json:
     config: Json = {}
-    seed = chat.body.get("seed")
-    if isinstance(seed, int) and not isinstance(seed, bool):
+    seed = whole(chat.body.get("seed"))
+    if seed is not None:
         config["seed"] = seed
     if info is not None and not info.sampling:
         return config
@@ -213,7 +220,7 @@ def _sampling(chat: ChatRequest, info: ModelInfo | None) -> Json:
         value = number(chat.body.get(name))
         if value is not None:
             config[theirs] = value
-    top_k = chat.body.get("top_k")
-    if isinstance(top_k, int) and not isinstance(top_k, bool) and top_k > 0:
+    top_k = whole(chat.body.get("top_k"))
+    if top_k is not None and top_k > 0:
         config["topK"] = top_k
     return config

@@ -8,11 +8,19 @@ from typing import Any
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.providers.base import Misfit
-from llm_router.wire.providers.fields import common_misfit, effort, number, response_schema, stops
+from llm_router.wire.providers.fields import (
+    common_misfit,
+    effort,
+    number,
+    response_schema,
+    response_type,
+    stops,
+    whole,
+)
 from llm_router.wire.providers.history import Part, Turn, read_conversation, result_text
 from llm_router.wire.providers.parts import content_misfit, file_data, image_url, inline_data, plain_text
 from llm_router.wire.providers.schemas import object_schema
-from llm_router.wire.providers.tools import functions, tool_choice
+from llm_router.wire.providers.tools import offered_functions, tool_choice
 
 # Ollama's own default. Every change of the window makes it load the model anew, so the steps are wide.
 SMALLEST_WINDOW = 4096
@@ -47,8 +55,7 @@ def request_body(chat: ChatRequest, model: str, info: ModelInfo | None, options:
     body: dict[str, Any] = {"model": model, "messages": _messages(chat), "stream": chat.stream}
     choice = tool_choice(chat.body)
     if choice.mode != "none":
-        offered = [tool for tool in functions(chat) if choice.allowed is None or tool["name"] in choice.allowed]
-        tools = [_tool(tool) for tool in offered if choice.name in (None, tool["name"])]
+        tools = [_tool(tool) for tool in offered_functions(chat, choice) if choice.name in (None, tool["name"])]
         if tools:
             body["tools"] = tools
     answer_format = _format(chat)
@@ -116,8 +123,7 @@ def _format(chat: ChatRequest) -> Any:
     schema = response_schema(chat.body)
     if schema is not None:
         return schema
-    wanted = chat.body.get("response_format")
-    return "json" if isinstance(wanted, dict) and wanted.get("type") in ("json_object", "json_schema") else None
+    return "json" if response_type(chat.body) in ("json_object", "json_schema") else None
 
 
 def _think(chat: ChatRequest, model: str, default: Any) -> bool | str | None:
@@ -137,9 +143,9 @@ def _options(chat: ChatRequest) -> dict[str, Any]:
         if value is not None:
             made[name] = value
     for name in ("top_k", "seed"):
-        whole = chat.body.get(name)
-        if isinstance(whole, int) and not isinstance(whole, bool):
-            made[name] = whole
+        given = whole(chat.body.get(name))
+        if given is not None:
+            made[name] = given
     repeat = number(chat.body.get("repetition_penalty"))
     if repeat is not None:
         made["repeat_penalty"] = repeat
@@ -154,11 +160,9 @@ def _options(chat: ChatRequest) -> dict[str, Any]:
 def window(chat: ChatRequest, body: Mapping[str, Any], info: ModelInfo | None, options: Mapping[str, Any]) -> int:
     """`num_ctx` in tokens: as configured, else large enough for prompt and answer; a smaller one would cut the
     prompt's beginning without a word. `options["context"]` or the price table bound it."""
-    fixed = options.get("num_ctx")
-    if isinstance(fixed, int) and not isinstance(fixed, bool) and fixed > 0:
+    fixed, largest = whole(options.get("num_ctx")), whole(options.get("context"))
+    if fixed is not None and fixed > 0:
         return fixed
-    configured = options.get("context")
-    largest = configured if isinstance(configured, int) and not isinstance(configured, bool) else None
     if largest is None:
         largest = info.context if info is not None and info.context else _LARGEST_WINDOW
     needed = _prompt_tokens(body) + (chat.output_limit or _USUAL_OUTPUT)

@@ -18,14 +18,17 @@ from llm_router.wire.answer import read_completion
 from llm_router.wire.chat import ChatRequest, dump
 from llm_router.wire.loose import load_loosely
 from llm_router.wire.providers.base import Completion, Misfit, StreamTranslator, Target, UpstreamCall, with_given
-from llm_router.wire.providers.fields import OPENROUTER_FIELDS
 from llm_router.wire.providers.google_compat import GoogleCompatTranslator, compat_body, mended_completion
 from llm_router.wire.providers.reasoning import has_packed_thinking, without_packed_thinking
 
 # Families whose every member refuses max_tokens, for models younger than the price table.
 _REASONING_NAMES = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)")
 
-_OPENROUTER_FIELDS = frozenset(OPENROUTER_FIELDS)
+# OpenRouter's own fields; OpenAI answers 400 unknown_parameter to them.
+_OPENROUTER_FIELDS = frozenset(
+    {"provider", "models", "route", "transforms", "plugins", "reasoning", "usage", "session_id", "trace", "debug",
+     "min_p", "top_a", "top_k", "repetition_penalty"}
+)  # fmt: skip
 _KNOWN_MOST = 1024
 _CONTAINERS = (dict, list)
 
@@ -142,7 +145,7 @@ def chat_url(target: Target, kind: str) -> str:
 def _adapt_openai(chat: ChatRequest, target: Target) -> Changes:
     changes: Changes = {}
     if not _OPENROUTER_FIELDS.isdisjoint(chat.body):
-        changes = {name: REMOVED for name in OPENROUTER_FIELDS if name in chat.body}
+        changes = dict.fromkeys(_OPENROUTER_FIELDS.intersection(chat.body), REMOVED)
     if "max_tokens" in chat.body and _is_reasoning(target):
         changes["max_tokens"] = REMOVED
         named = chat.body.get("max_completion_tokens")

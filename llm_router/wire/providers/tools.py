@@ -34,6 +34,11 @@ def functions(chat: ChatRequest) -> list[dict[str, Any]]:
     return found
 
 
+def offered_functions(chat: ChatRequest, choice: Choice) -> list[dict[str, Any]]:
+    """The function tools that `choice` leaves to the model."""
+    return [tool for tool in functions(chat) if choice.allowed is None or tool["name"] in choice.allowed]
+
+
 def tool_choice(body: Mapping[str, Any]) -> Choice:
     """The tool choice; a form that is not known counts as nothing said."""
     choice = body.get("tool_choice")
