@@ -24,6 +24,8 @@ UNDECIDED: Final = {**dict.fromkeys(ROUTER_HEADERS, NONE), "x-router-attempts": 
 SERVER_NAME: Final = "llm-router"
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 EXTRA_HEADERS: Final = web.RequestKey("extra_headers", dict[str, str])
+ADMITTED: Final = web.RequestKey("admitted", bool)  # a chat request that runs: what becomes of it is settled
+ERROR: Final = web.ResponseKey("error", ApiError)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -47,6 +49,7 @@ def json_answer(payload: object, status: int = 200, headers: Mapping[str, str] |
 def error_answer(error: ApiError, request_id: str | None = None) -> web.Response:
     """The answer that tells a client about `error`; a `Connection: close` among its headers is kept."""
     answer = json_answer(error.payload(), error.status, error.headers)
+    answer[ERROR] = error
     if request_id is not None:
         answer.headers[X_REQUEST_ID] = request_id
     if answer.headers.get(hdrs.CONNECTION) == "close":

@@ -19,6 +19,7 @@ from llm_router.errors import ApiError, shutting_down
 from llm_router.proxy.dispatch import Router
 from llm_router.proxy.exchange import Caller
 from llm_router.server.answers import (
+    ADMITTED,
     CHAT_PATHS,
     EXTRA_HEADERS,
     UNDECIDED,
@@ -33,6 +34,7 @@ from llm_router.server.guard import Guard, client_of
 from llm_router.server.heads import Asked
 from llm_router.server.keys import ROUTER
 from llm_router.server.limits import BIG_BODY_BYTES
+from llm_router.server.refusals import refusals
 from llm_router.server.rules import Identity
 from llm_router.server.sending import Sender
 from llm_router.wire.chat import parse_chat
@@ -80,6 +82,7 @@ async def _chat(request: web.Request) -> web.StreamResponse:
         modern=request.version >= HttpVersion11,
         extra=request.get(EXTRA_HEADERS),
     )
+    request[ADMITTED] = True
     try:
         await router.answer(parsed, caller, sender)
     finally:
@@ -151,17 +154,21 @@ class DirectChat:
         """Answers; tells whether the connection may carry another request."""
         name = sane_id(asked.request_id)
         sender = Sender(connection, name, keep_alive=asked.keep_alive)
+        admitted = False
         try:
             if not isinstance(body, bytes):
                 body = whole_body(body) or await await_whole(connection, body)
             chat = parse_chat(body)
             del body
             caller = Caller(name, identity.client, asked.session, max_price_of(asked.max_price))
+            admitted = True
             await self._router.answer(chat, caller, sender)
         except ApiError as error:
             if self._router.draining:
                 sender.keep_alive = False
             sender.send_error(error, UNDECIDED)
+            if not admitted:
+                refusals.note(error, connection.transport, "POST", asked.path, name)
         except ConnectionError:
             return False
         except Exception:

@@ -32,6 +32,7 @@ from llm_router.server.limits import (
     connection_limit,
     parser_words,
 )
+from llm_router.server.refusals import refusals
 from llm_router.server.rules import Identity
 
 _EVICTION_LOOK = 64
@@ -379,6 +380,7 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if transport is not None and not transport.is_closing():
             transport.write(raw_answer(error))
+            refusals.note(error, transport)
         self._linger()
 
     def _linger(self) -> None:

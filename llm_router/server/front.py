@@ -9,10 +9,11 @@ from typing import Any
 from aiohttp import web
 
 from llm_router.config.values import Snapshot
-from llm_router.server.answers import Handler, answer_errors
+from llm_router.server.answers import ADMITTED, ERROR, Handler, answer_errors, request_id
 from llm_router.server.connections import Connection, Connections, Direct
 from llm_router.server.guard import make_guard
 from llm_router.server.limits import MAX_SWEEP_S, framing_problem
+from llm_router.server.refusals import refusals
 
 
 class Server(Connections):
@@ -40,6 +41,8 @@ class Server(Connections):
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         try:
             answer = await answer_errors(request, self._answer_guarded)
+            if (error := answer.get(ERROR)) is not None and ADMITTED not in request and error.status != 500:
+                refusals.note(error, request.transport, request.method, request.path, request_id(request))
             if self._draining():
                 answer.force_close()
             return answer
