@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_router.errors import AttemptFailed
 from llm_router.wire.chat import dump
 from llm_router.wire.providers.anthropic_request import JSON_TOOL
 from llm_router.wire.providers.base import Completion
-from llm_router.wire.providers.chunks import call_id, completion_body, function_call, message, nothing_said
+from llm_router.wire.providers.chunks import call_id_of, completion_body, function_call, message, nothing_said
 from llm_router.wire.providers.reasoning import pack_thinking
 from llm_router.wire.usage import Usage, token_count
 
@@ -62,12 +62,6 @@ def choice_extra(details: Any) -> dict[str, Any]:
     return {"stop_details": details} if details else {}
 
 
-def call_id_of(block: Mapping[str, Any], answer: str, index: int) -> str:
-    """The id of a tool call; one is made where a host that only resembles Anthropic gives none."""
-    id = block.get("id")
-    return id if isinstance(id, str) and id else call_id(answer, index)
-
-
 def arguments_text(given: Any) -> str:
     """The arguments of a tool call that came as an object."""
     return dump(given).decode() if isinstance(given, dict) and given else "{}"
@@ -78,26 +72,9 @@ def completion(answer: Mapping[str, Any], *, created: int, json_tool: bool) -> C
 
     Raises AttemptFailed where it holds nothing and does not say that it has ended.
     """
-    text: list[str] = []
-    reasoning: list[str] = []
-    thinking: list[Mapping[str, Any]] = []
-    calls: list[dict[str, Any]] = []
-    for block in answer.get("content") or ():
-        if not isinstance(block, dict):
-            continue
-        kind = block.get("type")
-        if kind == "text":
-            text.append(str(block.get("text") or ""))
-        elif kind in ("thinking", "redacted_thinking"):
-            reasoning.append(str(block.get("thinking") or ""))
-            thinking.append(block)
-        elif kind == "tool_use" and json_tool and block.get("name") == JSON_TOOL:
-            text.append(arguments_text(block.get("input")))
-        elif kind == "tool_use":
-            id = call_id_of(block, str(answer.get("id")), len(calls))
-            calls.append(function_call(id, str(block.get("name") or ""), arguments_text(block.get("input"))))
+    text, reasoning, thinking, calls = _said(answer, json_tool=json_tool)
     details, stop_reason = answer.get("stop_details"), answer.get("stop_reason")
-    if stop_reason is None and not (calls or any(text) or any(reasoning)):
+    if stop_reason is None and not (calls or text or reasoning):
         raise AttemptFailed(nothing_said())
     reported = answer.get("usage")
     usage = from_anthropic(reported) if isinstance(reported, dict) else None
@@ -106,8 +83,8 @@ def completion(answer: Mapping[str, Any], *, created: int, json_tool: bool) -> C
         created=created,
         model=str(answer.get("model") or ""),
         message=message(
-            "".join(text),
-            reasoning="".join(reasoning),
+            text,
+            reasoning=reasoning,
             calls=calls,
             details=pack_thinking(thinking, calls[0]["id"]) if calls else (),
             refusal=refusal_text(details),
@@ -117,3 +94,33 @@ def completion(answer: Mapping[str, Any], *, created: int, json_tool: bool) -> C
         extra=choice_extra(details),
     )
     return Completion(body, usage)
+
+
+class _Said(NamedTuple):
+    """What the blocks of a message say: `thinking` are its signed blocks, `calls` are in OpenAI's shape."""
+
+    text: str
+    reasoning: str
+    thinking: list[Mapping[str, Any]]
+    calls: list[dict[str, Any]]
+
+
+def _said(answer: Mapping[str, Any], *, json_tool: bool) -> _Said:
+    text: list[str] = []
+    thinking: list[Mapping[str, Any]] = []
+    calls: list[dict[str, Any]] = []
+    for block in answer.get("content") or ():
+        if not isinstance(block, dict):
+            continue
+        kind = block.get("type")
+        if kind == "text":
+            text.append(str(block.get("text") or ""))
+        elif kind in ("thinking", "redacted_thinking"):
+            thinking.append(block)
+        elif kind == "tool_use" and json_tool and block.get("name") == JSON_TOOL:
+            text.append(arguments_text(block.get("input")))
+        elif kind == "tool_use":
+            id = call_id_of(block, str(answer.get("id")), len(calls))
+            calls.append(function_call(id, str(block.get("name") or ""), arguments_text(block.get("input"))))
+    reasoning = "".join(str(block.get("thinking") or "") for block in thinking)
+    return _Said("".join(text), reasoning, thinking, calls)

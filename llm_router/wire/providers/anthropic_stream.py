@@ -10,14 +10,13 @@ import orjson
 from llm_router.wire.error_objects import error_in, event_value
 from llm_router.wire.providers.anthropic_answer import (
     arguments_text,
-    call_id_of,
     choice_extra,
     finish_reason,
     from_anthropic,
     refusal_text,
 )
 from llm_router.wire.providers.anthropic_request import JSON_TOOL
-from llm_router.wire.providers.chunks import PING, ChunkWriter, error_event
+from llm_router.wire.providers.chunks import PING, ChunkWriter, call_id_of, error_event
 from llm_router.wire.providers.reasoning import pack_thinking
 from llm_router.wire.sse import DONE_EVENT, EventSplitter, iter_events
 from llm_router.wire.usage import Usage

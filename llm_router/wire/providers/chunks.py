@@ -32,6 +32,12 @@ def call_id(answer: str, index: int) -> str:
     return "".join(letters)
 
 
+def call_id_of(call: Mapping[str, Any], answer: str, index: int) -> str:
+    """The id of a tool call in whatever dialect; one is made where the provider gave none, as lookalikes do not."""
+    id = call.get("id")
+    return id if isinstance(id, str) and id else call_id(answer, index)
+
+
 class ChunkWriter:
     """Writes the events of one answer; `id`, `created` (Unix seconds) and `model` are the same on all of them."""
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.wire.chat import dump
 from llm_router.wire.providers.base import Completion
-from llm_router.wire.providers.chunks import call_id, completion_body, function_call, message, nothing_said
+from llm_router.wire.providers.chunks import call_id, call_id_of, completion_body, function_call, message, nothing_said
 from llm_router.wire.providers.reasoning import google_details
 from llm_router.wire.usage import Usage, token_count
 
@@ -82,8 +82,7 @@ def _data_uri(data: Mapping[str, Any]) -> str:
 def read_call(part: Mapping[str, Any], answer: str, index: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """A `functionCall` part as a tool call, and the entry of `reasoning_details` that carries its signature."""
     call = part["functionCall"]
-    id = call.get("id")
-    id = id if isinstance(id, str) and id else call_id(answer, index)
+    id = call_id_of(call, answer, index)
     made = function_call(id, str(call.get("name") or ""), dump(call.get("args") or {}).decode())
     signature = part.get("thoughtSignature")
     if not isinstance(signature, str) or not signature:
@@ -108,38 +107,21 @@ def broken_message(reason: str, candidate: Mapping[str, Any]) -> str:
     return f"{reason}: {said}" if isinstance(said, str) and said else f"the model's answer was broken: {reason}"
 
 
+def answer_id(answer: Mapping[str, Any], model: str, created: int) -> str:
+    """The id of an answer or chunk; one is made where there is none."""
+    return str(answer.get("responseId") or f"chatcmpl-{call_id(f'{model}{created}', 0)}")
+
+
 def completion(answer: Mapping[str, Any], *, model: str, created: int) -> Completion:
     """A whole answer as a completion. Raises AttemptFailed where the answer is broken and holds nothing."""
-    id = str(answer.get("responseId") or f"chatcmpl-{call_id(f'{model}{created}', 0)}")
-    candidate = first_candidate(answer)
-    said: dict[str, list[Any]] = {"text": [], "reasoning": [], "image": []}
-    calls: list[dict[str, Any]] = []
-    details: list[dict[str, Any]] = []
-    for kind, value in pieces(candidate):
-        if kind != "call":
-            said[kind].append(value)
-            continue
-        call, signed = read_call(value, id, len(calls))
-        calls.append(call)
-        details += [signed] if signed is not None else []
-    blocked = block_reason(answer)
-    speaks = bool(calls) or any(said.values())
+    id = answer_id(answer, model, created)
+    candidate, blocked = first_candidate(answer), block_reason(answer)
+    whole = _message(candidate, id, blocked[1] if blocked is not None else None)
+    called = "tool_calls" in whole
     given = blocked[0] if blocked is not None else candidate.get("finishReason")
-    if not given and not speaks:
-        raise AttemptFailed(nothing_said())
     reason = str(given or "STOP")
-    if reason in BROKEN and not speaks:
-        words = broken_message(reason, candidate)
-        raise AttemptFailed(Failure(FailureKind.UPSTREAM_ERROR, words, 200, code=reason.lower()))
-    whole = message(
-        "".join(said["text"]),
-        reasoning="".join(said["reasoning"]),
-        calls=calls,
-        details=details,
-        refusal=blocked[1] if blocked is not None else None,
-    )
-    if said["image"]:
-        whole["images"] = said["image"]
+    if not (called or whole["content"] or "reasoning_content" in whole or "images" in whole):
+        _refuse_silence(reason if given else "", candidate)
     reported = answer.get("usageMetadata")
     usage = from_gemini(reported) if isinstance(reported, dict) else None
     body = completion_body(
@@ -147,8 +129,36 @@ def completion(answer: Mapping[str, Any], *, model: str, created: int) -> Comple
         created=created,
         model=str(answer.get("modelVersion") or model),
         message=whole,
-        finish="content_filter" if blocked is not None else finish_reason(reason, called=bool(calls)),
+        finish="content_filter" if blocked is not None else finish_reason(reason, called=called),
         usage=usage,
         extra=choice_extra(reason),
     )
     return Completion(body, usage)
+
+
+def _message(candidate: Mapping[str, Any], answer: str, refusal: str | None) -> dict[str, Any]:
+    """The assistant message for what a candidate says; `answer` is the answer's id."""
+    said: dict[str, list[Any]] = {"text": [], "reasoning": [], "image": []}
+    calls: list[dict[str, Any]] = []
+    details: list[dict[str, Any]] = []
+    for kind, value in pieces(candidate):
+        if kind != "call":
+            said[kind].append(value)
+            continue
+        call, signed = read_call(value, answer, len(calls))
+        calls.append(call)
+        details += [signed] if signed is not None else []
+    text, reasoning = "".join(said["text"]), "".join(said["reasoning"])
+    made = message(text, reasoning=reasoning, calls=calls, details=details, refusal=refusal)
+    if said["image"]:
+        made["images"] = said["image"]
+    return made
+
+
+def _refuse_silence(reason: str, candidate: Mapping[str, Any]) -> None:
+    """Raises AttemptFailed unless `reason` makes an answer without words one."""
+    if not reason:
+        raise AttemptFailed(nothing_said())
+    if reason in BROKEN:
+        words = broken_message(reason, candidate)
+        raise AttemptFailed(Failure(FailureKind.UPSTREAM_ERROR, words, 200, code=reason.lower()))

@@ -7,9 +7,10 @@ from typing import Any
 
 from llm_router.wire.error_objects import error_in
 from llm_router.wire.loose import load_json
-from llm_router.wire.providers.chunks import ChunkWriter, call_id, error_event
+from llm_router.wire.providers.chunks import ChunkWriter, error_event
 from llm_router.wire.providers.google_answer import (
     BROKEN,
+    answer_id,
     block_reason,
     broken_message,
     choice_extra,
@@ -113,7 +114,7 @@ class GeminiTranslator:
         out = b""
         writer = self._writer
         if writer is None:
-            id = str(answer.get("responseId") or f"chatcmpl-{call_id(f'{self._model}{self._created}', 0)}")
+            id = answer_id(answer, self._model, self._created)
             writer = self._writer = ChunkWriter(id, self._created, str(answer.get("modelVersion") or self._model))
             out = writer.role()
         reported = answer.get("usageMetadata")

@@ -13,6 +13,7 @@ from llm_router.wire.providers.base import Completion
 from llm_router.wire.providers.chunks import (
     ChunkWriter,
     call_id,
+    call_id_of,
     completion_body,
     error_event,
     function_call,
@@ -69,8 +70,7 @@ def read_calls(said: Mapping[str, Any], answer: str, start: int) -> list[dict[st
             continue
         arguments = function.get("arguments")
         text = arguments if isinstance(arguments, str) else dump(arguments or {}).decode()
-        id = raw.get("id")
-        id = id if isinstance(id, str) and id else call_id(answer, start + len(calls))
+        id = call_id_of(raw, answer, start + len(calls))
         calls.append(function_call(id, str(function.get("name") or ""), text))
     return calls
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -65,7 +65,7 @@ def text_of(part: Mapping[str, Any]) -> str | None:
     return None
 
 
-def plain_text(parts: Iterator[Mapping[str, Any]] | list[Mapping[str, Any]] | tuple[Mapping[str, Any], ...]) -> str:
+def plain_text(parts: Iterable[Mapping[str, Any]]) -> str:
     """All texts of `parts`, one after the other."""
     return "\n".join(text for part in parts if (text := text_of(part)) is not None)
 
