@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.wire.loose import load_loosely
+from llm_router.wire.loose import load_carelessly, load_loosely
 from llm_router.wire.sse import data_event
 
 _OPENERS = (b"{", b"[")
@@ -74,10 +73,7 @@ def _careless_error(data: bytes) -> Any:
     """
     if len(data) > _BARE_BYTES:
         return None
-    try:
-        value = json.loads(data.decode("utf-8", "replace"), strict=False)
-    except (ValueError, RecursionError):
-        return None
+    value = load_carelessly(data)
     return value if error_in(value) is not None else None
 
 

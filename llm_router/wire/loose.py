@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from typing import Any
 
@@ -16,6 +17,7 @@ import orjson
 
 # The parser of the standard library is slow, and holds up all others.
 _MOST_BYTES = 1_000_000
+_EXACT_DIGITS = 18
 _HALF = re.compile("[\ud800-\udfff]")
 _LONG = re.compile("[0-9]{19}")
 _LONG_BYTES = re.compile(b"[0-9]{19}")
@@ -33,11 +35,34 @@ def load_loosely(data: bytes) -> Any:
     """The value of `data` with U+FFFD for what is no character; None where it is no JSON for another reason, too."""
     if len(data) > _MOST_BYTES or (data.isascii() and b"\\u" not in data):
         return None
-    try:
-        text = json.dumps(json.loads(data.decode("utf-8-sig", "replace")), ensure_ascii=False)
-        return orjson.loads(_HALF.sub("\ufffd", text))
-    except (ValueError, RecursionError):
+    with contextlib.suppress(ValueError, RecursionError):
+        return _sound(json.loads(data.decode("utf-8-sig", "replace")))
+    return None
+
+
+def load_carelessly(data: bytes) -> Any:
+    """The same where the writer escaped no tabs or line breaks; a number that JSON has not is the text that it is."""
+    if len(data) > _MOST_BYTES:
         return None
+    with contextlib.suppress(ValueError, RecursionError):
+        text = data.decode("utf-8-sig", "replace")
+        value = json.loads(text, strict=False, parse_constant=str, parse_float=_finite, parse_int=_whole)
+        return _sound(value)
+    return None
+
+
+def _sound(value: Any) -> Any:
+    """The value as orjson can read and write it. Raises ValueError."""
+    return orjson.loads(_HALF.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
+
+
+def _finite(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if len(text) <= _EXACT_DIGITS else text
 
 
 def load_exactly(data: bytes | str) -> Any:

@@ -21,12 +21,14 @@ from llm_router.config.loading import load
 from llm_router.config.values import Api, ApiKey, Provider, Snapshot
 from llm_router.errors import ApiError, AttemptFailed, ConfigError
 from llm_router.proxy.gate import Gate, Verdict, judge_completion
+from llm_router.proxy.relay import error_event
 from llm_router.proxy.screen import screen
 from llm_router.proxy.upstream.coding import PIECE_BYTES, Inflater
 from llm_router.proxy.upstream.errors import ProtocolError
 from llm_router.proxy.upstream.http1 import ResponseReader
 from llm_router.wire.answer import read_completion, read_stream, read_tail
 from llm_router.wire.chat import parse_chat
+from llm_router.wire.error_objects import bare_error_event, upstream_error
 from llm_router.wire.loose import load_loosely
 from llm_router.wire.providers.base import Target
 from llm_router.wire.providers.errors import read_failure
@@ -110,7 +112,7 @@ def requests(data: bytes) -> None:
 
 
 def gate(data: bytes) -> None:
-    """The gate judges any events, and holds them unchanged."""
+    """The gate judges any events, and holds them unchanged; any error behind it can be told."""
     splitter, judge, fed = EventSplitter(), Gate(), b""
     for piece in pieces(data):
         block = splitter.feed(piece)
@@ -122,7 +124,10 @@ def gate(data: bytes) -> None:
     else:
         assert b"".join(judge.held) == fed
     assert judge.failure().kind
-    screen(data)
+    screened = screen(data)
+    if screened.error is not None:
+        error_event(upstream_error(screened.error), str)
+    bare_error_event(data)
 
 
 def completion(data: bytes) -> None:

@@ -184,6 +184,21 @@ async def test_error_events_are_masked_and_end_the_answer() -> None:
     assert relay.end is End.CUT
 
 
+@pytest.mark.parametrize(("field", "blank"), [(b"data: ", b"\n\n"), (b"", b"\n\n"), (b"", b"")])
+@pytest.mark.parametrize("careless", [b'"a\t\\ud83d"', b'"a\t\\ud83d","code":' + b"9" * 30])
+async def test_an_error_gets_out_whatever_is_in_its_words(careless: bytes, field: bytes, blank: bytes) -> None:
+    """Half characters and numbers beyond 64 bits cannot be written: the client is told of the error all the same."""
+    relay, _ = make()
+    client = Client()
+    relay.body_received(ROLE + TEXT)
+    relay.open(client)
+    relay.body_received(field + b'{"error":{"message":' + careless + b"}}" + blank)
+    relay.body_ended(None)
+    event = client.sent.removeprefix(ROLE + TEXT).removeprefix(b"data: ")
+    assert orjson.loads(event)["error"]["message"] == "a\t\ufffd"
+    assert relay.end is End.CUT
+
+
 async def test_a_full_client_pauses_its_upstream() -> None:
     """Reading stops while the client does not read, and goes on afterwards."""
     relay, response = make()

@@ -62,7 +62,17 @@ def test_screen_lets_the_words_pass() -> None:
     assert screen(block).passed == block
 
 
-@pytest.mark.parametrize("odd", [b'"a\tb sk-1"', b'"a\x01b sk-1"', b'"sk-1","weight":NaN', b'"sk-1","weight":1e999'])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'"a\tb sk-1"',
+        b'"a\x01b sk-1"',
+        b'"sk-1","weight":NaN',
+        b'"sk-1","weight":1e999',
+        b'"a\t\\ud83d sk-1"',
+        b'"a\tsk-1","weight":' + b"9" * 30,
+    ],
+)
 def test_an_error_is_one_though_its_json_is_careless(odd: bytes) -> None:
     """A tab in its words, or a number that JSON has not, must not carry a key past the masking."""
     error = b'{"error": {"message": ' + odd + b"}}\n\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from llm_router.wire.loose import load_exactly, load_loosely
+from llm_router.wire.loose import load_carelessly, load_exactly, load_loosely
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,27 @@ def test_what_is_no_character_becomes_one(data: bytes, value: object) -> None:
 def test_nothing_else_becomes_json(data: bytes) -> None:
     """A bad character opens no way for what is no JSON, nor for megabytes that would be parsed slowly."""
     assert load_loosely(data) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b'{"a":"b\tc\n\\ud83d"}', {"a": "b\tc\n\ufffd"}),
+        (b'{"a":NaN,"b":-Infinity,"c":1e999}', {"a": "NaN", "b": "-Infinity", "c": "1e999"}),
+        (b'{"a":-7,"b":1.5,"c":' + b"9" * 400 + b"}", {"a": -7, "b": 1.5, "c": "9" * 400}),
+        (b'\xef\xbb\xbf["gr\xfcn"]', ["gr\ufffdn"]),
+    ],
+)
+def test_what_was_written_carelessly_can_be_written_again(data: bytes, value: object) -> None:
+    """The words of an error must get out again: no half characters, and no numbers that JSON has not."""
+    assert load_carelessly(data) == value
+    assert orjson.loads(orjson.dumps(load_carelessly(data))) == value
+
+
+@pytest.mark.parametrize("data", [b"", b"{broken", b"[" * 100_000, b'"' + b"\t" * 1_000_000 + b'"'])
+def test_carelessness_has_its_limits(data: bytes) -> None:
+    """What is no JSON in anybody's eyes, too deep or too large is nothing."""
+    assert load_carelessly(data) is None
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,7 @@ def test_an_in_flight_budget_is_a_rate_limit() -> None:
         (b'{"errors":[{"message":"one"},{"message":"two"}]}', "one; two"),
         (b'{"error":["one"]}', "one"),
         (b'"a string"', "a string"),
+        (b'{"error":{"message":"line 1\n\tline 2 \\ud83d","code":NaN}}', "line 1\n\tline 2 \ufffd"),
         (b"null", "the provider answered with status 400"),
         (
             b'{"error":{"message":' + b"[" * 500 + b'"deep"' + b"]" * 500 + b"}}",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from llm_router.errors import Failure, FailureKind
 from llm_router.wire.error_objects import error_type
-from llm_router.wire.loose import load_json
+from llm_router.wire.loose import load_carelessly, load_json
 from llm_router.wire.masking import MESSAGE_CHARS
 
 _CERTAIN_CONTEXT_WORDS = re.compile(r"context_length_exceeded|exceed_context_size|exceeds the available context size")
@@ -143,8 +143,8 @@ class _Said(NamedTuple):
 
 
 def error_object(body: bytes) -> dict[str, Any]:
-    """The error object of a body in any dialect; empty where there is none."""
-    return _object_in(load_json(body))
+    """The error object of a body in any dialect, however careless its JSON is; empty where there is none."""
+    return _object_in(load_json(body) or load_carelessly(body))
 
 
 def _object_in(parsed: Any) -> dict[str, Any]:
