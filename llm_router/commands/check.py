@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from argparse import Namespace
@@ -15,6 +14,7 @@ from llm_router.accounting.pricing import ModelInfo, PriceTable
 from llm_router.commands import EXIT_CONFIG, EXIT_OK
 from llm_router.commands.common import DATA, complain, load_configuration, print_table
 from llm_router.config.advice import advice, unguarded
+from llm_router.config.fields import nearest
 from llm_router.config.report import CONFIG_FILE, SettingRow, missing_variables, setting_rows
 from llm_router.config.values import Provider, Snapshot
 from llm_router.proxy.config_file import ConfigFile
@@ -202,8 +202,8 @@ def _unpriced(snapshot: Snapshot, prices: PriceTable) -> list[str]:
 
 
 def _similar(model: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(model, known, n=1, cutoff=0.8)
-    return f"  (similar, and known: {near[0]})" if near else ""
+    near = nearest(model, known, 0.8)
+    return f"  (similar, and known: {near})" if near else ""
 
 
 def _is_unpriced(info: ModelInfo | None) -> bool:

@@ -133,8 +133,7 @@ async def _ask(snapshot: Snapshot, prices: PriceTable, client: UpstreamClient, m
         None,
         upstream_model,
         stream=True,  # an answer this short should begin as soon as a stream would
-        reasoning=bool(info and info.reasoning),
-        effort=False,
+        thinks=bool(info and info.reasoning),
     )
     seconds = limits.first_byte or 0.0
     try:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from llm_router.config.fields import nearest
 from llm_router.config.options import DIALECTS
 from llm_router.config.providers import BUILTINS
-from llm_router.config.values import BUILTIN_CATEGORIES, Provider, Snapshot
+from llm_router.config.values import BUILTIN_CATEGORIES, Provider, Snapshot, split_model
 
 _SHORT_KEY = 12
 _QUOTES = ("'", '"', "`", "“", "”", "‘", "’")
@@ -137,7 +138,7 @@ def _is_local(host: str) -> bool:
 
 def _about_chains(snapshot: Snapshot) -> Iterator[str]:
     for category in snapshot.categories.values():
-        providers = [snapshot.providers[model.partition("/")[0]] for model in category.models]
+        providers = [snapshot.providers[split_model(model)[0]] for model in category.models]
         if not any(provider.configured for provider in providers):
             variables = dict.fromkeys(name for provider in providers for name in provider.key_variables)
             yield f"no model of the category {category.name} can answer: set {' or '.join(variables)}"
@@ -157,7 +158,5 @@ def _about_categories(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _near_builtin(name: str) -> str:
-    import difflib  # for mistakes alone: a router that started well need not hold it
-
-    near = difflib.get_close_matches(name.lower(), BUILTIN_CATEGORIES, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = nearest(name.lower(), BUILTIN_CATEGORIES)
+    return f"; did you mean {near}?" if near else ""

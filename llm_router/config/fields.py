@@ -88,16 +88,17 @@ def only(value: Mapping[str, Any], path: str, known: Iterable[str]) -> None:
 def suggestion(word: str, known: Iterable[str]) -> str:
     """A hint for a word that is not known: the nearest that is, else all of them."""
     names = list(known)
-    near = _nearest(word.lower(), names)
+    near = nearest(word.lower(), names)
     if near is not None:
         return f"did you mean {shown(near)}?"
     return f"known here: {', '.join(names)}"
 
 
-def _nearest(word: str, names: Iterable[str]) -> str | None:
+def nearest(word: str, names: Iterable[str], likeness: float = 0.6) -> str | None:
+    """The one of `names` that is most like a word, if it is so much like it (0 to 1, as difflib has it)."""
     import difflib  # for mistakes alone: a router that started well need not hold it
 
-    return next(iter(difflib.get_close_matches(word, names, n=1, cutoff=0.6)), None)
+    return next(iter(difflib.get_close_matches(word, names, n=1, cutoff=likeness)), None)
 
 
 def text(value: Any, path: str, *, empty: bool = False) -> str:
@@ -159,7 +160,7 @@ def choice(value: Any, path: str, choices: Iterable[str]) -> str:
     names = list(choices)
     word = text(value, path).lower()
     if word not in names:
-        near = _nearest(word, names)
+        near = nearest(word, names)
         hint = f"; did you mean {shown(near)}?" if near is not None else ""
         raise KeyProblem(path, f"must be one of {', '.join(names)}, not {shown(word)}{hint}")
     return word

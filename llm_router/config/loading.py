@@ -13,14 +13,13 @@ from llm_router.config.jsonfile import parse_file
 from llm_router.config.misspelt import misspelt
 from llm_router.config.models import full_model_id
 from llm_router.config.pricelist import read_prices
-from llm_router.config.providers import BUILTINS, check_key, read_providers
-from llm_router.config.settings import SETTINGS, Environment, Resolved, resolve, sections
+from llm_router.config.providers import BUILTINS, TIMEOUT_KEYS, check_key, read_providers
+from llm_router.config.settings import SETTINGS, Environment, Resolved, is_variable, resolve, sections
 from llm_router.config.values import Access, BreakerSettings, ClassifierSettings, Provider, Snapshot, Timeouts
 from llm_router.errors import ConfigError
 
 _SECTIONS = ("model_mappings", "keywords", "custom_categories", "categories", "providers", "prices", "hedge")
 _SERVER_SECRETS = {"api_key_env": "ROUTER_API_KEY", "admin_key_env": "ROUTER_ADMIN_KEY"}
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _VARIABLES_OF_THE_PROCESS = ("ROUTER_CONFIG_FILE", "LLM_ROUTER_IMAGE")
 _LITERAL_KEY = re.compile(r"(?:.*[_-])?(?:api|admin)[_-]?keys?", re.IGNORECASE | re.DOTALL)
 
@@ -78,7 +77,7 @@ class _Loader:
             breaker=BreakerSettings(
                 values["circuit_breaker.failure_threshold"], values["circuit_breaker.recovery_timeout_sec"]
             ),
-            timeouts=Timeouts(**{key: values[f"timeouts.{key}"] for key in ("connect", "first_byte", "idle", "total")}),
+            timeouts=Timeouts(**{key: values[f"timeouts.{key}"] for key in TIMEOUT_KEYS}),
             prices=read_prices(self._content, ids),
             max_price=values["max_price"],
             count=values["accounting.count"],
@@ -189,7 +188,7 @@ class _Loader:
             fields.texts(section[key], path) if isinstance(section[key], list) else (fields.text(section[key], path),)
         )
         for name in names:
-            if not _VARIABLE.fullmatch(name):
+            if not is_variable(name):
                 raise KeyProblem(path, f'must be the name of an environment variable, such as "{default}", not a key')
         return names
 

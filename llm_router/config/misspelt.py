@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from llm_router.config.fields import nearest
 from llm_router.config.settings import Environment
 
 _ALIKE = re.compile(r"(?:LLM_)?(?:ROUTER|OPENROUTER|OPENAI|ANTHROPIC|GOOGLE|GEMINI|OLLAMA|DEFAULT|ROUTING)_[A-Z0-9_]+")
@@ -30,6 +31,4 @@ def _meant(name: str, known: frozenset[str]) -> str | None:
     base_url = re.sub("_API_(?:BASE|URL)$", "_BASE_URL", name)
     if base_url in known:
         return base_url
-    import difflib  # for mistakes alone: a router that started well need not hold it
-
-    return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=_NEAR)), None)
+    return nearest(name, sorted(known), _NEAR)

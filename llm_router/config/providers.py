@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 from llm_router.config import fields
 from llm_router.config.fields import KeyProblem, join
 from llm_router.config.options import read_options
-from llm_router.config.settings import Environment, seconds
+from llm_router.config.settings import Environment, is_variable, seconds
 from llm_router.config.urls import base_url
 from llm_router.config.values import BUILTIN_PROVIDERS, Api, ApiKey, Provider, Timeouts
 from llm_router.errors import ConfigError
@@ -47,7 +47,6 @@ _PROVIDER_KEYS = (
 _MODEL_KEYS = ("timeouts",)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = ("router", "auto")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _LITERAL_KEYS = ("api_key", "apikey", "key", "token", "secret", "password", "api_keys", "keys")
 _KEY_HEADERS = ("authorization", "proxy-authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie")
@@ -164,7 +163,7 @@ class _Entry:
         if not names:
             raise KeyProblem(path, "must name at least one environment variable")
         for index, name in enumerate(names):
-            if not _VARIABLE.fullmatch(name) or _looks_like_key(name):
+            if not is_variable(name) or _looks_like_key(name):
                 place = f"{path}[{index}]" if isinstance(value, list) else path
                 variable = _variable_for(self.name)
                 raise KeyProblem(

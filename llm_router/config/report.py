@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_router.config.providers import BUILTINS
 from llm_router.config.settings import SETTINGS
-from llm_router.config.values import Category, Provider, Snapshot, Timeouts
+from llm_router.config.values import Category, Provider, Snapshot, Timeouts, split_model
 
 CONFIG_FILE = "(configuration file)"
 _SHORT_KEY = 12
@@ -95,7 +95,7 @@ def setting_rows(snapshot: Snapshot) -> list[SettingRow]:
 
 def missing_variables(snapshot: Snapshot, model: str) -> tuple[str, ...]:
     """The variables that would give the provider of a full model id its key; empty if it is configured."""
-    provider = snapshot.providers.get(model.partition("/")[0])
+    provider = snapshot.providers.get(split_model(model)[0])
     return () if provider is None or provider.configured else provider.key_variables
 
 

@@ -6,6 +6,7 @@ Order of precedence: flag, environment, `.env`, file, default. An empty variable
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from llm_router.errors import ConfigError
 
 Read = Callable[[Any, str], Any]
 _DAY = 86_400.0
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,11 @@ class Environment:
             if value:
                 return value, source
         return "", ""
+
+
+def is_variable(name: str) -> bool:
+    """Whether a word may be the name of an environment variable."""
+    return _VARIABLE.fullmatch(name) is not None
 
 
 def seconds(value: Any, path: str) -> float:

@@ -18,13 +18,12 @@ def effective_timeouts(
     model: str,
     *,
     stream: bool,
-    reasoning: bool,
-    effort: bool,
+    thinks: bool,
 ) -> Timeouts:
     """The timeouts of an attempt, in seconds, none of them None but the total, which is the chain's.
 
-    `model` is the provider's own id; `category` is None for a request that names its model. `reasoning` says that the
-    price table marks the model so, `effort` that the request asks for a reasoning effort. Per field: model, then
+    `model` is the provider's own id; `category` is None for a request that names its model. `thinks` says that the
+    price table marks the model as `reasoning`, or that the request asks for a reasoning effort. Per field: model, then
     provider, then category, then the global setting, then the default. A total of the model or the provider bounds the
     first byte.
     """
@@ -34,9 +33,7 @@ def effective_timeouts(
         category.timeouts if category is not None else Timeouts(),
         snapshot.timeouts,
     )
-    first_byte = _first(
-        (level.first_byte for level in levels), _default_first_byte(provider, stream, reasoning or effort)
-    )
+    first_byte = _first((level.first_byte for level in levels), _default_first_byte(provider, stream, thinks))
     return Timeouts(
         connect=_first((level.connect for level in levels), _CONNECT),
         first_byte=min(first_byte, _first((level.total for level in levels[:2]), inf)),

@@ -74,8 +74,7 @@ class Live:
             self.snapshot.categories.get(category),
             candidate.upstream_model,
             stream=stream,
-            reasoning=bool(candidate.info and candidate.info.reasoning),
-            effort=effort,
+            thinks=effort or bool(candidate.info and candidate.info.reasoning),
         )
         return Way(
             self.adapters[candidate.provider.name],

@@ -133,12 +133,11 @@ def test_shipped_keywords_are_whole_and_distinct() -> None:
     [
         ({}, "openai", "code", "stream", 60),
         ({}, "openai", "code", "", 600),
-        ({}, "openai", "code", "stream reasoning", 300),
-        ({}, "openai", "code", "stream effort", 300),
+        ({}, "openai", "code", "stream thinks", 300),
         ({}, "ollama", "code", "stream", 300),
         ({}, "ollama", "code", "", 600),
         ({"timeouts": {"first_byte": 7}}, "ollama", "code", "", 7),
-        ({"timeouts": {"first_byte": 7}}, "openai", "code", "stream reasoning effort", 7),
+        ({"timeouts": {"first_byte": 7}}, "openai", "code", "stream thinks", 7),
         ({"timeouts": {"first_byte": 7}, "categories": {"code": {"timeouts": {"first_byte": 8}}}}, "openai", "code",
          "stream", 8),
         ({"categories": {"code": {"timeouts": {"first_byte": 8}}}}, "openai", "tools", "stream", 60),
@@ -161,8 +160,7 @@ def test_the_most_specific_timeout_wins(
         snapshot.categories[category] if category else None,
         "m",
         stream="stream" in facts,
-        reasoning="reasoning" in facts,
-        effort="effort" in facts,
+        thinks="thinks" in facts,
     )
     assert limits.first_byte == first_byte
     assert limits.connect == 5.0
@@ -172,9 +170,7 @@ def test_timeouts_are_chosen_field_by_field() -> None:
     """A level that names one clock leaves the others to the wider levels."""
     content = {"providers": {"openai": {"timeouts": {"idle": 1}, "models": {"m": {"timeouts": {"connect": 2}}}}}}
     snapshot = read(content, ROUTER_FIRST_BYTE_TIMEOUT="3")
-    limits = effective_timeouts(
-        snapshot, snapshot.providers["openai"], None, "m", stream=True, reasoning=False, effort=False
-    )
+    limits = effective_timeouts(snapshot, snapshot.providers["openai"], None, "m", stream=True, thinks=False)
     assert limits == Timeouts(connect=2.0, first_byte=3.0, idle=1.0)
 
 
@@ -196,8 +192,7 @@ def test_a_total_of_a_provider_bounds_the_first_byte(provider: Any, first_byte: 
         snapshot.categories["code"],
         "m",
         stream=True,
-        reasoning=False,
-        effort=False,
+        thinks=False,
     )
     assert limits.first_byte == first_byte
 

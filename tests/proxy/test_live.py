@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from llm_router.accounting.pricing import ModelInfo
 from llm_router.config.loading import load
 from llm_router.config.values import BUILTIN_CATEGORIES
 from llm_router.proxy.live import Live, go_live
 from llm_router.routing.classify import Brain
+from llm_router.routing.plan import Candidate
 
 DATA = Path(__file__).parents[2] / "llm_router" / "data"
 
@@ -46,6 +48,18 @@ def test_secrets_that_no_configuration_holds_are_masked(live: Live) -> None:
     """What the environment has for proxies is handed in."""
     prices = (DATA / "prices.json").read_bytes()
     assert go_live(live.snapshot, prices, live.brain, live, ["proxypass"]).mask("no: proxypass") == "no: ***"
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "effort", "seconds"), [(None, False, 60), (False, False, 60), (True, False, 300), (None, True, 300)]
+)
+def test_who_thinks_has_more_time_for_the_first_word(
+    live: Live, reasoning: bool | None, effort: bool, seconds: float
+) -> None:
+    """A model that the price table marks as reasoning does, and a request that asks for an effort."""
+    candidate = Candidate("a/m", live.snapshot.providers["a"], "m", ModelInfo(reasoning=reasoning), live.accounts["a"])
+    way = live.way(candidate, live.accounts["a"][0], "code", True, effort)
+    assert (way.first_byte, way.connect, way.idle) == (seconds, 5.0, 120.0)
 
 
 @pytest.mark.parametrize(
