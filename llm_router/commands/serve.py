@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import signal
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ _TRUST_STORE = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 def run(arguments: Namespace) -> int:
     """Serves until told to stop."""
+    # A reload before anything was read has nothing to do; it must not end a router that is about to start.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with only_modules():
         from llm_router.server.app import run as run_server
 

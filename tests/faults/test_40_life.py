@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import signal
 import socket
 import subprocess
 import uuid
@@ -17,6 +19,7 @@ from tests.support.client import Connection, ask, chat_body, request_bytes
 from tests.support.fixtures import Launch, Stage
 from tests.support.router import RouterProcess, chains
 from tests.support.upstream import Script, hang, healthy, reply, stream
+from tests.support.waiting import until
 
 Own = Callable[..., Awaitable[Stage]]
 
@@ -28,6 +31,19 @@ async def test_ready_in_about_a_second(launch: Launch) -> None:
         router = await launch(chains({"a": 1, "b": 1}, {"ab": ["a/m1", "b/m2"]}), folder=f"r{number}")
         best = min(best, router.ready_at - router.started_at, router.cpu())
     assert best < 1.2
+
+
+async def test_a_reload_does_not_end_a_start(launch: Launch) -> None:
+    """SIGHUP while the process is still starting leaves it to start."""
+    router = await launch(chains({"a": 1, "b": 1}, {"ab": ["a/m1", "b/m2"]}), wait=False)
+
+    def ignored() -> bool:
+        found = re.search(r"^SigIgn:\s*(\w+)", Path(f"/proc/{router.pid}/status").read_text(), re.MULTILINE)
+        return bool(found and int(found[1], 16) & 1 << signal.SIGHUP - 1)
+
+    await until(ignored)
+    router.signal(signal.SIGHUP)
+    await asyncio.to_thread(router.wait_ready)
 
 
 async def test_a_burst(stage: Stage) -> None:
