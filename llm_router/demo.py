@@ -24,6 +24,7 @@ import orjson
 from aiohttp import web
 
 from llm_router.errors import ApiError
+from llm_router.private_files import create
 from llm_router.wire.chat import ChatRequest, parse_chat
 
 WORD_SECONDS = 0.03
@@ -161,8 +162,7 @@ def _demo_environ(environ: Mapping[str, str], folder: Path, ollama: str) -> dict
 def _make_folder(configuration: Mapping[str, Any]) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="llm-router-demo-"))
     (folder / "state").mkdir(mode=0o700)
-    descriptor = os.open(folder / "router_config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with os.fdopen(create(folder / "router_config.json"), "wb") as file:
         file.write(orjson.dumps(configuration, option=orjson.OPT_INDENT_2) + b"\n")
     return folder
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from llm_router.accounting.store import prepare_folder
+from llm_router.private_files import create, make_folder
 
 SLOTS: Final = 4096
 _MAGIC: Final = b"llm-router board 1\n"
@@ -142,13 +142,12 @@ class Board:
 
 def _make(folder: Path) -> tuple[Path, int, mmap.mmap]:
     """A new file with an empty board, its descriptor, which holds the lock, and its memory. Raises OSError."""
-    prepare_folder(folder)
+    make_folder(folder)
     name = f"{os.getpid()}-{time.time_ns():x}"
     # Renamed once it is locked: nobody shall take it for a dead one before.
     draft, path = folder / f".inflight-{name}.tmp", folder / f"inflight-{name}.board"
-    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = create(draft)
     try:
-        os.fchmod(descriptor, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _allocate(descriptor, _END)
         view = mmap.mmap(descriptor, _END)

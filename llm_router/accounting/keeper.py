@@ -28,7 +28,7 @@ from llm_router.accounting.passing import FrameBuffer, Unpacker, frame
 from llm_router.accounting.ranks import Encodings
 from llm_router.accounting.report import LedgerReader, NoLedger
 from llm_router.accounting.settle import CountMode
-from llm_router.accounting.store import prepare_folder
+from llm_router.private_files import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +247,7 @@ class Keeper:
         if self._stop.is_set() or self._has_name():
             return
         try:
-            prepare_folder(Path(self._address).parent)
+            make_folder(Path(self._address).parent)
             self._servers.append(await self._loop.create_unix_server(self._meet, path=self._address))
             os.chmod(self._address, 0o600)
         except OSError as error:

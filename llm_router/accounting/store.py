@@ -31,6 +31,7 @@ from llm_router.accounting.schema import (
     ROLL_UP,
     hourly_sums,
 )
+from llm_router.private_files import create, make_folder
 
 LEDGER_NAME: Final = "ledger.sqlite3"
 _MAX_FILES: Final = 9
@@ -171,8 +172,9 @@ class Store:
         self.close()
 
     def _open(self) -> sqlite3.Connection:
-        prepare_folder(self._folder)
-        make_private(self.path)
+        make_folder(self._folder)
+        with contextlib.suppress(FileExistsError):
+            os.close(create(self.path))  # SQLite gives its -wal and -shm files the mode of the database
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
         try:
             _check_ours(connection)
@@ -300,17 +302,6 @@ def ledger_files(folder: Path) -> list[Path]:
     return [folder / LEDGER_NAME, *(folder / f"{stem}-{number}.{suffix}" for number in range(2, _MAX_FILES + 2))]
 
 
-def prepare_folder(folder: Path) -> None:
-    """Makes the folder and what is missing above it, 0700 whatever the umask. Raises OSError.
-
-    Who may write to a folder above could put another one in its place.
-    """
-    missing = [level for level in (folder, *folder.parents) if not level.is_dir()]
-    for level in reversed(missing):
-        level.mkdir(mode=0o700, exist_ok=True)
-        level.chmod(0o700)
-
-
 def _is(path: Path, file: os.stat_result) -> bool:
     """Whether that file stands there; what cannot be seen is taken to."""
     try:
@@ -319,21 +310,6 @@ def _is(path: Path, file: os.stat_result) -> bool:
         return False
     except OSError:
         return True
-
-
-def make_private(path: Path) -> None:
-    """Creates an empty file with mode 0600, whatever the umask; one that exists stays as it is. Raises OSError.
-
-    SQLite gives its -wal and -shm files the mode of the database.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return
-    try:
-        os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
 
 
 # Conditions of the machine, not of the file: disk full, read-only, no rights, locked, out of memory.

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from llm_router.accounting.store import prepare_folder
 from llm_router.config.values import BreakerSettings
+from llm_router.private_files import create as create_file
+from llm_router.private_files import make_folder
 from llm_router.routing.breaker import CIRCUITS_MOST, Circuits, Permit
 from llm_router.routing.shared import EVERY_MODEL, Change, Key, Row, RowCircuits, StayRow, cooldowns_between
 from llm_router.routing.sticky import CONVERSATIONS_MOST, IDLE_SECONDS
@@ -54,9 +55,7 @@ def create(folder: Path, rows: Sequence[Row] = ()) -> None:
     path = folder / STATE_NAME
     for suffix in ("", "-wal", "-shm"):
         path.with_name(f"{STATE_NAME}{suffix}").unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    os.fchmod(descriptor, 0o600)
-    os.close(descriptor)
+    os.close(create_file(path))
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         for statement in _SCHEMA.split(";"):
@@ -70,7 +69,7 @@ def restore(folder: Path) -> bool:
     Who has the old one open goes on with that, until he sees that it `has_moved`.
     """
     path = folder / STATE_NAME
-    prepare_folder(folder)
+    make_folder(folder)
     # One worker at a time: what another has begun to write beside a new file is no rest of the old one.
     with _locked(folder):
         if path.exists() and not _is_ruined(path):

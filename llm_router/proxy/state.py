@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from llm_router.accounting import store
+from llm_router.private_files import create, make_folder
 from llm_router.routing.breaker import Circuits
 
 log = logging.getLogger("llm_router")
@@ -20,10 +20,10 @@ log = logging.getLogger("llm_router")
 CIRCUIT_FILE = "circuits.json"
 
 
-def prepare_folder(path: str) -> bool:
-    """Makes the state folder (0700). False, with one warning, if it cannot be used; the router runs on without."""
+def prepare_state_folder(path: str) -> bool:
+    """Makes the state folder. False, with one warning, if it cannot be used; the router runs on without."""
     try:
-        store.prepare_folder(Path(path))
+        make_folder(Path(path))
         with tempfile.TemporaryFile(dir=path):
             if os.stat(path).st_mode & stat.S_IWOTH:
                 log.warning("the state folder %s can be written by every user of this machine: chmod 700 it", path)
@@ -65,10 +65,7 @@ class CircuitFile:
         try:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
-            # In a folder that others can write to, a link may stand under a name that they can guess.
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, 0o600)
+            with os.fdopen(create(temporary), "wb") as file:
                 file.write(orjson.dumps(dump))
             os.replace(temporary, self.path)
         except OSError as error:

@@ -27,7 +27,7 @@ from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.dispatch import Router
 from llm_router.proxy.parts import Memory
-from llm_router.proxy.state import CircuitFile, prepare_folder
+from llm_router.proxy.state import CircuitFile, prepare_state_folder
 from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.breaker import Circuits
 from llm_router.routing.classify import Brain
@@ -65,7 +65,7 @@ def make_app(router: Router) -> web.Application:
 
 def make_router(snapshot: Snapshot, config_file: ConfigFile, environ: Mapping[str, str]) -> Router:
     """The live parts, with the encodings built: nothing streams yet, so nobody feels it."""
-    folder = Path(snapshot.state_dir) if prepare_folder(snapshot.state_dir) else None
+    folder = Path(snapshot.state_dir) if prepare_state_folder(snapshot.state_dir) else None
     metrics = Metrics(__version__)
     encodings = Encodings()
     encodings.build(DEFAULT_ENCODING)

@@ -40,7 +40,7 @@ from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.dispatch import Router
 from llm_router.proxy.parts import Memory
 from llm_router.proxy.shared_state import SharedState
-from llm_router.proxy.state import CircuitFile, prepare_folder
+from llm_router.proxy.state import CircuitFile, prepare_state_folder
 from llm_router.routing.shared import Row, RowCircuits
 from llm_router.server.opening import BACKLOG, access_logs
 from llm_router.server.serving import refresh, serve, settle_memory
@@ -112,7 +112,7 @@ def common_folder(snapshot: Snapshot) -> Iterator[tuple[Path, list[Row]]]:
     With it comes what is known of circuits and could not be written there.
     """
     folder = Path(snapshot.state_dir)
-    if not prepare_folder(snapshot.state_dir):
+    if not prepare_state_folder(snapshot.state_dir):
         raise CannotShare(f"workers need a state folder that can be written, and {folder} cannot; set ROUTER_STATE_DIR")
     if (kind := remote_file_system(folder)) is not None:
         raise CannotShare(

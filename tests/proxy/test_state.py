@@ -10,7 +10,7 @@ import pytest
 
 from llm_router.config.values import BreakerSettings
 from llm_router.errors import Failure, FailureKind
-from llm_router.proxy.state import CIRCUIT_FILE, CircuitFile, prepare_folder
+from llm_router.proxy.state import CIRCUIT_FILE, CircuitFile, prepare_state_folder
 from llm_router.routing.breaker import Circuits
 
 
@@ -29,7 +29,7 @@ def test_circuits_survive_a_restart(tmp_path: Path, umask: int) -> None:
     folder = tmp_path / "state"
     old = os.umask(umask)
     try:
-        assert prepare_folder(str(folder))
+        assert prepare_state_folder(str(folder))
         CircuitFile(str(folder)).save(opened().dump())
     finally:
         os.umask(old)
@@ -65,7 +65,7 @@ def test_the_state_folder_is_private(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b" / "state"
     old = os.umask(0)
     try:
-        assert prepare_folder(str(folder))
+        assert prepare_state_folder(str(folder))
     finally:
         os.umask(old)
     for made in (folder, folder.parent, folder.parent.parent):
@@ -78,14 +78,14 @@ def test_a_state_folder_that_everybody_may_write_is_told(
 ) -> None:
     """Others could put their own books and circuits there, or take ours away; its mode is its owner's affair."""
     tmp_path.chmod(mode)
-    assert prepare_folder(str(tmp_path))
+    assert prepare_state_folder(str(tmp_path))
     assert ("every user" in caplog.text) == told
 
 
 def test_a_folder_that_cannot_be_made_is_no_end(tmp_path: Path) -> None:
     """The router runs on without keeping anything."""
     (tmp_path / "file").write_text("x")
-    assert not prepare_folder(str(tmp_path / "file" / "state"))
+    assert not prepare_state_folder(str(tmp_path / "file" / "state"))
 
 
 def test_circuits_are_saved_past_what_lies_in_their_way(tmp_path: Path) -> None:

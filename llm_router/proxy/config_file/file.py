@@ -18,6 +18,7 @@ from llm_router.config.jsonfile import MAX_BYTES, dump_file, parse_file
 from llm_router.config.loading import load
 from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError, ConfigError
+from llm_router.private_files import make_folder
 from llm_router.proxy.config_file import storage
 from llm_router.proxy.config_file.dotenv import DotEnv, read_dotenv
 
@@ -136,7 +137,7 @@ class ConfigFile:
             dotenv = self._dotenv()
             path, _ = self._find(dotenv)
             target = Path(os.path.realpath(path))
-            storage.make_folder(target.parent)
+            make_folder(target.parent)
             with storage.locked(target.parent):
                 before = self._read(path)
                 content = parse_file(before, str(path)) if before is not None else {}

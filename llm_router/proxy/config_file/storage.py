@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from llm_router.private_files import create, make_folder
+
 _LOCK_PATIENCE_SECONDS = 10.0
 _LOCK_RETRY_SECONDS = 0.01
 # File systems that cannot lock a folder; the in-process lock and O_EXCL on the temporary file remain.
@@ -49,14 +51,6 @@ def read(path: Path, limit: int, owner: int | None = None) -> bytes | None:
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "is not a regular file")
         return file.read(limit + 1)
-
-
-def make_folder(folder: Path) -> None:
-    """Creates a folder and what is missing above it, 0700 whatever the umask."""
-    missing = [level for level in (folder, *folder.parents) if not level.exists()]
-    for level in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            level.mkdir(mode=0o700)
 
 
 @contextlib.contextmanager
@@ -120,8 +114,7 @@ def _write_temporary(target: Path, data: bytes) -> Path:
     """A synced file beside `target`, with its mode and owner. Its name is fixed, so that a crash leaves one at most."""
     temporary = target.with_name(f".{target.name}.tmp")
     _discard(temporary)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600)
+    descriptor = create(temporary)
     try:
         with open(descriptor, "wb") as file:
             file.write(data)
@@ -138,7 +131,6 @@ def _take_over_mode(descriptor: int, target: Path) -> None:
     try:
         former = target.stat()
     except FileNotFoundError:
-        os.fchmod(descriptor, 0o600)
         return
     if (former.st_uid, former.st_gid) != (os.geteuid(), os.getegid()):
         # Only root may give a file away; to anyone else the file becomes their own, as with any editor.
