@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from llm_router import shipped
 from llm_router.accounting import ranks
 from llm_router.accounting.access_log import AccessLog
 from llm_router.accounting.booking import Attempt, Booking, LedgerRecord
@@ -33,7 +34,6 @@ from llm_router.accounting.settle import Settler
 from llm_router.accounting.store import Store
 from llm_router.accounting.tokens import Counter
 
-DATA = Path(__file__).parents[1] / "llm_router" / "data" / "prices.json"
 WORDS = ["the", "router", "streams", "tokens", "from", "a", "provider", "while", "each", "client", "waits", "for", "it"]
 RNG = random.Random(7)
 
@@ -191,7 +191,7 @@ def main() -> None:
     began = time.process_time()
     encoding = ranks.build("o200k_base")
     print(f"encoding built in {time.process_time() - began:.3f} s CPU, RSS {rss():.0f} MiB")
-    prices = PriceTable.parse(DATA.read_bytes(), {})
+    prices = PriceTable.parse(shipped.prices(), {})
     conversation = agent(40)
     kinds = {
         "1 KB, not streamed": (maker(prices, chat(1000), [completion()], False), requests),

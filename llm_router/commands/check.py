@@ -10,9 +10,10 @@ from dataclasses import asdict, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from llm_router import shipped
 from llm_router.accounting.pricing import ModelInfo, PriceTable
 from llm_router.commands import EXIT_CONFIG, EXIT_OK
-from llm_router.commands.common import DATA, complain, load_configuration, print_table
+from llm_router.commands.common import complain, load_configuration, print_table
 from llm_router.config.advice import advice, unguarded
 from llm_router.config.fields import nearest
 from llm_router.config.report import CONFIG_FILE, SettingRow, missing_variables, setting_rows
@@ -28,7 +29,7 @@ def run(arguments: Namespace) -> int:
     snapshot = load_configuration(arguments)
     if snapshot is None:
         return EXIT_CONFIG
-    prices = PriceTable.parse((DATA / "prices.json").read_bytes(), snapshot.prices)
+    prices = PriceTable.parse(shipped.prices(), snapshot.prices)
     where = _where(snapshot, arguments)
     if arguments.format == "json":
         return _print_json(snapshot, prices, where, live=arguments.live)

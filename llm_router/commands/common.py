@@ -6,7 +6,6 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import tabulate
 
@@ -15,7 +14,6 @@ from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile
 
 tabulate.MIN_PADDING = 0  # else two blanks more for each column, which terminals of 100 columns miss
-DATA = Path(__file__).parent.parent / "data"
 
 
 def load_configuration(arguments: Namespace) -> Snapshot | None:

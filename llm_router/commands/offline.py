@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import time
 
-from llm_router import __version__
+from llm_router import __version__, shipped
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.metrics import Metrics
-from llm_router.commands.common import DATA
 from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.dispatch import Router
 from llm_router.proxy.parts import Memory
 from llm_router.proxy.state import CircuitFile
 from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.breaker import Circuits
-from llm_router.routing.classify import Brain
 
 
 def offline_router(config: str | None) -> Router:
@@ -29,8 +27,8 @@ def offline_router(config: str | None) -> Router:
     CircuitFile(snapshot.state_dir).load(circuits, time.time())
     return Router(
         snapshot,
-        shipped_prices=(DATA / "prices.json").read_bytes(),
-        brain=Brain.load((DATA / "classifier.bin").read_bytes(), (DATA / "subjects.txt").read_bytes),
+        shipped_prices=shipped.prices(),
+        brain=shipped.brain(),
         upstream=UpstreamClient(),
         bookkeeper=Bookkeeper(None),
         metrics=Metrics(__version__),

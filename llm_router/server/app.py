@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from llm_router import __version__
+from llm_router import __version__, shipped
 from llm_router.accounting.books import Books, Figures
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.metrics import Metrics
@@ -30,7 +30,6 @@ from llm_router.proxy.parts import Memory
 from llm_router.proxy.state import CircuitFile, prepare_state_folder
 from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.breaker import Circuits
-from llm_router.routing.classify import Brain
 from llm_router.server import admin, monitor, systemd
 from llm_router.server.bodies import expect_later
 from llm_router.server.chat import CHAT_PATHS, chat
@@ -49,7 +48,6 @@ _REMEDIES = {
     errno.EADDRNOTAVAIL: "; this machine has no such address: --host chooses another one",
     errno.EACCES: "; ports below 1024 take a right of their own: --port chooses another port",
 }
-DATA = Path(__file__).parent.parent / "data"
 
 
 def make_app(router: Router) -> web.Application:
@@ -97,8 +95,8 @@ def assemble(
     """A router that keeps its books and remembers where it is told to."""
     return Router(
         snapshot,
-        shipped_prices=(DATA / "prices.json").read_bytes(),
-        brain=Brain.load((DATA / "classifier.bin").read_bytes(), (DATA / "subjects.txt").read_bytes),
+        shipped_prices=shipped.prices(),
+        brain=shipped.brain(),
         upstream=UpstreamClient(environ=environ),
         bookkeeper=books,
         metrics=figures,

@@ -1,14 +1,13 @@
 """Prices: which row an id leads to, and invoices to the cent."""
 
-from importlib.resources import files
-
 import orjson
 import pytest
 
+from llm_router import shipped
 from llm_router.accounting.pricing import ModelInfo, Prices, PriceTable, cost
 from llm_router.wire.usage import Usage, from_openai
 
-SHIPPED = (files("llm_router") / "data" / "prices.json").read_bytes()
+SHIPPED = shipped.prices()
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from llm_router import shipped
 from llm_router.accounting.pricing import PriceTable
 from llm_router.commands import live
-from llm_router.commands.common import DATA
 from llm_router.config.loading import load
 from tests.commands.conftest import KEY, Run
 from tests.support.router import keep_port
@@ -49,7 +49,7 @@ async def test_check_live_asks_each_model_once() -> None:
     }
     snapshot = load({"B": KEY}, {}, json.dumps(content).encode(), "f")
     models = list(live.askable(snapshot))
-    prices = PriceTable.parse((DATA / "prices.json").read_bytes(), {})
+    prices = PriceTable.parse(shipped.prices(), {})
     try:
         outcomes = await live._ask_all(snapshot, prices, models)
     finally:
@@ -75,7 +75,7 @@ async def test_check_live_names_a_failure_as_the_router_does(said: bytes, end: A
     await upstream.start()
     content = {"providers": {"a": {"base_url": f"http://127.0.0.1:{upstream.port}/v1"}}}
     snapshot = load({}, {}, json.dumps(content).encode(), "f")
-    prices = PriceTable.parse((DATA / "prices.json").read_bytes(), {})
+    prices = PriceTable.parse(shipped.prices(), {})
     try:
         (outcome,) = await live._ask_all(snapshot, prices, ["a/m1"])
     finally:
@@ -136,7 +136,7 @@ async def test_what_was_said_fits_its_column() -> None:
         await upstream.start()
         content["providers"][name] = {"base_url": f"http://127.0.0.1:{upstream.port}/v1"}
     snapshot = load({}, {}, json.dumps(content).encode(), "f")
-    prices = PriceTable.parse((DATA / "prices.json").read_bytes(), {})
+    prices = PriceTable.parse(shipped.prices(), {})
     try:
         long, moved = await live._ask_all(snapshot, prices, ["a/m1", "b/m2"])
     finally:

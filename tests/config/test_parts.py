@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import llm_router
+from llm_router import shipped
 from llm_router.config.advice import advice, unguarded
 from llm_router.config.defaults import SHIPPED_KEYWORDS, default_chain
 from llm_router.config.loading import load
@@ -18,7 +17,7 @@ from llm_router.config.timeouts import effective_timeouts
 from llm_router.config.urls import base_url
 from llm_router.config.values import BUILTIN_CATEGORIES, BUILTIN_PROVIDERS, Provider, Snapshot, Timeouts
 
-PRICES = json.loads((Path(llm_router.__file__).parent / "data/prices.json").read_bytes())
+PRICES = json.loads(shipped.prices())
 
 
 def read(content: Any = None, **environ: str) -> Snapshot:

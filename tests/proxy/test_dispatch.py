@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from llm_router import shipped
 from llm_router.accounting.booking import Booking
 from llm_router.config.loading import load
 from llm_router.errors import Failure, FailureKind
@@ -16,12 +16,9 @@ from llm_router.proxy.attempt import WonWhole
 from llm_router.proxy.dispatch import Router
 from llm_router.proxy.exchange import Caller
 from llm_router.proxy.upstream import UpstreamClient
-from llm_router.routing.classify import Brain
 from llm_router.routing.plan import Candidate
 from llm_router.wire.chat import parse_chat
 from tests.support.waiting import PATIENCE
-
-DATA = Path(__file__).parents[2] / "llm_router" / "data"
 
 
 class SlowFile:
@@ -46,12 +43,11 @@ class SlowFile:
 
 def make_router(**parts: Any) -> Router:
     """A router of the given parts, which does without all others."""
-    prices, weights = ((DATA / name).read_bytes() for name in ("prices.json", "classifier.bin"))
     usual: dict[str, Any] = {"bookkeeper": None, "metrics": None, "config_file": None}
     return Router(
         load({"HOME": "/home/u"}, {}, None, "router_config.json"),
-        shipped_prices=prices,
-        brain=Brain.load(weights),
+        shipped_prices=shipped.prices(),
+        brain=shipped.brain(),
         upstream=UpstreamClient(),
         **usual | parts,
     )

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
+from llm_router import shipped
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.config.loading import load
 from llm_router.config.values import BUILTIN_CATEGORIES
 from llm_router.proxy.live import Live, go_live
-from llm_router.routing.classify import Brain
 from llm_router.routing.plan import Candidate
-
-DATA = Path(__file__).parents[2] / "llm_router" / "data"
 
 
 @pytest.fixture
@@ -28,8 +25,7 @@ def live() -> Live:
         "model_mappings": {category: ["a/m"] for category in BUILTIN_CATEGORIES},
     }
     snapshot = load({"HOME": "/home/u"}, {}, json.dumps(content).encode(), "router_config.json")
-    prices, weights = ((DATA / name).read_bytes() for name in ("prices.json", "classifier.bin"))
-    return go_live(snapshot, prices, Brain.load(weights))
+    return go_live(snapshot, shipped.prices(), shipped.brain())
 
 
 @pytest.mark.parametrize("form", ["pw%2B9secret", "pw+9secret", "dXNyOnB3KzlzZWNyZXQ="])
@@ -46,8 +42,7 @@ def test_a_token_in_an_address_or_a_header_is_masked(live: Live, form: str) -> N
 
 def test_secrets_that_no_configuration_holds_are_masked(live: Live) -> None:
     """What the environment has for proxies is handed in."""
-    prices = (DATA / "prices.json").read_bytes()
-    assert go_live(live.snapshot, prices, live.brain, live, ["proxypass"]).mask("no: proxypass") == "no: ***"
+    assert go_live(live.snapshot, shipped.prices(), live.brain, live, ["proxypass"]).mask("no: proxypass") == "no: ***"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +69,5 @@ def test_who_thinks_has_more_time_for_the_first_word(
 def test_an_ollama_of_ones_own_costs_nothing(address: str, price: float | None) -> None:
     """The hosted one has prices that nobody knows here; a machine of the user's own has none."""
     snapshot = load({"HOME": "/home/u", "OLLAMA_BASE_URL": address}, {}, None, "router_config.json")
-    prices, weights = ((DATA / name).read_bytes() for name in ("prices.json", "classifier.bin"))
-    info = go_live(snapshot, prices, Brain.load(weights)).prices.info("ollama/nobody-knows-it")
+    info = go_live(snapshot, shipped.prices(), shipped.brain()).prices.info("ollama/nobody-knows-it")
     assert (info.prices.input if info is not None else None) == price

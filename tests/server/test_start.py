@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
+from llm_router import shipped
 from llm_router.config.loading import load
 from llm_router.config.values import BUILTIN_CATEGORIES
 from llm_router.proxy.live import go_live
-from llm_router.routing.classify import Brain
-from llm_router.server.app import DATA
 from llm_router.wire.providers.anthropic import AnthropicAdapter
 from llm_router.wire.providers.ollama import OllamaAdapter
 from tests.proxy.upstream.certs import make_authority
@@ -74,8 +73,7 @@ def test_a_chain_s_dialects_are_there_before_its_first_request() -> None:
         "model_mappings": {category: ["anthropic/claude-sonnet-4-5"] for category in BUILTIN_CATEGORIES},
     }
     snapshot = load({"HOME": "/home/u"}, {}, json.dumps(content).encode(), "router_config.json")
-    prices, weights = ((DATA / name).read_bytes() for name in ("prices.json", "classifier.bin"))
-    adapters = go_live(snapshot, prices, Brain.load(weights)).adapters
+    adapters = go_live(snapshot, shipped.prices(), shipped.brain()).adapters
     assert list(adapters) == ["anthropic"]
     assert isinstance(adapters["anthropic"], AnthropicAdapter)
     assert isinstance(adapters["other"], OllamaAdapter)

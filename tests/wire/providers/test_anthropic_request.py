@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from llm_router import shipped
 from llm_router.accounting.pricing import ModelInfo, PriceTable
 from llm_router.wire.chat import parse_chat
 from llm_router.wire.providers.anthropic import messages_url
@@ -204,7 +204,7 @@ def test_parts_that_claude_cannot_take(part: dict[str, Any]) -> None:
 
 def test_the_name_of_a_claude_tells_what_the_table_tells() -> None:
     """Models younger than the price table are read by their name; for the known ones both ways agree."""
-    table = PriceTable.parse(files("llm_router").joinpath("data/prices.json").read_bytes(), {})
+    table = PriceTable.parse(shipped.prices(), {})
     claudes = [id for id in table.models() if id.startswith("anthropic/")]
     assert len(claudes) > 20
     for id in claudes:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
 import pytest
 
+from llm_router import shipped
 from llm_router.accounting.pricing import PriceTable, cost
 from llm_router.wire.providers.anthropic_answer import from_anthropic
 from llm_router.wire.providers.google_answer import from_gemini
 from llm_router.wire.providers.ollama_stream import from_ollama
 from llm_router.wire.usage import Usage, from_openai, to_openai
 
-PRICES = PriceTable.parse(files("llm_router").joinpath("data/prices.json").read_bytes(), {})
+PRICES = PriceTable.parse(shipped.prices(), {})
 
 
 @pytest.mark.parametrize(
