@@ -88,13 +88,18 @@ class ApiError(Exception):
         """The JSON object of the answer."""
         return {
             "error": {
-                "message": self.message,
+                "message": _writable(self.message),
                 "type": self.type,
-                "param": self.param,
+                "param": None if self.param is None else _writable(self.param),
                 "code": self.code,
                 **self.extra,
             }
         }
+
+
+def _writable(text: str) -> str:
+    """A text without halves of surrogate pairs, which a request may hold and no answer can."""
+    return text.encode(errors="replace").decode()
 
 
 def shutting_down() -> ApiError:

@@ -151,7 +151,8 @@ def _checked(read: Callable[[], T]) -> T:
 def _only(body: Mapping[str, Any], known: Iterable[str]) -> None:
     for key in body:
         if key not in known:
-            _refuse(key[:64], f"is not known here; {fields.suggestion(key, known)}")
+            word = key[:64]
+            _refuse(word, f"is not known here; {fields.suggestion(word, known)}")
 
 
 def _unknown(name: str) -> NoReturn:

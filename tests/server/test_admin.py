@@ -78,6 +78,8 @@ async def test_category_is_removed(serve: StartRouter) -> None:
         ("/config/category", {"name": "x", "models": ["a/m1"], "colour": "red"}, "colour"),
         ("/config/model-mapping", {"category": "code"}, "models"),
         ("/config/model-mapping", {"models": ["a/m1"]}, "category"),
+        ("/config/category", b'{"half \\ud83d": 1}', "half ?"),
+        ("/config/model-mapping", b'{"\\udc00": 1}', "?"),
         ("/config/model-mapping", [], None),
         ("/config/model-mapping", b"{", None),
         ("/config/model-mapping", b"", None),
