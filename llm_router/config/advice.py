@@ -31,6 +31,7 @@ def advice(snapshot: Snapshot) -> list[str]:
         found.append("no provider key is set, for example OPENROUTER_API_KEY: only Ollama can answer")
     found.extend(_about_chains(snapshot))
     found.extend(_about_categories(snapshot))
+    found.extend(_about_classifier(snapshot))
     if snapshot.access.allow_unauthenticated and _is_open(snapshot, snapshot.host):
         found.append(
             f"serving {snapshot.host} without a key: whoever reaches it can spend yours; "
@@ -155,6 +156,13 @@ def _about_categories(snapshot: Snapshot) -> Iterator[str]:
                 f"the category {category.name} has no description, examples or keywords: only its name speaks for it"
                 f"{_near_builtin(category.name)}"
             )
+
+
+def _about_classifier(snapshot: Snapshot) -> Iterator[str]:
+    mode, model = snapshot.routing_mode, snapshot.classifier.api_model
+    provider = snapshot.providers[split_model(model)[0]]
+    if mode in ("api", "hybrid") and not provider.configured:
+        yield f"{model} cannot be asked for the category (mode {mode}): set {' or '.join(provider.key_variables)}"
 
 
 def _near_builtin(name: str) -> str:

@@ -60,7 +60,7 @@ class Asker:
     def __init__(self, parts: Parts, tasks: Tasks) -> None:
         self._parts = parts
         self._tasks = tasks
-        self._circuits = Circuits(BreakerSettings(recovery_timeout_sec=_RECOVERY_SECONDS))
+        self.circuits = Circuits(BreakerSettings(recovery_timeout_sec=_RECOVERY_SECONDS))
         self._known: OrderedDict[bytes, Asked] = OrderedDict()
         self._running: dict[bytes, tuple[Call, asyncio.Task[Asked | None]]] = {}
 
@@ -118,7 +118,7 @@ class Asker:
         provider = live.snapshot.providers.get(split_model(model)[0])
         if provider is None or not provider.configured:
             return False
-        return self._circuits.block(model, live.accounts[provider.name], self._parts.clock()) is None
+        return self.circuits.block(model, live.accounts[provider.name], self._parts.clock()) is None
 
     async def _ask_in_turn(
         self,
@@ -164,23 +164,23 @@ class Asker:
         if provider == "openrouter":
             body["reasoning"] = {"enabled": False}
         chat = parse_chat(dump(body))
-        permit = self._circuits.admit(model, live.accounts[provider], self._parts.clock())
+        permit = self.circuits.admit(model, live.accounts[provider], self._parts.clock())
         if permit is None:
             return None
         try:
             won = await attempt(self._parts, live, chat, way, seconds)
         except EmptyAnswer as empty:
-            self._circuits.released(permit)
+            self.circuits.released(permit)
             won = empty.won
         except AttemptFailed as error:
-            self._circuits.failed(permit, error.failure, self._parts.clock())
+            self.circuits.failed(permit, error.failure, self._parts.clock())
             return None
         except BaseException:
-            self._circuits.released(permit)
+            self.circuits.released(permit)
             raise
         else:
-            self._circuits.committed(permit)
-            self._circuits.completed(permit)
+            self.circuits.committed(permit)
+            self.circuits.completed(permit)
         assert isinstance(won, WonWhole)
         # Paid is also an answer that does not help.
         call.costs += (SideCost("classifier", model, chat.raw, (won.body,), False, won.usage, way.target.info),)

@@ -85,6 +85,7 @@ class Router:
             make_slot=memory.make_slot,
         )
         self._asker = Asker(self._parts, self.tasks)
+        self.classifier_circuits = self._asker.circuits  # of the models that are asked for a category
 
     def __repr__(self) -> str:
         return f"<Router in_flight={self.in_flight} {self.circuits!r}>"
@@ -359,15 +360,17 @@ class Router:
 
     def reset_circuit(self, model: str) -> None:
         """Clears one model's circuit, cooldown and count, and lets go of its provider."""
-        self.circuits.reset(model)
         provider = self.snapshot.providers.get(split_model(model)[0])
-        if provider is not None:
-            self.circuits.reset_accounts(accounts_of(provider))
+        for circuits in (self.circuits, self.classifier_circuits):
+            circuits.reset(model)
+            if provider is not None:
+                circuits.reset_accounts(accounts_of(provider))
         self.circuits_changed()
 
     def reset_all_circuits(self) -> None:
         """Clears every circuit, cooldown and account."""
         self.circuits.reset_all()
+        self.classifier_circuits.reset_all()
         self.circuits_changed()
 
     def has_able_candidate(self) -> bool:

@@ -43,6 +43,10 @@ async def take_over(router: Router, read: Callable[[], Awaitable[Snapshot]]) -> 
     return after
 
 
+Key = tuple[str, str, str]  # whose circuits, scope, name
+_CLASSIFIERS = "for finding the category: "
+
+
 class Outages:
     """Says once of each model, provider and key of the configuration that it is left out, and once that it is back.
 
@@ -51,24 +55,26 @@ class Outages:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._known: Mapping[tuple[str, str], str] = {}
+        self._known: Mapping[Key, str] = {}
 
     def __repr__(self) -> str:
         return f"<Outages known={len(self._known)}>"
 
     def look(self) -> None:
         """Compares what is left out now with what was when it last looked."""
-        if not self._known and self._router.circuits.is_quiet():
+        router = self._router
+        if not self._known and router.circuits.is_quiet() and router.classifier_circuits.is_quiet():
             return
-        now = self._router.clock()
+        now = router.clock()
         names = self._names()
         found = {}
-        for key, (kind, until) in self._router.circuits.left_out().items():
-            if (name := names.get(key)) is None:
-                continue  # named by a client alone, or by a configuration that is gone
-            found[key] = name
-            if key not in self._known:
-                log.warning("%s is left out (%s); %s", name, kind, _when_tried(until - now))
+        for whose, circuits in (("", router.circuits), (_CLASSIFIERS, router.classifier_circuits)):
+            for (scope, which), (kind, until) in circuits.left_out().items():
+                if (name := names.get((scope, which))) is None:
+                    continue  # named by a client alone, or by a configuration that is gone
+                found[key := (whose, scope, which)] = f"{whose}{name}"
+                if key not in self._known:
+                    log.warning("%s is left out (%s); %s", found[key], kind, _when_tried(until - now))
         for key, name in self._known.items():
             if key not in found:
                 log.info("%s is no longer left out", name)
@@ -76,9 +82,9 @@ class Outages:
 
     def _names(self) -> dict[tuple[str, str], str]:
         snapshot = self._router.snapshot
-        names = {
-            ("model", model): f"model {model}" for category in snapshot.categories.values() for model in category.models
-        }
+        models = {model for category in snapshot.categories.values() for model in category.models}
+        models |= {snapshot.classifier.ollama_model, snapshot.classifier.api_model}
+        names = {("model", model): f"model {model}" for model in models}
         for provider in snapshot.providers.values():
             names["provider", provider.name] = f"provider {provider.name}"
             variables = [f"the key {key.variable} of {provider.name}" for key in provider.keys]

@@ -373,3 +373,12 @@ def test_missing_variables() -> None:
     assert missing_variables(read(), "google/x") == ("GOOGLE_API_KEY", "GEMINI_API_KEY")
     assert missing_variables(read(), "ollama/x") == ()
     assert missing_variables(read(None, OPENAI_API_KEY="k"), "openai/x") == ()
+
+
+@pytest.mark.parametrize(("mode", "told"), [("local", False), ("ollama", False), ("api", True), ("hybrid", True)])
+def test_a_classifier_that_cannot_be_asked_is_told(mode: str, told: bool) -> None:
+    """Where a model is to find the category and its provider has no key, the variable is named."""
+    found = advice(read(None, OPENAI_API_KEY="sk-proj-4f9a", ROUTING_MODE=mode))
+    words = f"openrouter/qwen/qwen3-1.7b cannot be asked for the category (mode {mode}): set OPENROUTER_API_KEY"
+    assert found == ([words] if told else [])
+    assert advice(read(None, OPENROUTER_API_KEY="sk-or-1", ROUTING_MODE=mode)) == []

@@ -170,3 +170,19 @@ async def test_a_dry_run_asks_nobody(own: Own) -> None:
     assert answer.json()["candidates"]
     assert stage.a.count == stage.c.count == 0
     assert (await stage.metrics())["requests"]["total"] == 0
+
+
+async def test_a_model_that_cannot_be_asked_is_told(own: Own) -> None:
+    """Requests are served by the local answer; the log says once why, a reset asks the model again, and it is back."""
+    stage = await own(env=API, models=MODELS)
+    stage.c.script = reply(500)
+    for number in range(3):
+        assert (await category(stage, f"Tell me something about river {number}"))[1] == "local"
+    told = "WARNING for finding the category: model c/judge is left out (server_error); it is tried again in "
+    await until(lambda: told in stage.router.log())
+    stage.c.script = judge("reasoning")
+    assert (await category(stage, "Tell me something about lakes"))[1] == "local"
+    assert (await stage.router.ask("POST", "/circuit-breaker/reset/c/judge")).status == 200
+    assert await category(stage, "Tell me something about lakes") == ("reasoning", "api")
+    await until(lambda: "INFO for finding the category: model c/judge is no longer left out" in stage.router.log())
+    assert stage.router.log().count("is left out") == 1
