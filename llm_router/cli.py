@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 
-from llm_router import __version__
+from llm_router import __version__, exits
 
 _DESCRIPTION = """\
 An OpenAI-compatible proxy in front of OpenRouter, OpenAI, Anthropic, Google AI, Ollama and your own providers.
@@ -40,8 +40,6 @@ exit codes:
 _LAID_OUT = re.compile(r"^\s|:$", re.MULTILINE)
 
 AddCommand = Callable[..., argparse.ArgumentParser]
-_EXIT_INTERRUPTED = 130
-_EXIT_PIPE_CLOSED = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = command.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return _EXIT_INTERRUPTED
+        return exits.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has left (`| head`); the interpreter must not fail again on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _EXIT_PIPE_CLOSED
+        return exits.PIPE_CLOSED
     try:
         sys.stderr.flush()
     except OSError:

@@ -10,9 +10,8 @@ from dataclasses import asdict, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from llm_router import shipped
+from llm_router import exits, shipped
 from llm_router.accounting.pricing import ModelInfo, PriceTable
-from llm_router.commands import EXIT_CONFIG, EXIT_OK
 from llm_router.commands.common import complain, load_configuration, print_table
 from llm_router.config.advice import advice, unguarded
 from llm_router.config.fields import nearest
@@ -28,7 +27,7 @@ def run(arguments: Namespace) -> int:
     """Prints the whole configuration, refuses what `serve` would, and with `--live` asks the models themselves."""
     snapshot = load_configuration(arguments)
     if snapshot is None:
-        return EXIT_CONFIG
+        return exits.CONFIG
     prices = PriceTable.parse(shipped.prices(), snapshot.prices)
     where = _where(snapshot, arguments)
     if arguments.format == "json":
@@ -40,12 +39,12 @@ def run(arguments: Namespace) -> int:
     _print_advice(snapshot, prices)
     if (problem := unguarded(snapshot)) is not None:
         complain(problem)
-        return EXIT_CONFIG
+        return exits.CONFIG
     if arguments.live:
         from llm_router.commands.live import ask_all, print_outcomes
 
         return print_outcomes(ask_all(snapshot, prices))
-    return EXIT_OK
+    return exits.OK
 
 
 def _print_json(snapshot: Snapshot, prices: PriceTable, where: str, *, live: bool) -> int:
@@ -75,7 +74,7 @@ def _print_json(snapshot: Snapshot, prices: PriceTable, where: str, *, live: boo
         "worth_a_look": advice(snapshot),
         "refusal": refusal,
     }
-    code = EXIT_OK if refusal is None else EXIT_CONFIG
+    code = exits.OK if refusal is None else exits.CONFIG
     if live and refusal is None:
         from llm_router.commands.live import ask_all, exit_code
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
+from llm_router import exits
 from llm_router.commands.common import complain, counted, dollars, file_name, print_table
 from llm_router.commands.offline import offline_router
 from llm_router.errors import ApiError, ConfigError
@@ -61,13 +61,13 @@ def run(arguments: Namespace) -> int:
         complain(f"{name}: {error}")
     except ConfigError as error:
         complain(str(error))
-        return EXIT_CONFIG
+        return exits.CONFIG
     else:
         if verdicts:
             _print(summary(verdicts), arguments.format)
-            return EXIT_OK
+            return exits.OK
         complain(f"{name}: holds no rows; a row looks like {_EXAMPLE}")
-    return EXIT_FAILED
+    return exits.FAILED
 
 
 def read_rows(lines: Iterable[str]) -> Iterator[Row]:

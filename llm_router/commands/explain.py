@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from llm_router import exits
 from llm_router.commands.common import complain, dollars, file_name, print_table
 from llm_router.commands.offline import offline_router
 from llm_router.errors import ApiError, ConfigError
@@ -24,23 +24,23 @@ def run(arguments: Namespace) -> int:
         complain(
             'explain: give either a text or --request FILE, as in: llm-router explain "why does this loop not end?"'
         )
-        return EXIT_USAGE
+        return exits.USAGE
     try:
         found = asyncio.run(explain(_request(arguments), arguments.config))
     except OSError as error:
         complain(f"{arguments.request}: {error.strerror or error}")
-        return EXIT_FAILED
+        return exits.FAILED
     except ConfigError as error:
         complain(str(error))
-        return EXIT_CONFIG
+        return exits.CONFIG
     except ApiError as error:
         complain(error.message if arguments.request is None else f"{file_name(arguments.request)}: {error.message}")
-        return EXIT_FAILED
+        return exits.FAILED
     if arguments.format == "json":
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         _print(found)
-    return EXIT_OK
+    return exits.OK
 
 
 async def explain(raw: bytes, config: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK
+from llm_router import exits
 from llm_router.commands.common import complain, print_table
 from llm_router.config.advice import advice
 from llm_router.config.loading import load
@@ -33,7 +33,7 @@ def run(arguments: Namespace) -> int:
         snapshot = load(os.environ, dotenv, None, str(path))
     except ConfigError as error:
         complain(str(error))
-        return EXIT_CONFIG
+        return exits.CONFIG
     content = json.dumps(starter(snapshot), indent=2, ensure_ascii=False) + "\n"
     try:
         write_new(path, content.encode())
@@ -41,9 +41,9 @@ def run(arguments: Namespace) -> int:
         return _check_existing(path)
     except OSError as error:
         complain(f"{path} cannot be written: {error.strerror or error}")
-        return EXIT_FAILED
+        return exits.FAILED
     _tell_written(path, snapshot, f" --config {shlex.quote(arguments.config)}" if arguments.config else "")
-    return EXIT_OK
+    return exits.OK
 
 
 def starter(snapshot: Snapshot) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _check_existing(path: Path) -> int:
         snapshot = ConfigFile(os.environ, {"config": str(path)}).load()
     except ConfigError as error:
         complain(str(error))
-        return EXIT_CONFIG
+        return exits.CONFIG
     print("It is valid. This is what the router makes of it:\n")
     print_table(
         [
@@ -87,7 +87,7 @@ def _check_existing(path: Path) -> int:
     )
     for problem in advice(snapshot):
         print(f"\nNote: {problem}")
-    return EXIT_OK
+    return exits.OK
 
 
 def _tell_written(path: Path, snapshot: Snapshot, flag: str) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import orjson
 
+from llm_router import exits
 from llm_router.accounting.pricing import PriceTable
-from llm_router.commands import EXIT_FAILED, EXIT_OK
 from llm_router.commands.common import complain, counted, print_table
 from llm_router.config.timeouts import effective_timeouts
 from llm_router.config.values import Snapshot, split_model
@@ -77,7 +77,7 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
     """Success where somebody answered, and nobody who was named failed."""
     answered = any(each.problem is None for each in outcomes)
     failed = any(each.problem and not each.optional for each in outcomes)
-    return EXIT_OK if answered and not failed else EXIT_FAILED
+    return exits.OK if answered and not failed else exits.FAILED
 
 
 def askable(snapshot: Snapshot) -> Iterable[str]:

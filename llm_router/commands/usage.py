@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llm_router import exits
 from llm_router.accounting.report import By, LedgerReader, NoLedger, NothingBooked, parse_since, usage_columns
-from llm_router.commands import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from llm_router.commands.common import complain, dollars, load_configuration, print_table
 
 # What a table shows, and as what; JSON and CSV have the rest too.
@@ -35,19 +35,19 @@ def run(arguments: Namespace) -> int:
         since = parse_since(arguments.since, time.time()) if arguments.since else None
     except (ValueError, OverflowError) as error:
         complain(f"--since: {error}")
-        return EXIT_USAGE
+        return exits.USAGE
     snapshot = load_configuration(arguments)
     if snapshot is None:
-        return EXIT_CONFIG
+        return exits.CONFIG
     try:
         rows = LedgerReader(Path(snapshot.state_dir)).usage(arguments.by, since)
     except NoLedger as error:
         complain(f"{error} (state folder: {snapshot.state_dir})")
         if not isinstance(error, NothingBooked):
-            return EXIT_FAILED
+            return exits.FAILED
         rows = []  # a report of nothing is a report: scripts get one that they can read
     _print(rows, arguments.by, arguments.format)
-    return EXIT_OK
+    return exits.OK
 
 
 def _print(rows: Sequence[dict[str, Any]], by: By, style: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from llm_router import __version__, shipped
+from llm_router import __version__, exits, shipped
 from llm_router.accounting.books import Books, Figures
 from llm_router.accounting.ledger import Bookkeeper
 from llm_router.accounting.metrics import Metrics
@@ -40,7 +40,6 @@ from llm_router.server.serving import serve
 
 log = logging.getLogger("llm_router")
 
-EXIT_OK, EXIT_CONFIG, EXIT_PORT = 0, 78, 69
 # A router that was killed or told to end may need a moment to let go.
 PORT_PATIENCE = 1.0
 _REMEDIES = {
@@ -153,14 +152,14 @@ def _open(config_file: ConfigFile) -> tuple[Snapshot, socket.socket] | int:
         snapshot = config_file.load()
     except ConfigError as error:
         print(f"llm-router: {error}", file=sys.stderr)
-        return EXIT_CONFIG
+        return exits.CONFIG
     set_up_logging(snapshot)
     for warning in advice(snapshot):
         log.warning("%s", warning)
     raise_descriptor_limit()
     if (problem := unguarded(snapshot)) is not None:
         print(f"llm-router: {problem}", file=sys.stderr)
-        return EXIT_CONFIG
+        return exits.CONFIG
     try:
         listener = listen(snapshot.host, snapshot.port, PORT_PATIENCE)
     except OSError as error:
@@ -168,7 +167,7 @@ def _open(config_file: ConfigFile) -> tuple[Snapshot, socket.socket] | int:
         print(
             f"llm-router: cannot listen on {snapshot.host}:{snapshot.port}: {error.strerror}{remedy}", file=sys.stderr
         )
-        return EXIT_PORT
+        return exits.PORT
     config_file.serve_at(snapshot.host)
     return snapshot, listener
 
@@ -189,7 +188,7 @@ async def _serve_alone(
             print(greeting(address), flush=True)
 
     await serve(router, make_app(router), listener, systemd.Notifier.from_environment(environ), tell)
-    return EXIT_OK
+    return exits.OK
 
 
 def _serve_together(
@@ -215,7 +214,7 @@ def _serve_together(
         return run_workers(snapshot, config_file, listener, notifier, make, _in_loop, _address(snapshot, listener))
     except CannotShare as error:
         print(f"llm-router: {error}", file=sys.stderr)
-        return EXIT_CONFIG
+        return exits.CONFIG
 
 
 def _address(snapshot: Snapshot, listener: socket.socket) -> str:

@@ -22,11 +22,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from llm_router import exits
 from llm_router.server.systemd import Notifier
 
 log = logging.getLogger("llm_router")
 
-EXIT_OK, EXIT_FAILED = 0, 1
 HURRY: Final = b"!"
 _TICK: Final = 1.0
 _STILLBORN_MOST: Final = 5
@@ -86,7 +86,7 @@ class Supervisor:
     _reload_until: float = 0.0
     _tick_at: float = 0.0
     _feed_at: float = 0.0
-    _code: int = EXIT_OK
+    _code: int = exits.OK
 
     def run(self) -> int:
         """Until all processes have ended; the exit code."""
@@ -164,7 +164,7 @@ class Supervisor:
 
     def _become(self, post: Post, ours: socket.socket, theirs: socket.socket) -> None:
         """The child: never returns."""
-        code = EXIT_FAILED
+        code = exits.FAILED
         try:
             signal.set_wakeup_fd(-1)
             for number in _PASSED_ON:
@@ -210,7 +210,7 @@ class Supervisor:
             log.critical(
                 "%s (last one %s) ended %d times before it was ready: giving up", post.name, how, _STILLBORN_MOST
             )
-            self._begin_to_stop(EXIT_FAILED)
+            self._begin_to_stop(exits.FAILED)
             return
         delay = 0.0 if post.failures == 1 else min(_BACK_OFF * 2 ** (post.failures - 2), _BACK_OFF_MOST)
         post.start_at = now + delay
@@ -267,7 +267,7 @@ class Supervisor:
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
             if self._stop:
                 self._hurry()
-            self._begin_to_stop(EXIT_OK)
+            self._begin_to_stop(exits.OK)
         elif signal.SIGHUP in numbers and not self._stop:
             self.notifier.reloading()
             self._reload_until = time.monotonic() + _RELOAD_PATIENCE

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from llm_router import __version__
+from llm_router import __version__, exits
 from llm_router.accounting.keeper import LAST_WORDS, Keeper
 from llm_router.accounting.ranks import Encodings
 from llm_router.accounting.remote import RemoteBooks
@@ -44,7 +44,7 @@ from llm_router.proxy.state import CircuitFile, prepare_state_folder
 from llm_router.routing.shared import Row, RowCircuits
 from llm_router.server.opening import BACKLOG, access_logs
 from llm_router.server.serving import refresh, serve, settle_memory
-from llm_router.server.supervisor import EXIT_OK, Events, Post, Supervisor
+from llm_router.server.supervisor import Events, Post, Supervisor
 from llm_router.server.systemd import Notifier
 
 log = logging.getLogger("llm_router")
@@ -305,7 +305,7 @@ class Crew:
         # Workers whose supervisor was killed drain all the same, and want to be heard to the end.
         await keeper.serve(self._ear, stop, self.snapshot.drain_timeout + LAST_WORDS)
         reporter.close()
-        return EXIT_OK
+        return exits.OK
 
     # --- a worker ---------------------------------------------------------------------------------------------------
 
@@ -345,7 +345,7 @@ class Crew:
         state.start(self._unwritten)
         await serve(router, app, listener, Line(line), bool, aloud=number == 1)
         await asyncio.to_thread(state.close)
-        return EXIT_OK
+        return exits.OK
 
 
 class Line:
