@@ -80,7 +80,10 @@ class LedgerReader:
         problems: list[str] = []
         rows: list[sqlite3.Row] = []
         names = ledger_files(self._folder)
-        found = [path for path in names if path.is_file() and path.stat().st_size > 0]
+        try:
+            found = [path for path in names if path.is_file() and path.stat().st_size > 0]
+        except OSError as error:
+            raise NoLedger(f"{names[0]} cannot be read: {error.strerror}") from error
         for path in reversed(found):
             try:
                 rows += _read(path, sql, parameters)

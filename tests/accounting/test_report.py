@@ -4,11 +4,12 @@ import sqlite3
 import time
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from llm_router.accounting.ledger import Bookkeeper
-from llm_router.accounting.report import DIMENSIONS, LedgerReader, NoLedger, parse_since
+from llm_router.accounting.report import DIMENSIONS, LedgerReader, NoLedger, NothingBooked, parse_since
 from llm_router.accounting.schema import MIGRATIONS
 from llm_router.accounting.store import LEDGER_NAME, Store
 from tests.accounting.conftest import booking
@@ -126,6 +127,19 @@ def test_no_ledger_is_said(tmp_path):
     (tmp_path / LEDGER_NAME).write_text("no database at all, but long enough to be read as one" * 20)
     with pytest.raises(NoLedger, match="not a database"):
         LedgerReader(tmp_path).request("r-1")
+
+
+def test_a_ledger_of_another_user_is_said(tmp_path, monkeypatch):
+    """A state folder that this user may not look into is no stack trace, and not taken for one without requests."""
+    fill(tmp_path, many())
+
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(NoLedger, match=r"ledger\.sqlite3 cannot be read: Permission denied") as told:
+        LedgerReader(tmp_path).usage()
+    assert not isinstance(told.value, NothingBooked)
 
 
 def test_reading_changes_nothing(tmp_path):
