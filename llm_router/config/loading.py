@@ -205,9 +205,9 @@ class _Loader:
         }
 
     def _state_dir(self, stated: str | None) -> str:
-        home = self._environment.process.get("HOME", "").rstrip("/") or "~"
+        home = self._environment.process.get("HOME", "").rstrip("/")
         if stated:  # no shell has looked at what stands in the file, in .env or behind `Environment=`
-            return home + stated[1:] if stated == "~" or stated.startswith("~/") else stated
+            return home + stated[1:] or "/" if stated == "~" or stated.startswith("~/") else stated
         systemd = self._environment.process.get("STATE_DIRECTORY", "").split(":")[0]
         if systemd:
             return systemd

@@ -113,6 +113,9 @@ def test_the_default_model_may_repeat_its_provider(provider: str, model: str, re
         ({"ROUTER_STATE_DIR": "~other/x"}, "~other/x"),
         ({"XDG_STATE_HOME": "/xdg"}, "/xdg/llm-router"),
         ({"XDG_STATE_HOME": "relative"}, "/home/u/.local/state/llm-router"),
+        ({"HOME": "/"}, "/.local/state/llm-router"),
+        ({"HOME": "/", "ROUTER_STATE_DIR": "~/state"}, "/state"),
+        ({"HOME": "/", "ROUTER_STATE_DIR": "~"}, "/"),
     ],
 )
 def test_the_state_folder(environ: dict[str, str], folder: str) -> None:

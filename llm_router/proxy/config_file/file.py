@@ -62,7 +62,7 @@ class ConfigFile:
         flags: Mapping[str, object] | None = None,
         folder: Path | None = None,
     ) -> None:
-        self._environ = {**environ, "HOME": environ.get("HOME") or os.path.expanduser("~")}
+        self._environ = {**environ, "HOME": _home(environ)}
         self._flags = dict(flags or {})
         stated = self._flags.get("config")
         self._stated = str(stated) if stated else None
@@ -190,6 +190,12 @@ class ConfigFile:
         path, source = find_file(self._environ, dotenv.variables, self._folder, self._stated)
         # A file that was found by looking around stays the one: were it to vanish, another must not take its place.
         return (self._loaded, source) if self._loaded and source == "default" else (path, source)
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    """Where the user's own files are; whoever has no home is at home in the root, as login and containers have it."""
+    found = environ.get("HOME") or os.path.expanduser("~")
+    return found if found.startswith("/") else "/"
 
 
 def _expect_folder(path: Path) -> None:

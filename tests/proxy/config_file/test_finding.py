@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llm_router.errors import ConfigError
-from llm_router.proxy.config_file import write_new
+from llm_router.proxy.config_file import ConfigFile, write_new
 from tests.proxy.config_file.conftest import NAME, open_file, put
 
 
@@ -26,6 +26,18 @@ def test_where_the_file_is_looked_for(folder: Path) -> None:
     (folder / ".env").write_text("ROUTER_CONFIG_FILE=from_env.json\n")
     assert open_file(folder).path == folder / "from_env.json"
     assert open_file(folder, {"ROUTER_CONFIG_FILE": "other.json"}).path == folder / "other.json"
+
+
+@pytest.mark.parametrize("environ", [{}, {"HOME": ""}, {"HOME": "here"}])
+def test_who_has_no_home_is_at_home_in_the_root(
+    folder: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user whom the machine does not know gets no folder named ~ in the working directory."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    file = ConfigFile(environ, folder=folder)
+    assert file.path == Path("/.config/llm-router") / NAME
+    assert file.load().state_dir == "/.local/state/llm-router"
 
 
 def test_a_missing_file_is_a_fault_only_where_it_was_promised(folder: Path) -> None:
