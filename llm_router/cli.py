@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import re
@@ -11,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from typing import TextIO
 
 from llm_router import __version__, exits
 
@@ -55,15 +57,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has left (`| head`); the interpreter must not fail again on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.PIPE_CLOSED
-    try:
-        sys.stderr.flush()
-    except OSError:
-        # So has the reader of the log, or its disk is full: no reason to end otherwise than as told.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        code = exits.PIPE_CLOSED  # the reader of our output has left (`| head`)
+    except OSError as error:
+        # The machine's fault, and most likely that of the disk which the output goes to: a stack trace tells no more.
+        with contextlib.suppress(OSError):
+            print(f"llm-router: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
+        code = exits.FAILED
+    for stream in (sys.stdout, sys.stderr):
+        _let_go(stream)
     return code
+
+
+def _let_go(stream: TextIO) -> None:
+    """Its reader may have left, its disk be full: the interpreter must not fail on its way out, and end otherwise."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _hold_standard_streams() -> None:

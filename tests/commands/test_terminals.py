@@ -50,6 +50,24 @@ def test_closed_streams_are_no_error(streams: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["check", "explain hello", "usage --format json"])
+def test_output_that_cannot_be_written_is_said(tmp_path: Path, command: str, unbuffered: str) -> None:
+    """A report on a full disk ends with one line that says so, and with a failure, however Python buffers."""
+    done = subprocess.run(
+        f"{sys.executable} -m llm_router {command} >/dev/full",
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered, "ROUTER_STATE_DIR": str(tmp_path)},
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "llm-router: the output: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
 def test_a_locale_without_the_letters_is_no_failure(tmp_path: Path) -> None:
     """A configuration in any language can be checked on a terminal that knows ASCII alone."""
     file = tmp_path / "c.json"
