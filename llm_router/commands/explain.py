@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from argparse import Namespace
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def _request(arguments: Namespace) -> bytes:
     if arguments.text:
         text = sys.stdin.read() if arguments.text == ["-"] else " ".join(arguments.text)
         return json.dumps({"model": "router", "messages": [{"role": "user", "content": text}]}).encode()
-    return sys.stdin.buffer.read() if arguments.request == "-" else Path(arguments.request).read_bytes()
+    body = sys.stdin.buffer.read() if arguments.request == "-" else Path(arguments.request).read_bytes()
+    return body.removeprefix(BOM_UTF8)
 
 
 def _print(found: Mapping[str, Any]) -> None:

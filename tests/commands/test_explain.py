@@ -82,6 +82,16 @@ def test_evaluate_wants_text(run: Run) -> None:
     assert run("evaluate", "rows")[2] == "llm-router: rows: is not UTF-8 text\n"
 
 
+def test_files_of_other_programs_are_read(run: Run) -> None:
+    """A mark before UTF-8 text is passed over, and a line ends where JSON lines do, not at ends inside a text."""
+    row = json.dumps({"label": "code", "text": "fix this:\u2028a loop\x85 that never ends\u2029"}, ensure_ascii=False)
+    Path("rows").write_text(f"\ufeff{row}\r\n{row}\r\n", encoding="utf-8", newline="")
+    code, out, err = run("evaluate", "rows", "--format", "json")
+    assert (code, err, json.loads(out)["rows"]) == (0, "", 2)
+    Path("body").write_text('\ufeff{"model": "router", "messages": [{"role": "user", "content": "hi"}]}', "utf-8")
+    assert run("explain", "--request", "body")[0] == 0
+
+
 def test_a_precision_that_nobody_can_know_is_no_zero(run: Run) -> None:
     """Where no row was given a category, how precisely it is given is unknown: null, and a dash in the table."""
     Path("rows").write_text('{"label": "creative", "accept": ["conversation"], "text": "Good morning! How are you?"}')
