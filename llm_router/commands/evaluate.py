@@ -51,7 +51,7 @@ def run(arguments: Namespace) -> int:
     name = file_name(arguments.file)
     try:
         text = sys.stdin.read() if arguments.file == "-" else Path(name).read_text(encoding="utf-8")
-        # Other ends of a line that Unicode knows may stand in a text; programs that write UTF-8 for others begin with a mark.
+        # Further ends of a line that Unicode knows may stand in a text; some programs begin UTF-8 with a mark.
         rows = list(read_rows(text.removeprefix("\ufeff").split("\n")))
         verdicts = asyncio.run(_judge_all(rows, arguments.config))
     except OSError as error:
