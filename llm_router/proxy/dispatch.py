@@ -16,10 +16,11 @@ from llm_router.accounting.pricing import PriceTable
 from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import ApiError, ConfigError, Failure, shutting_down
 from llm_router.proxy.asking import Asker
-from llm_router.proxy.attempt import Won, WonStream, WonWhole
+from llm_router.proxy.attempt import WonStream, WonWhole
 from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.contest import Contest
 from llm_router.proxy.exchange import Caller, Downstream, Exchange
+from llm_router.proxy.failover import has_failed
 from llm_router.proxy.live import Live, accounts_of, go_live
 from llm_router.proxy.parts import Memory, Parts
 from llm_router.proxy.relay import COMPLETED, CUT
@@ -35,6 +36,7 @@ from llm_router.routing.sticky import Stay, begins, key_of, stay_in_category, st
 from llm_router.wire.chat import ChatRequest
 
 SAVE_CIRCUITS_AFTER = 0.05
+_SERVED = ("completed", "cancelled")
 
 
 class Router:
@@ -216,13 +218,14 @@ class Router:
         exchange.decision = decision._replace(mode="sticky")
         return stayed
 
-    def _remember(self, exchange: Exchange, won: Won) -> None:
-        key, decision = exchange.conversation, exchange.decision
+    def _remember(self, exchange: Exchange) -> None:
+        key, decision, won, stay = exchange.conversation, exchange.decision, exchange.won, exchange.stay
         if key is None or decision is None:
             return
-        if exchange.outcome == "completed" and won.empty is None:
+        # Who stops an answer that has begun goes on with what came of it.
+        if won is not None and won.empty is None and exchange.outcome in _SERVED:
             self.conversations.served(key, won.candidate.model, decision.category, self.clock())
-        elif exchange.outcome == "cut":
+        elif exchange.outcome == "cut" or (stay is not None and has_failed(stay.model, exchange.tried)):
             self.conversations.left(key)
 
     # --- closing ---------------------------------------------------------------------------------------------------
@@ -235,7 +238,7 @@ class Router:
                 self._settle_permit(exchange, won.permit)
             if won.slot is not None:
                 won.slot.release()
-            self._remember(exchange, won)
+        self._remember(exchange)
         self.circuits_changed()
         self.bookkeeper.submit(exchange.booking(self._parts.deadlines.loop.time()))
         if exchange.tap is not None:

@@ -41,6 +41,8 @@ _HOPELESS_OBSTACLES = frozenset(
 _REQUEST_OBSTACLES = frozenset(
     {Obstacle.TOOLS, Obstacle.VISION, Obstacle.JSON_SCHEMA, Obstacle.CONTEXT, Obstacle.PRICE, Obstacle.MISFIT}
 )
+# What says nothing against the model that was asked.
+_NOT_THE_MODEL = frozenset({*_AT_ONCE, FailureKind.CONTEXT_LENGTH, FailureKind.UNSUPPORTED, FailureKind.CANCELLED})
 _OUR_ACCOUNT = frozenset({FailureKind.AUTHENTICATION, FailureKind.QUOTA_EXCEEDED})
 # SDKs do not retry at all when Retry-After is longer than this.
 _RETRY_SOON = 60.0
@@ -72,6 +74,11 @@ class Tried:
 def is_blameless(failure: Failure, explains_empty: bool) -> bool:
     """Whether the circuit must not hear of it: the request itself explains an empty `stop` (no other emptiness)."""
     return failure.kind is FailureKind.EMPTY_COMPLETION and explains_empty
+
+
+def has_failed(model: str, tried: Sequence[Tried]) -> bool:
+    """Whether `model` was asked and failed; a refusal of this one request is no failure of the model."""
+    return any(entry.candidate.model == model and entry.failure.kind not in _NOT_THE_MODEL for entry in tried)
 
 
 def ends_here(failure: Failure, *, explicit: bool) -> bool:

@@ -52,7 +52,7 @@ class Conversations:
         return stay if stay is not None and now - stay.used <= IDLE_SECONDS else None
 
     def served(self, key: bytes, model: str, category: str, now: float) -> None:
-        """An answer ended whole."""
+        """An answer ended whole, or was stopped by who asked for it."""
         self._stays[key] = tuple.__new__(Stay, (model, category, now))  # half of what a call of the class costs
         self._stays.move_to_end(key)
         if len(self._stays) > CONVERSATIONS_MOST:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tests.faults.conftest import Stage
-from tests.support.upstream import healthy, reply
+from tests.support.chunks import answer
+from tests.support.upstream import healthy, reply, stream
 
 Own = Callable[..., Awaitable[Stage]]
 
@@ -51,6 +52,38 @@ async def test_it_leaves_a_model_that_failed(own: Own) -> None:
     assert (await served(stage, SECOND))[0] == "b/m2"
     stage.a.script = healthy
     assert (await served(stage, SECOND))[0] == "b/m2"
+
+
+async def test_it_leaves_a_model_that_failed_with_all_others(own: Own) -> None:
+    """Where nobody could answer the next turn is planned afresh: its own model was one of them."""
+    stage = await own(models=MODELS)
+    stage.a.script = BROKEN
+    assert (await served(stage, FIRST))[0] == "b/m2"
+    stage.b.script = BROKEN
+    assert (await stage.chat("router", messages=SECOND)).status == 503
+    stage.a.script = stage.b.script = healthy
+    assert await served(stage, SECOND) == ("a/m1", "local")
+
+
+async def test_it_leaves_no_model_for_a_refusal_of_one_request(own: Own) -> None:
+    """What the provider says about the request is nothing against the model."""
+    stage = await own(models=MODELS)
+    stage.a.script = BROKEN
+    await served(stage, FIRST)
+    stage.b.script = reply(400, {"error": {"message": "no", "type": "invalid_request_error", "param": "messages"}})
+    assert (await stage.chat("router", messages=SECOND)).status == 400
+    stage.a.script = stage.b.script = healthy
+    assert await served(stage, SECOND) == ("b/m2", "sticky")
+
+
+async def test_an_answer_that_was_stopped_was_served(own: Own) -> None:
+    """Who stops an answer and goes on with what came of it is still with the model that gave it."""
+    stage = await own(models=MODELS)
+    stage.a.script, stage.b.script = BROKEN, stream(answer("Hello")[:2], end="hang")
+    stopped = await stage.chat("router", messages=FIRST, until=lambda answer: b"Hello" in answer.body)
+    assert (await stage.record(stopped))["outcome"] == "cancelled"
+    stage.a.script = stage.b.script = healthy
+    assert await served(stage, SECOND) == ("b/m2", "sticky")
 
 
 async def test_it_returns_to_a_cheaper_head(own: Own) -> None:

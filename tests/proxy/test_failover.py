@@ -6,7 +6,7 @@ import pytest
 
 from llm_router.config.values import ApiKey, Provider
 from llm_router.errors import ApiError, Failure, FailureKind
-from llm_router.proxy.failover import Tried, chain_failed, ends_here, provider_answer
+from llm_router.proxy.failover import Tried, chain_failed, ends_here, has_failed, provider_answer
 from llm_router.routing.plan import Candidate, Obstacle, Skipped
 
 K = FailureKind
@@ -55,6 +55,23 @@ def failed(*what: Tried | Skipped, explicit: bool = False, probed: bool = False)
 def test_what_ends_the_chain(kind: K, explicit: bool, ends: bool) -> None:
     """The request's own faults end it; what one model cannot take does so only where the client named the model."""
     assert ends_here(Failure(kind, "x"), explicit=explicit) is ends
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "failed_there"),
+    [
+        (K.SERVER_ERROR, "p/m", True),
+        (K.RATE_LIMITED, "p/m", True),
+        (K.SERVER_ERROR, "p/other", False),
+        (K.UNSUPPORTED, "p/m", False),
+        (K.CONTEXT_LENGTH, "p/m", False),
+        (K.CONTENT_POLICY, "p/m", False),
+        (K.CANCELLED, "p/m", False),
+    ],
+)
+def test_whether_a_model_has_failed(kind: K, model: str, failed_there: bool) -> None:
+    """A refusal of the one request is no failure, nor is being given up."""
+    assert has_failed("p/m", [tried(K.CONNECT_ERROR, model="p/n"), tried(kind, model=model)]) is failed_there
 
 
 def test_all_failed_is_503_with_attempts() -> None:
