@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import os
 import re
@@ -15,6 +14,7 @@ from importlib import import_module
 from typing import TextIO
 
 from llm_router import __version__, exits
+from llm_router.standard_error import complain
 
 _DESCRIPTION = """\
 An OpenAI-compatible proxy in front of OpenRouter, OpenAI, Anthropic, Google AI, Ollama and your own providers.
@@ -60,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = exits.PIPE_CLOSED  # the reader of our output has left (`| head`)
     except OSError as error:
         # The machine's fault, and most likely that of the disk which the output goes to: a stack trace tells no more.
-        with contextlib.suppress(OSError):
-            print(f"llm-router: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
+        complain(f"{error.filename or 'the output'}: {error.strerror or error}")
         code = exits.FAILED
     for stream in (sys.stdout, sys.stderr):
         _let_go(stream)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from llm_router import exits, shipped
 from llm_router.accounting.pricing import ModelInfo, PriceTable
-from llm_router.commands.common import complain, load_configuration, print_table
+from llm_router.commands.common import load_configuration, print_table
 from llm_router.config.advice import advice, unguarded
 from llm_router.config.fields import nearest
 from llm_router.config.report import CONFIG_FILE, SettingRow, missing_variables, setting_rows
@@ -21,6 +21,7 @@ from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.upstream.errors import ConnectFailed
 from llm_router.proxy.upstream.proxies import proxy_for
 from llm_router.proxy.upstream.request import Origin
+from llm_router.standard_error import complain
 
 
 def run(arguments: Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 
@@ -12,6 +11,7 @@ import tabulate
 from llm_router.config.values import Snapshot
 from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile
+from llm_router.standard_error import complain
 
 tabulate.MIN_PADDING = 0  # else two blanks more for each column, which terminals of 100 columns miss
 
@@ -23,11 +23,6 @@ def load_configuration(arguments: Namespace) -> Snapshot | None:
     except ConfigError as error:
         complain(str(error))
         return None
-
-
-def complain(message: str) -> None:
-    """One line on standard error."""
-    print(f"llm-router: {message}", file=sys.stderr)
 
 
 def file_name(stated: str) -> str:

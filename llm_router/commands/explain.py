@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from llm_router import exits
-from llm_router.commands.common import complain, dollars, file_name, print_table
+from llm_router.commands.common import dollars, file_name, print_table
 from llm_router.commands.offline import offline_router
 from llm_router.errors import ApiError, ConfigError
 from llm_router.proxy.exchange import Caller
+from llm_router.standard_error import complain
 from llm_router.wire.chat import parse_chat
 
 

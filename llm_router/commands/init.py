@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_router import exits
-from llm_router.commands.common import complain, print_table
+from llm_router.commands.common import print_table
 from llm_router.config.advice import advice
 from llm_router.config.loading import load
 from llm_router.config.settings import Environment
@@ -18,6 +18,7 @@ from llm_router.config.values import BUILTIN_CATEGORIES, Snapshot
 from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile, write_new
 from llm_router.proxy.config_file.dotenv import read_dotenv
+from llm_router.standard_error import complain
 
 _NAME = "router_config.json"
 

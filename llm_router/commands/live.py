@@ -13,7 +13,7 @@ import orjson
 
 from llm_router import exits
 from llm_router.accounting.pricing import PriceTable
-from llm_router.commands.common import complain, counted, print_table
+from llm_router.commands.common import counted, print_table
 from llm_router.config.timeouts import effective_timeouts
 from llm_router.config.values import Snapshot, split_model
 from llm_router.errors import AttemptFailed, Failure, FailureKind
@@ -21,6 +21,7 @@ from llm_router.proxy.attempt import kind_of
 from llm_router.proxy.gate import judge_completion
 from llm_router.proxy.live import masker_for
 from llm_router.proxy.upstream import UpstreamClient, UpstreamError
+from llm_router.standard_error import tell
 from llm_router.wire.chat import ChatRequest, parse_chat
 from llm_router.wire.providers.base import Adapter, Target
 from llm_router.wire.providers.errors import read_failure
@@ -58,7 +59,7 @@ def ask_all(snapshot: Snapshot, prices: PriceTable) -> list[Outcome]:
     """Asks every model of `askable`, some at a time."""
     models = list(askable(snapshot))
     if models:
-        complain(f"asking {counted(len(models), 'model')} for a short answer ...")
+        tell(f"asking {counted(len(models), 'model')} for a short answer ...")
     return asyncio.run(_ask_all(snapshot, prices, models))
 
 

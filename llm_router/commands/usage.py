@@ -13,7 +13,8 @@ from typing import Any
 
 from llm_router import exits
 from llm_router.accounting.report import By, LedgerReader, NoLedger, NothingBooked, parse_since, usage_columns
-from llm_router.commands.common import complain, dollars, load_configuration, print_table
+from llm_router.commands.common import dollars, load_configuration, print_table
+from llm_router.standard_error import complain
 
 # What a table shows, and as what; JSON and CSV have the rest too.
 _COLUMNS = {

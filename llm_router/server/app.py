@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -37,6 +36,7 @@ from llm_router.server.keys import ROUTER
 from llm_router.server.limits import check_parser, raise_descriptor_limit
 from llm_router.server.opening import access_logs, listen, set_up_logging
 from llm_router.server.serving import serve
+from llm_router.standard_error import complain, tell
 
 log = logging.getLogger("llm_router")
 
@@ -131,7 +131,7 @@ async def _demo(flags: Mapping[str, Any]) -> int:
     from llm_router.demo import demo_greeting, start_demo
 
     if str(flags.get("workers") or 1) != "1":
-        print("llm-router: --demo runs in one process: --workers is left aside", file=sys.stderr)
+        tell("--demo runs in one process: --workers is left aside")
     demo = await start_demo(os.environ)
     try:
         # The demo reads neither the user's configuration nor a .env beside it.
@@ -151,22 +151,20 @@ def _open(config_file: ConfigFile) -> tuple[Snapshot, socket.socket] | int:
         check_parser()
         snapshot = config_file.load()
     except ConfigError as error:
-        print(f"llm-router: {error}", file=sys.stderr)
+        complain(str(error))
         return exits.CONFIG
     set_up_logging(snapshot)
     for warning in advice(snapshot):
         log.warning("%s", warning)
     raise_descriptor_limit()
     if (problem := unguarded(snapshot)) is not None:
-        print(f"llm-router: {problem}", file=sys.stderr)
+        complain(problem)
         return exits.CONFIG
     try:
         listener = listen(snapshot.host, snapshot.port, PORT_PATIENCE)
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "")
-        print(
-            f"llm-router: cannot listen on {snapshot.host}:{snapshot.port}: {error.strerror}{remedy}", file=sys.stderr
-        )
+        complain(f"cannot listen on {snapshot.host}:{snapshot.port}: {error.strerror}{remedy}")
         return exits.PORT
     config_file.serve_at(snapshot.host)
     return snapshot, listener
@@ -213,7 +211,7 @@ def _serve_together(
     try:
         return run_workers(snapshot, config_file, listener, notifier, make, _in_loop, _address(snapshot, listener))
     except CannotShare as error:
-        print(f"llm-router: {error}", file=sys.stderr)
+        complain(str(error))
         return exits.CONFIG
 
 

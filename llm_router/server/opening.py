@@ -8,17 +8,16 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import orjson
 
+from llm_router import standard_error
 from llm_router.accounting.access_log import AccessLog
 from llm_router.config.values import Snapshot
 
 BACKLOG = 4096
-# As syslog counts them; a line without a mark is the journal's 6, information.
-_STANDARD_ERROR = 2
+# As syslog counts them.
 _GRAVITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
@@ -57,24 +56,15 @@ class JournalLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, or those of an exception; the journal takes each for an entry of its own."""
-        mark = f"<{_GRAVITY.get(record.levelno, 6)}>"
+        mark = standard_error.mark(_GRAVITY.get(record.levelno, 6))
         return mark + self._lines.format(record).replace("\n", f"\n{mark}")
-
-
-def goes_to_journal(environ: Mapping[str, str], descriptor: int) -> bool:
-    """Whether what is written to `descriptor` is read by systemd's journal, by the rule of systemd.exec(5)."""
-    try:
-        found = os.fstat(descriptor)
-    except OSError:
-        return False
-    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def set_up_logging(snapshot: Snapshot) -> None:
     """Everything goes to standard error; level and form are the configuration's."""
     handler = logging.StreamHandler(sys.stderr)
     lines = JsonLines() if snapshot.log_format == "json" else TextLines()
-    handler.setFormatter(JournalLines(lines) if goes_to_journal(os.environ, _STANDARD_ERROR) else lines)
+    handler.setFormatter(JournalLines(lines) if standard_error.goes_to_journal(os.environ) else lines)
     logging.basicConfig(level=snapshot.log_level.upper(), handlers=[handler])
 
 

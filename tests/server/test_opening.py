@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_router.server.opening import JournalLines, JsonLines, TextLines, goes_to_journal, listen
+from llm_router.server.opening import JournalLines, JsonLines, TextLines, listen
+from llm_router.standard_error import goes_to_journal
 from tests.support.router import RouterProcess
 
 
@@ -46,6 +47,36 @@ def test_the_journal_learns_how_grave_a_line_is(tmp_path: Path) -> None:
             assert JournalLines(lines).format(record).replace(first[:3], "") == lines.format(record)
             assert all(line.startswith(first[:3]) for line in rest)
     assert marks == {"DEBUG": "<7>", "INFO": "<6>", "WARNING": "<4>", "ERROR": "<3>", "CRITICAL": "<2>"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["serve", "--config", "/nowhere/there.json"], "/nowhere/there.json: does not exist"),
+        (["serve", "--host", "192.0.2.1"], "refusing to bind 192.0.2.1"),
+        (["check", "--config", "/nowhere/there.json"], "/nowhere/there.json: does not exist"),
+    ],
+)
+def test_the_journal_learns_why_a_start_was_refused(tmp_path: Path, argv: list[str], words: str) -> None:
+    """`journalctl -p warning` shows it; a terminal or a file gets the line without the mark."""
+    for stream, mark in (("here", "<3>"), ("elsewhere", "")):
+        with (tmp_path / "stderr").open("w") as stderr:
+            found = os.fstat(stderr.fileno())
+            name = f"{found.st_dev}:{found.st_ino}" if stream == "here" else "0:0"
+            command = [sys.executable, "-m", "llm_router", *argv]
+            environ = {"HOME": str(tmp_path), "JOURNAL_STREAM": name}
+            done = subprocess.run(command, env=environ, cwd=tmp_path, stderr=stderr, timeout=50)
+        assert done.returncode == 78
+        assert (tmp_path / "stderr").read_text().splitlines()[-1].startswith(f"{mark}llm-router: {words}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_refusal_that_nobody_can_read_has_its_exit_code(tmp_path: Path) -> None:
+    """A log on a full disk does not turn a mistake in the settings into a failure that a service manager retries."""
+    command = [sys.executable, "-m", "llm_router", "serve", "--config", "/nowhere/there.json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, env={"HOME": str(tmp_path)}, cwd=tmp_path, stderr=full, timeout=50)
+    assert done.returncode == 78
 
 
 @pytest.mark.parametrize("patience", [0.0, 0.2])
