@@ -33,7 +33,7 @@ _LOCAL_MODES = ("local", "keywords")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Opinion:
     """One answered question: the category, and which mode's model gave it."""
 
     category: str
@@ -61,8 +61,8 @@ class Asker:
         self._parts = parts
         self._tasks = tasks
         self.circuits = Circuits(BreakerSettings(recovery_timeout_sec=_RECOVERY_SECONDS))
-        self._known: OrderedDict[bytes, Asked] = OrderedDict()
-        self._running: dict[bytes, tuple[Call, asyncio.Task[Asked | None]]] = {}
+        self._known: OrderedDict[bytes, Opinion] = OrderedDict()
+        self._running: dict[bytes, tuple[Call, asyncio.Task[Opinion | None]]] = {}
 
     def __repr__(self) -> str:
         return f"<Asker known={len(self._known)} running={len(self._running)}>"
@@ -79,9 +79,9 @@ class Asker:
             return decision, ()
         categories = [category for category in live.snapshot.categories.values() if category.name != "tools"]
         key = question_key(turns.latest, turns.earlier, categories, [model for _, model in models])
-        asked = self._known.get(key)
-        if asked is not None:
-            return _with_answer(decision, asked, live), ()
+        opinion = self._known.get(key)
+        if opinion is not None:
+            return _with_opinion(decision, opinion, live), ()
         seconds = live.snapshot.classifier.timeout_ms / 1000
         running = self._running.get(key)
         if running is None:
@@ -99,8 +99,8 @@ class Asker:
             raise
         finally:
             call.waiting -= 1
-        asked = task.result() if done and task.exception() is None else None
-        return decision if asked is None else _with_answer(decision, asked, live), call.take_costs()
+        opinion = task.result() if done and task.exception() is None else None
+        return decision if opinion is None else _with_opinion(decision, opinion, live), call.take_costs()
 
     def _models(self, decision: Decision, live: Live) -> list[tuple[str, str]]:
         """Whom to ask, in turn: (mode, full id). Nobody where structure or the client has decided already."""
@@ -129,7 +129,7 @@ class Asker:
         models: list[tuple[str, str]],
         live: Live,
         seconds: float,
-    ) -> Asked | None:
+    ) -> Opinion | None:
         deadline = asyncio.get_running_loop().time() + seconds
         try:
             for position, (mode, model) in enumerate(models):
@@ -137,10 +137,10 @@ class Asker:
                 share = left / (len(models) - position)
                 category = await self._ask(model, call, decision, categories, live, share)
                 if category is not None:
-                    asked = self._known[key] = Asked(category, mode, model)
+                    opinion = self._known[key] = Opinion(category, mode, model)
                     if len(self._known) > _CACHED:
                         self._known.popitem(last=False)
-                    return asked
+                    return opinion
             return None
         finally:
             self._forget(key, call)
@@ -196,10 +196,12 @@ def _way_to(model: str, live: Live, seconds: float) -> Way:
     return Way(live.adapters[name], target, seconds, seconds, seconds)
 
 
-def _with_answer(decision: Decision, asked: Asked, live: Live) -> Decision:
-    category = live.snapshot.categories.get(asked.category)
+def _with_opinion(decision: Decision, opinion: Opinion, live: Live) -> Decision:
+    category = live.snapshot.categories.get(opinion.category)
     if category is None:
         return decision
     chain = decision.chain if decision.mode == "models" else category.models
-    evidence = Evidence(lambda: (f"{asked.model} was asked and said {asked.category}", *decision.evidence))
-    return decision._replace(category=asked.category, mode=asked.mode, chain=chain, confidence=1.0, evidence=evidence)
+    evidence = Evidence(lambda: (f"{opinion.model} was asked and said {opinion.category}", *decision.evidence))
+    return decision._replace(
+        category=opinion.category, mode=opinion.mode, chain=chain, confidence=1.0, evidence=evidence
+    )

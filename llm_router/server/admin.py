@@ -12,9 +12,9 @@ from llm_router.config.edits import category_change, mapping_change, without_cat
 from llm_router.config.report import effective
 from llm_router.config.values import Category
 from llm_router.server.answers import json_answer
+from llm_router.server.app_keys import ROUTER
 from llm_router.server.bodies import expect_later, read_body
 from llm_router.server.chat import caller_in
-from llm_router.server.keys import ROUTER
 from llm_router.server.telling import take_over
 from llm_router.wire.chat import parse_chat, parse_object
 

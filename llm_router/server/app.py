@@ -30,9 +30,9 @@ from llm_router.proxy.state import CircuitFile, prepare_state_folder
 from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.breaker import Circuits
 from llm_router.server import admin, monitor, systemd
+from llm_router.server.app_keys import ROUTER
 from llm_router.server.bodies import expect_later
 from llm_router.server.chat import CHAT_PATHS, chat
-from llm_router.server.keys import ROUTER
 from llm_router.server.limits import check_parser, raise_descriptor_limit
 from llm_router.server.opening import access_logs, listen, set_up_logging
 from llm_router.server.serving import serve

@@ -11,7 +11,6 @@ import math
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
 from multidict import istr
 
 from llm_router.config.values import Snapshot
@@ -28,11 +27,11 @@ from llm_router.server.answers import (
     request_id,
     sane_id,
 )
+from llm_router.server.app_keys import ROUTER
 from llm_router.server.bodies import await_whole, read_body, whole_body
-from llm_router.server.connections import Connection
+from llm_router.server.connections import Body, Connection
 from llm_router.server.guard import Guard, client_of
-from llm_router.server.heads import Asked
-from llm_router.server.keys import ROUTER
+from llm_router.server.heads import PlainHead
 from llm_router.server.limits import BIG_BODY_BYTES
 from llm_router.server.refusals import refusals
 from llm_router.server.rules import Identity
@@ -107,7 +106,7 @@ class DirectChat:
         self._rules = self._guard.rules()
         self._longest = min(BIG_BODY_BYTES, snapshot.max_body_bytes)
 
-    def reads(self, message: RawRequestMessage) -> Asked | None:
+    def reads(self, message: RawRequestMessage) -> PlainHead | None:
         """What counts of the head, if such a request may come by the short way."""
         headers = message.headers
         length = headers.get(_LENGTH)
@@ -130,7 +129,7 @@ class DirectChat:
         hosts = headers.getall(_HOST, ())
         if len(hosts) != 1:
             return None
-        return Asked(
+        return PlainHead(
             message.path,
             hosts[0],
             headers.get(_AUTHORIZATION),
@@ -140,7 +139,7 @@ class DirectChat:
             not message.should_close,
         )
 
-    def admits(self, asked: Asked, length: int) -> Identity | None:
+    def admits(self, head: PlainHead, length: int) -> Identity | None:
         """Who sent this request, if it may come by the short way now; what is to be refused goes the long one."""
         router = self._router
         snapshot = router.snapshot
@@ -148,19 +147,19 @@ class DirectChat:
             self._prepare(snapshot)
         if router.draining or not 0 < length <= self._longest:
             return None
-        return self._rules.admit(asked.host, asked.authorization)
+        return self._rules.admit(head.host, head.authorization)
 
-    async def serve(self, connection: Connection, asked: Asked, identity: Identity, body: bytes | StreamReader) -> bool:
+    async def serve(self, connection: Connection, head: PlainHead, identity: Identity, body: Body) -> bool:
         """Answers; tells whether the connection may carry another request."""
-        name = sane_id(asked.request_id)
-        sender = Sender(connection, name, keep_alive=asked.keep_alive)
+        name = sane_id(head.request_id)
+        sender = Sender(connection, name, keep_alive=head.keep_alive)
         admitted = False
         try:
             if not isinstance(body, bytes):
                 body = whole_body(body) or await await_whole(connection, body)
             chat = parse_chat(body)
             del body
-            caller = Caller(name, identity.client, asked.session, max_price_of(asked.max_price))
+            caller = Caller(name, identity.client, head.session, max_price_of(head.max_price))
             admitted = True
             await self._router.answer(chat, caller, sender)
         except ApiError as error:
@@ -168,11 +167,11 @@ class DirectChat:
                 sender.keep_alive = False
             sender.send_error(error, UNDECIDED)
             if not admitted:
-                refusals.note(error, connection.transport, "POST", asked.path, name)
+                refusals.note(error, connection.transport, "POST", head.path, name)
         except ConnectionError:
             return False
         except Exception:
-            logger.exception("unexpected error while answering POST %s", asked.path)
+            logger.exception("unexpected error while answering POST %s", head.path)
             if sender.begun:
                 if connection.transport is not None:
                     connection.transport.abort()  # a clean end would make a broken answer look whole

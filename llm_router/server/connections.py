@@ -19,7 +19,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from llm_router.errors import ApiError, shutting_down
 from llm_router.server.answers import CLOSE, error_answer, raw_answer
-from llm_router.server.heads import Asked, KnownHead, ends_there, learn
+from llm_router.server.heads import KnownHead, PlainHead, ends_there, learn
 from llm_router.server.limits import (
     BIG_BODY_BYTES,
     FAREWELL_S,
@@ -52,21 +52,22 @@ class BodyEnded(web.RequestPayloadError):
 class Direct(Protocol):
     """A short way for some requests, past aiohttp's application; what it does not take goes the usual way."""
 
-    def reads(self, message: RawRequestMessage) -> Asked | None:
+    def reads(self, message: RawRequestMessage) -> PlainHead | None:
         """What counts of its head, if such a request may come by the short way."""
         ...
 
-    def admits(self, asked: Asked, length: int) -> Identity | None:
+    def admits(self, head: PlainHead, length: int) -> Identity | None:
         """Who sent this request with a body of `length` bytes, if it may come by the short way now."""
         ...
 
-    async def serve(self, connection: Connection, asked: Asked, identity: Identity, body: bytes | StreamReader) -> bool:
+    async def serve(self, connection: Connection, head: PlainHead, identity: Identity, body: Body) -> bool:
         """Answers it; tells whether the connection may carry another request."""
         ...
 
 
+Body: TypeAlias = bytes | StreamReader  # whole, or still coming
 # A request that comes by the short way. No class of its own: one is made per request.
-Plain: TypeAlias = tuple[Asked, Identity, bytes | StreamReader]
+Plain: TypeAlias = tuple[PlainHead, Identity, Body]
 
 
 class Connections(web.Server):
@@ -199,10 +200,10 @@ class Connection(web.RequestHandler):
         """The next message, if it may come by the short way."""
         messages = self._messages
         message, payload = messages[0]
-        if type(message) is not RawRequestMessage or (asked := direct.reads(message)) is None:
+        if type(message) is not RawRequestMessage or (head := direct.reads(message)) is None:
             return None
         length = int(message.headers[CONTENT_LENGTH])
-        identity = direct.admits(asked, length)
+        identity = direct.admits(head, length)
         if identity is None:
             return None
         messages.popleft()
@@ -212,11 +213,11 @@ class Connection(web.RequestHandler):
             self._resume_reading_if_drained()
         if self._parsed_head and self._lessons:
             self._lessons -= 1
-            self._known = learn(self._parsed_head, length, asked)
+            self._known = learn(self._parsed_head, length, head)
             if self._manager is not None and self._known is not None:
                 self._manager.known_head = self._known
         self._parsed_head = b""
-        return asked, identity, payload
+        return head, identity, payload
 
     def _recognize(self, known: KnownHead, data: bytes) -> bool:
         """Takes a request that begins as the last one did, without parsing it; only where none is under way."""
@@ -227,11 +228,11 @@ class Connection(web.RequestHandler):
         missing = known.size + length - len(data)
         if missing < 0 or server is None or server.direct is None:
             return False
-        identity = server.direct.admits(known.asked, length)
+        identity = server.direct.admits(known.plain, length)
         if identity is None:
             return False  # why not is told the long way
         body = self._begin_body(memoryview(data)[known.size :], missing) if missing else data[known.size :]
-        self._recognized = known.asked, identity, body
+        self._recognized = known.plain, identity, body
         self._lessons = _LESSONS
         self._head_since = self._idle_since = 0.0
         if waiter is not None:
@@ -433,11 +434,7 @@ class Connection(web.RequestHandler):
             super().log_exception(*args, **kw)
 
     def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """For what aiohttp refuses before there is a request: bad HTTP, mostly."""
         if isinstance(exc, HttpProcessingError):

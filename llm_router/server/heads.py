@@ -15,7 +15,7 @@ _MOST_BYTES = 8192  # of a head that is worth being kept for each connection
 
 
 @dataclass(slots=True)
-class Asked:
+class PlainHead:
     """What counts of the head of a plain chat request; header values as they were sent, None where absent.
 
     Nobody changes it; not frozen, since one is made for each head that has to be parsed.
@@ -31,20 +31,20 @@ class Asked:
 
 
 class KnownHead:
-    """The head of a request that was parsed, in two parts around the digits of its length, and what it `asked`."""
+    """The head of a request that was parsed, in two parts around the digits of its length, and what counts of it."""
 
-    __slots__ = ("_after", "_before", "_digits_end", "_digits_start", "asked", "size")
+    __slots__ = ("_after", "_before", "_digits_end", "_digits_start", "plain", "size")
 
-    def __init__(self, before: bytes, digits: bytes, after: bytes, asked: Asked) -> None:
+    def __init__(self, before: bytes, digits: bytes, after: bytes, plain: PlainHead) -> None:
         self._before = before
         self._after = after
         self._digits_start = len(before)
         self._digits_end = len(before) + len(digits)
         self.size = self._digits_end + len(after)
-        self.asked = asked
+        self.plain = plain
 
     def __repr__(self) -> str:
-        return f"<KnownHead {self.asked.path}>"
+        return f"<KnownHead {self.plain.path}>"
 
     def length_in(self, data: bytes) -> int | None:
         """The length of the body, if `data` begins with the same head but for that length.
@@ -62,7 +62,7 @@ def ends_there(head: bytes) -> bool:
     return 0 <= head.find(_END) == len(head) - len(_END)
 
 
-def learn(head: bytes, length: int, asked: Asked) -> KnownHead | None:
+def learn(head: bytes, length: int, plain: PlainHead) -> KnownHead | None:
     """Keeps a head that was parsed, `length` being that of its body; None where its bytes leave a doubt."""
     found = head.lower().find(_NAME)
     start = found + len(_NAME)
@@ -71,4 +71,4 @@ def learn(head: bytes, length: int, asked: Asked) -> KnownHead | None:
         return None
     if not ends_there(head):
         return None  # blank lines before it, or more than a head
-    return KnownHead(head[:start], digits, head[start + len(digits) :], asked)
+    return KnownHead(head[:start], digits, head[start + len(digits) :], plain)

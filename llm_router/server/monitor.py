@@ -15,8 +15,8 @@ from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError
 from llm_router.proxy.dispatch import Router
 from llm_router.server.answers import json_answer
+from llm_router.server.app_keys import ROUTER
 from llm_router.server.guard import identity_of
-from llm_router.server.keys import ROUTER
 from llm_router.server.page import front_page
 
 # Who wants both alike gets what tells more.

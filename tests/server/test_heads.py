@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from llm_router.server.bodies import await_whole
 from llm_router.server.connections import Connection as ServerConnection
 from llm_router.server.connections import Connections
-from llm_router.server.heads import Asked, KnownHead, learn
+from llm_router.server.heads import KnownHead, PlainHead, learn
 from llm_router.server.rules import Identity
 from tests.support.waiting import until
 
-ASKED = Asked("/v1/chat/completions", "localhost", None, None, "", None, True)
+PLAIN = PlainHead("/v1/chat/completions", "localhost", None, None, "", None, True)
 PATH = "/v1/chat/completions"
 BEFORE = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
 AFTER = b"\r\nAccept: */*\r\n\r\n"
@@ -31,7 +31,7 @@ def request(size: int, extra: bytes = b"") -> bytes:
 
 def known(size: int = 500) -> KnownHead:
     """The head of a request with a body of `size`."""
-    head = learn(BEFORE + b"%d" % size + AFTER, size, ASKED)
+    head = learn(BEFORE + b"%d" % size + AFTER, size, PLAIN)
     assert head is not None
     return head
 
@@ -97,12 +97,12 @@ def test_what_is_recognized_is_framed_as_it_says(tail: bytes, size: int) -> None
 )
 def test_a_doubtful_head_is_not_learned(head: bytes, length: int) -> None:
     """Unusual spelling, blank lines before it, more than a head, and giants."""
-    assert learn(head, length, ASKED) is None
+    assert learn(head, length, PLAIN) is None
 
 
 def test_names_may_be_spelled_in_any_case() -> None:
     """Some clients send lower-case names."""
-    head = learn(BEFORE.lower() + b"5" + AFTER, 5, ASKED)
+    head = learn(BEFORE.lower() + b"5" + AFTER, 5, PLAIN)
     assert head is not None
     assert head.length_in(BEFORE.lower() + b"7" + AFTER + b"7 bytes") == 7
 
@@ -113,15 +113,15 @@ class Readers:
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
 
-    def reads(self, message: Any) -> Asked | None:
+    def reads(self, message: Any) -> PlainHead | None:
         """Every request with a length."""
-        return ASKED if "Content-Length" in message.headers else None
+        return PLAIN if "Content-Length" in message.headers else None
 
-    def admits(self, asked: Asked, length: int) -> Identity | None:
+    def admits(self, head: PlainHead, length: int) -> Identity | None:
         """Everybody, with a body that is not empty."""
         return Identity("anonymous", "") if length else None
 
-    async def serve(self, connection: Any, asked: Asked, identity: Identity, body: Any) -> bool:
+    async def serve(self, connection: Any, head: PlainHead, identity: Identity, body: Any) -> bool:
         """Waits for the body."""
         self.bodies.append(body if isinstance(body, bytes) else await await_whole(connection, body))
         return True

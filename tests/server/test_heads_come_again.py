@@ -10,7 +10,7 @@ import pytest
 
 from llm_router.server import connections
 from llm_router.server.chat import DirectChat
-from llm_router.server.heads import Asked
+from llm_router.server.heads import PlainHead
 from tests.server.conftest import CONFIG, Served, StartRouter
 from tests.support.client import Connection, chat_body, request_bytes
 from tests.support.upstream import Upstream
@@ -33,14 +33,14 @@ def recognized(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     serve, reads = DirectChat.serve, DirectChat.reads
     parsed: list[Any] = []
 
-    def watched_reads(self: DirectChat, message: Any) -> Asked | None:
+    def watched_reads(self: DirectChat, message: Any) -> PlainHead | None:
         parsed.append(message)
         return reads(self, message)
 
-    async def watched_serve(self: DirectChat, connection: Any, asked: Asked, identity: Any, body: Any) -> bool:
+    async def watched_serve(self: DirectChat, connection: Any, head: PlainHead, identity: Any, body: Any) -> bool:
         seen.append(not parsed)
         parsed.clear()
-        return await serve(self, connection, asked, identity, body)
+        return await serve(self, connection, head, identity, body)
 
     monkeypatch.setattr(DirectChat, "reads", watched_reads)
     monkeypatch.setattr(DirectChat, "serve", watched_serve)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llm_router.server.chat import DirectChat
-from llm_router.server.heads import Asked
+from llm_router.server.heads import PlainHead
 from llm_router.server.limits import BIG_BODY_BYTES
 from tests.server.conftest import CONFIG, Served, StartRouter
 from tests.support.client import Answer, Connection, chat_body, request_bytes
@@ -38,9 +38,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     taken: list[str] = []
     serve = DirectChat.serve
 
-    async def watched(self: DirectChat, connection: Any, asked: Asked, identity: Any, body: Any) -> bool:
-        taken.append(asked.path)
-        return await serve(self, connection, asked, identity, body)
+    async def watched(self: DirectChat, connection: Any, head: PlainHead, identity: Any, body: Any) -> bool:
+        taken.append(head.path)
+        return await serve(self, connection, head, identity, body)
 
     monkeypatch.setattr(DirectChat, "serve", watched)
     return taken

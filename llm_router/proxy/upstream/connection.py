@@ -25,7 +25,7 @@ WATCH_AFTER_SECONDS = 60.0
 JOIN_BYTES = 32 * 1024
 
 
-class Keeper(Protocol):
+class Holder(Protocol):
     """Who keeps connections between answers."""
 
     def connection_idle(self, connection: Connection) -> None:
@@ -48,7 +48,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         "_answers",
         "_asked",
         "_drain_timer",
-        "_keeper",
+        "_holder",
         "_loop",
         "_reading",
         "_response",
@@ -62,14 +62,14 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         "watch_from",
     )
 
-    def __init__(self, origin: Origin, keeper: Keeper, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, origin: Origin, holder: Holder, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self.origin = origin
         self.idle_until = 0.0
         self.watch_from = math.inf  # when `watch` is due
         self.heard = False  # body bytes came since the response looked last
         self.push: Callable[[bytes], None] = ignore  # where body bytes go; the response decides
-        self._keeper = keeper
+        self._holder = holder
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._answers = 0
@@ -122,7 +122,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         self.retire()
         if self._transport is not None:
             self._transport.abort()
-        self._keeper.connection_gone(self)
+        self._holder.connection_gone(self)
 
     def pause(self) -> None:
         """Stops reading."""
@@ -177,7 +177,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         if self._asked:
             self.feed_eof()
             self._message_over()
-        self._keeper.connection_gone(self)
+        self._holder.connection_gone(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None  # first of all: asyncio trips over an abort from inside this call
@@ -185,7 +185,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
             self.lost()
             self._message_over()
         self.retire()
-        self._keeper.connection_gone(self)
+        self._holder.connection_gone(self)
 
     # Details.
 
@@ -217,7 +217,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
                 self.resume()
             said = self.headers.get("keep-alive")
             self.idle_until = self._loop.time() + (IDLE_SECONDS if said is None else idle_seconds(said))
-            self._keeper.connection_idle(self)
+            self._holder.connection_idle(self)
         else:
             self.abort()
         if response is not None:
@@ -246,8 +246,8 @@ class BufferedConnection(Connection, asyncio.BufferedProtocol):
 
     __slots__ = ("_buffer",)
 
-    def __init__(self, origin: Origin, keeper: Keeper, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
-        super().__init__(origin, keeper, loop)
+    def __init__(self, origin: Origin, holder: Holder, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
+        super().__init__(origin, holder, loop)
         self._buffer = buffer
 
     def get_buffer(self, sizehint: int) -> memoryview:

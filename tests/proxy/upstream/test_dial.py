@@ -291,11 +291,11 @@ async def test_a_late_cancel_spares_who_has_the_connection_now(serve: Serve, cli
 
     taker = Taker()
     (connection,) = client._pool._all
-    connection._keeper = taker
+    connection._holder = taker
     gate.set()
     with pytest.raises(asyncio.CancelledError):
         await first
-    connection._keeper = client._pool
+    connection._holder = client._pool
     assert taker.call is not None
     response = await taker.call
     response.attach(sink)
