@@ -79,6 +79,7 @@ class Block:
     kind: str  # "open", "cooldown" or "account"
     until: float
     reason: str
+    failure: str  # the kind of failure that it comes from
     by_failures: bool = False
 
 
@@ -137,7 +138,8 @@ class Circuits:
             if circuit is not None and not circuit.passable(now):
                 until = max(circuit.open_until, now)
                 doing = "is being probed" if circuit.probing and now >= circuit.open_until else "is open"
-                return Block("open", until, f"the circuit of {name} {doing} ({circuit.kind})", by_failures=True)
+                reason = f"the circuit of {name} {doing} ({circuit.kind})"
+                return Block("open", until, reason, circuit.kind, by_failures=True)
         if not accounts or self.usable_account(model, accounts, now) is not None:
             return None
         waits = [
@@ -146,8 +148,9 @@ class Circuits:
         ]
         until, account = min(waits)
         if self._account_until(account) >= until:
-            return Block("account", until, f"the provider refused the key ({self._accounts[account][1]})")
-        return Block("cooldown", until, "the provider asked to wait (rate limit)")
+            failure = self._accounts[account][1]
+            return Block("account", until, f"the provider refused the key ({failure})", failure)
+        return Block("cooldown", until, "the provider asked to wait (rate limit)", FailureKind.RATE_LIMITED.value)
 
     def last_attempt(self, model: str) -> float:
         """When what is open of the circuits of `model` and its provider last failed or was probed; 0 if nothing is."""
@@ -366,7 +369,7 @@ class Circuits:
             "state": state,
             "failures": own.failures,
             "provider_failures": provider.failures,
-            "kind": worst.kind if worst.open_until else (block.kind if block else ""),
+            "kind": worst.kind if worst.open_until else (block.failure if block else ""),
             "retry_in_s": round(max(0.0, until - now), 3) if until else 0.0,
         }
 

@@ -377,6 +377,23 @@ def test_an_answer_from_before_does_not_clear_the_row_of_a_provider(circuits: Ci
     assert (about["state"], about["provider_failures"]) == ("open", 3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "times", "state"),
+    [
+        (FailureKind.RATE_LIMITED, 1, "cooldown"),
+        (FailureKind.AUTHENTICATION, 1, "open"),
+        (FailureKind.QUOTA_EXCEEDED, 1, "open"),
+        (FailureKind.CONNECT_ERROR, 3, "open"),
+        (FailureKind.SERVER_ERROR, 3, "open"),
+    ],
+)
+def test_the_report_names_the_kind_of_failure(circuits: Circuits, kind: FailureKind, times: int, state: str) -> None:
+    """Whatever keeps a model out, the report says which kind of failure it came from, in the word of the attempts."""
+    fail(circuits, kind, 0, wait=20, times=times)
+    about = circuits.report({MODEL: KEYS}, 1)["circuits"][MODEL]
+    assert (about["state"], about["kind"]) == (state, kind.value)
+
+
 def test_a_circuit_that_has_just_opened_is_not_probed_at_once(circuits: Circuits) -> None:
     """The failure that opened it was an attempt, too: the early probe comes a second later."""
     fail(circuits, FailureKind.SERVER_ERROR, 100, times=3)

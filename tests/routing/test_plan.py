@@ -27,7 +27,10 @@ INFO = {
 }
 COST = {"p/able": 0.5, "p/blind": 0.001}
 LATENCY = {"p/able": 0.2, "p/blind": 0.9}
-BLOCKS = {"p/open": Block("open", 99.0, "the circuit is open", by_failures=True), "p/cool": Block("cooldown", 7.0, "w")}
+BLOCKS = {
+    "p/open": Block("open", 99.0, "the circuit is open", "server_error", by_failures=True),
+    "p/cool": Block("cooldown", 7.0, "w", "rate_limited"),
+}
 WORLD = World(
     providers=PROVIDERS,
     info=INFO.get,
