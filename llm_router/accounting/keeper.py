@@ -22,9 +22,10 @@ from typing import Any, Final, cast
 import orjson
 
 from llm_router.accounting.booking import Booking
+from llm_router.accounting.frames import FrameBuffer, frame
 from llm_router.accounting.ledger import Bookkeeper, Sink
 from llm_router.accounting.metrics import Metrics
-from llm_router.accounting.passing import FrameBuffer, Unpacker, frame
+from llm_router.accounting.passing import Unpacker
 from llm_router.accounting.ranks import Encodings
 from llm_router.accounting.report import LedgerReader, NoLedger
 from llm_router.accounting.settle import CountMode

@@ -1,97 +1,23 @@
-"""Bookings on their way from a worker to the keeper: one frame of bytes for many, and back.
-
-A frame is its head's length, the head, and after it the large blobs as they are, so that a prompt of megabytes is
-never copied on a worker's event loop. Both ends are forks of one process: the head is `marshal`, the quickest form
-there is, which must never be read from anybody else.
-"""
+"""Bookings on their way from a worker to the keeper: many in one frame, and back."""
 
 from __future__ import annotations
 
-import marshal
-import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 from llm_router.accounting.booking import Attempt, Booking, SideCost
+from llm_router.accounting.frames import Message, frame
 from llm_router.accounting.pricing import ModelInfo, Prices
 from llm_router.wire.usage import Usage
 
-LENGTH: Final = struct.Struct("<I")
-_ALOUD: Final = 32 * 1024
+# Blobs from here on travel behind the head.
+_APART: Final = 32 * 1024
 _KINDS_MOST: Final = 1024
-# Later versions of `marshal` look for objects that come twice, which costs half as much again; here hardly one does.
-_WITHOUT_REFERENCES: Final = 2
-
-_ROOM: Final = 256 * 1024
-# Room that was needed once is kept up to this: fresh memory would have to be cleared each time.
-_MOST_ROOM: Final = 4 * 1024 * 1024
 
 _ATTEMPT_FIELDS: Final = len(Attempt._fields)
 _empty: Final = object.__new__
 _tuple: Final = tuple.__new__
-
-Message = tuple[Any, ...]
-Frame = tuple[str, Message, list[bytes]]
-
-
-def frame(kind: str, *values: Any, blobs: Sequence[bytes] = ()) -> list[bytes]:
-    """The parts of one frame, to be written one after the other. Raises ValueError for what is no plain value."""
-    head = marshal.dumps((kind, values, [len(blob) for blob in blobs]), _WITHOUT_REFERENCES)
-    return [LENGTH.pack(len(head)), head, *blobs]
-
-
-class FrameBuffer:
-    """Bytes as they come in, and the frames that become whole with them; for `asyncio.BufferedProtocol`."""
-
-    def __init__(self) -> None:
-        self._data = bytearray(_ROOM)
-        self._filled = 0
-        self._head: tuple[str, Message, list[int]] | None = None
-
-    def room(self) -> memoryview:
-        """Where the next bytes go; never empty."""
-        return memoryview(self._data)[self._filled :]
-
-    def filled(self, size: int) -> list[Frame]:
-        """So many bytes have come: the frames that are whole now."""
-        self._filled += size
-        found: list[Frame] = []
-        view = memoryview(self._data)
-        start, needed = self._split(view, found)
-        rest = self._filled - start
-        if needed > len(self._data) or (len(self._data) > _MOST_ROOM and not rest):
-            # The last reader of the old one may still look at it: it is left as it is.
-            self._data = bytearray(max(_ROOM, needed))
-        if start or self._data is not view.obj:
-            self._data[:rest] = bytes(view[start : self._filled])
-            self._filled = rest
-        return found
-
-    def _split(self, view: memoryview, found: list[Frame]) -> tuple[int, int]:
-        """How far whole frames go, and how many bytes there must be after that for more to be understood."""
-        start = 0
-        while True:
-            if self._head is None:
-                left = self._filled - start
-                if left < LENGTH.size:
-                    return start, LENGTH.size
-                end = start + LENGTH.size + int(LENGTH.unpack_from(view, start)[0])
-                if self._filled < end:
-                    return start, end - start
-                # Written by `frame` in a process of ours.
-                self._head = marshal.loads(view[start + LENGTH.size : end])  # noqa: S302
-                start = end
-            kind, values, lengths = self._head
-            needed = sum(lengths)
-            if self._filled - start < needed:
-                return start, needed
-            blobs = []
-            for length in lengths:
-                blobs.append(bytes(view[start : start + length]))
-                start += length
-            found.append((kind, values, blobs))
-            self._head = None
 
 
 class Packer:
@@ -129,7 +55,7 @@ class Packer:
         known = self._numbers.get(kind)
         request: bytes | int = booking.request
         answer: Sequence[bytes | int] = booking.answer
-        if booking.request_bytes + booking.answer_bytes >= _ALOUD:
+        if booking.request_bytes + booking.answer_bytes >= _APART:
             request, answer = self._stow(booking.request), [self._stow(block) for block in booking.answer]
         return (
             self._number(kind, booking.price_info) if known is None else known[0],
@@ -143,7 +69,7 @@ class Packer:
             booking.answer_bytes,
             booking.ticket,
             booking.request_bytes,
-            None if booking.reported is None else _usage(booking.reported),
+            None if booking.reported is None else tuple(booking.reported),
             [self._side(side) for side in booking.side_costs] if booking.side_costs else None,
         )
 
@@ -154,13 +80,13 @@ class Packer:
             self._stow(side.request),
             [self._stow(block) for block in side.answer],
             side.answer_is_stream,
-            _usage(side.reported) if side.reported is not None else None,
+            tuple(side.reported) if side.reported is not None else None,
             _plain_info(side.price_info),
             side.request_bytes,
         )
 
     def _stow(self, blob: bytes) -> bytes | int:
-        if len(blob) < _ALOUD:
+        if len(blob) < _APART:
             return blob
         self._blobs.append(blob)
         return len(self._blobs) - 1
@@ -225,7 +151,7 @@ class Unpacker:
         booking.attempts = (
             (_tuple(Attempt, (booking.model, "ok", booking.status, tries)),) if type(tries) is int else _attempts(tries)
         )
-        if booking.request_bytes + booking.answer_bytes >= _ALOUD:
+        if booking.request_bytes + booking.answer_bytes >= _APART:
             booking.request = _fetch(booking.request, blobs)
             booking.answer = [_fetch(block, blobs) for block in booking.answer]
         booking.reported = None if reported is None else Usage(*reported)
@@ -255,18 +181,6 @@ def _side(values: Message, blobs: Sequence[bytes]) -> SideCost:
 
 def _fetch(blob: bytes | int, blobs: Sequence[bytes]) -> bytes:
     return blobs[blob] if isinstance(blob, int) else blob
-
-
-def _usage(usage: Usage) -> Message:
-    return (
-        usage.fresh_input,
-        usage.cache_read,
-        usage.cache_write,
-        usage.output,
-        usage.reasoning,
-        usage.cache_write_1h,
-        usage.provider_cost,
-    )
 
 
 def _plain_info(info: ModelInfo | None) -> Message | None:

@@ -20,8 +20,9 @@ import orjson
 
 from llm_router.accounting.board import Board, all_entries
 from llm_router.accounting.booking import Booking, lighten
+from llm_router.accounting.frames import FrameBuffer, frame
 from llm_router.accounting.ledger import LINGERS, NO_TICKET, QUEUED_BYTES, awaits_company, is_open
-from llm_router.accounting.passing import FrameBuffer, Packer, frame
+from llm_router.accounting.passing import Packer
 from llm_router.accounting.report import By, LedgerReader, NoLedger
 from llm_router.accounting.settle import CountMode
 from llm_router.errors import ApiError

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from llm_router.accounting.booking import Attempt, Booking, SideCost
-from llm_router.accounting.passing import FrameBuffer, Packer, Unpacker, frame
+from llm_router.accounting.frames import FrameBuffer, frame
+from llm_router.accounting.passing import Packer, Unpacker
 from llm_router.accounting.pricing import ModelInfo, Prices
 from llm_router.wire.usage import Usage
 
