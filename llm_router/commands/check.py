@@ -42,9 +42,9 @@ def run(arguments: Namespace) -> int:
         complain(problem)
         return exits.CONFIG
     if arguments.live:
-        from llm_router.commands.live import ask_all, print_outcomes
+        from llm_router.commands.live import ask_all, print_answers
 
-        return print_outcomes(ask_all(snapshot, prices))
+        return print_answers(ask_all(snapshot, prices))
     return exits.OK
 
 
@@ -79,9 +79,9 @@ def _print_json(snapshot: Snapshot, prices: PriceTable, where: str, *, live: boo
     if live and refusal is None:
         from llm_router.commands.live import ask_all, exit_code
 
-        outcomes = ask_all(snapshot, prices)
-        found["live"] = [asdict(outcome) for outcome in outcomes]
-        code = exit_code(outcomes)
+        answers = ask_all(snapshot, prices)
+        found["live"] = [asdict(answer) for answer in answers]
+        code = exit_code(answers)
     print(json.dumps(found, indent=2, ensure_ascii=False))
     return code
 

@@ -34,7 +34,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judged:
     """What became of a row. `cost` is the estimate in USD for the first candidate, None where it is unknown."""
 
     label: str
@@ -54,7 +54,7 @@ def run(arguments: Namespace) -> int:
         text = sys.stdin.read() if arguments.file == "-" else Path(name).read_text(encoding="utf-8")
         # Further ends of a line that Unicode knows may stand in a text; some programs begin UTF-8 with a mark.
         rows = list(read_rows(text.removeprefix("\ufeff").split("\n")))
-        verdicts = asyncio.run(_judge_all(rows, arguments.config))
+        judged = asyncio.run(_judge_all(rows, arguments.config))
     except OSError as error:
         complain(f"{name}: {error.strerror or error}")
     except UnicodeDecodeError:
@@ -65,8 +65,8 @@ def run(arguments: Namespace) -> int:
         complain(str(error))
         return exits.CONFIG
     else:
-        if verdicts:
-            _print(summary(verdicts), arguments.format)
+        if judged:
+            _print(summary(judged), arguments.format)
             return exits.OK
         complain(f"{name}: holds no rows; a row looks like {_EXAMPLE}")
     return exits.FAILED
@@ -97,9 +97,9 @@ def _read_row(line: int, row: Any) -> Row:
     return Row(line, row["label"], frozenset(accept), json.dumps({**request, "model": "router"}).encode())
 
 
-async def _judge_all(rows: Sequence[Row], config: str | None) -> list[Verdict]:
+async def _judge_all(rows: Sequence[Row], config: str | None) -> list[Judged]:
     router = offline_router(config)
-    verdicts = []
+    judged = []
     for row in rows:
         try:
             found = router.explain(parse_chat(row.body), Caller("evaluate"))
@@ -108,41 +108,39 @@ async def _judge_all(rows: Sequence[Row], config: str | None) -> list[Verdict]:
         first = next(iter(found["candidates"]), None)
         category = found["category"]
         right = category == row.label or category in row.accept
-        verdicts.append(Verdict(row.label, category, right, first["estimated_cost_usd"] if first else None))
-    return verdicts
+        judged.append(Judged(row.label, category, right, first["estimated_cost_usd"] if first else None))
+    return judged
 
 
-def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def summary(judged: Sequence[Judged]) -> dict[str, Any]:
     """Accuracy as shares, the confusion matrix as counts by label and category, and estimated USD by category."""
     confusion: dict[str, Counter[str]] = defaultdict(Counter)
     costs: dict[str, list[float]] = defaultdict(list)
-    for verdict in verdicts:
-        confusion[verdict.label][verdict.found] += 1
-        costs[verdict.found].append(verdict.cost or 0.0)
+    for one in judged:
+        confusion[one.label][one.found] += 1
+        costs[one.found].append(one.cost or 0.0)
     labels = sorted(confusion)
     return {
-        "rows": len(verdicts),
-        "accuracy": sum(verdict.right for verdict in verdicts) / len(verdicts),
-        "by_label": {label: _scores(label, verdicts, confusion) for label in labels},
+        "rows": len(judged),
+        "accuracy": sum(one.right for one in judged) / len(judged),
+        "by_label": {label: _scores(label, judged) for label in labels},
         "confusion": {label: dict(confusion[label]) for label in labels},
         "cost": {
             category: {"requests": len(known), "estimated_cost_usd": sum(known)}
             for category, known in sorted(costs.items())
         },
-        "without_price": sum(verdict.cost is None for verdict in verdicts),
+        "without_price": sum(one.cost is None for one in judged),
     }
 
 
-def _scores(
-    label: str, verdicts: Sequence[Verdict], confusion: dict[str, Counter[str]]
-) -> dict[str, float | int | None]:
+def _scores(label: str, judged: Sequence[Judged]) -> dict[str, float | int | None]:
     """Recall counts what `accept` allows as found; precision is over all rows that were given this category, if any."""
-    own = [verdict for verdict in verdicts if verdict.label == label]
-    given = [verdict for verdict in verdicts if verdict.found == label]
-    recall = sum(verdict.right for verdict in own) / len(own)
+    own = [one for one in judged if one.label == label]
+    given = [one for one in judged if one.found == label]
+    recall = sum(one.right for one in own) / len(own)
     if not given:
         return {"rows": len(own), "precision": None, "recall": recall, "f1": None}
-    precision = sum(verdict.right for verdict in given) / len(given)
+    precision = sum(one.right for one in given) / len(given)
     both = precision + recall
     f1 = 2 * precision * recall / both if both else 0.0
     return {"rows": len(own), "precision": precision, "recall": recall, "f1": f1}

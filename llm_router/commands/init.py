@@ -18,9 +18,8 @@ from llm_router.config.values import BUILTIN_CATEGORIES, Snapshot
 from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile, write_new
 from llm_router.proxy.config_file.dotenv import read_dotenv
+from llm_router.proxy.config_file.file import FILE_NAME
 from llm_router.standard_error import complain
-
-_NAME = "router_config.json"
 
 
 def run(arguments: Namespace) -> int:
@@ -28,7 +27,7 @@ def run(arguments: Namespace) -> int:
     try:
         dotenv = read_dotenv(Path.cwd(), os.environ).variables
         named = Environment(os.environ, dotenv).get("ROUTER_CONFIG_FILE")[0]
-        path = Path(os.path.expanduser(arguments.config or named or _NAME))
+        path = Path(os.path.expanduser(arguments.config or named or FILE_NAME))
         if os.path.lexists(path):
             return _check_existing(path)
         snapshot = load(os.environ, dotenv, None, str(path))

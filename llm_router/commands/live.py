@@ -35,7 +35,7 @@ _SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ShortAnswer:
     """What one model answered; `problem` is None for an answer that was one.
 
     `optional` marks a last resort that the user never named: its silence is no fault.
@@ -55,7 +55,7 @@ class Outcome:
         return f"{self.problem} (optional)" if self.optional else self.problem
 
 
-def ask_all(snapshot: Snapshot, prices: PriceTable) -> list[Outcome]:
+def ask_all(snapshot: Snapshot, prices: PriceTable) -> list[ShortAnswer]:
     """Asks every model of `askable`, some at a time."""
     models = list(askable(snapshot))
     if models:
@@ -63,21 +63,21 @@ def ask_all(snapshot: Snapshot, prices: PriceTable) -> list[Outcome]:
     return asyncio.run(_ask_all(snapshot, prices, models))
 
 
-def print_outcomes(outcomes: Sequence[Outcome]) -> int:
+def print_answers(answers: Sequence[ShortAnswer]) -> int:
     """Prints a table; the exit code says whether one of the models failed."""
-    if outcomes:
-        rows = [(each.model, each.result, f"{each.ms:,.0f}", each.answer) for each in outcomes]
+    if answers:
+        rows = [(each.model, each.result, f"{each.ms:,.0f}", each.answer) for each in answers]
         print("\nShort answers")
         print_table(rows, ("model", "result", "ms", "answer"), right=(2,))
     else:
         print("\nThere is no model to ask: no provider of the chains has a key.")
-    return exit_code(outcomes)
+    return exit_code(answers)
 
 
-def exit_code(outcomes: Sequence[Outcome]) -> int:
+def exit_code(answers: Sequence[ShortAnswer]) -> int:
     """Success where somebody answered, and nobody who was named failed."""
-    answered = any(each.problem is None for each in outcomes)
-    failed = any(each.problem and not each.optional for each in outcomes)
+    answered = any(each.problem is None for each in answers)
+    failed = any(each.problem and not each.optional for each in answers)
     return exits.OK if answered and not failed else exits.FAILED
 
 
@@ -100,12 +100,12 @@ def _is_optional(snapshot: Snapshot, model: str) -> bool:
     return model.startswith("ollama/") and not named and snapshot.sources["providers.ollama.base_url"] == "default"
 
 
-async def _ask_all(snapshot: Snapshot, prices: PriceTable, models: Iterable[str]) -> list[Outcome]:
+async def _ask_all(snapshot: Snapshot, prices: PriceTable, models: Iterable[str]) -> list[ShortAnswer]:
     client = UpstreamClient(environ=os.environ)
     mask = masker_for(snapshot, client.secrets)
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def ask(model: str) -> Outcome:
+    async def ask(model: str) -> ShortAnswer:
         async with gate:
             started = time.monotonic()
             answer, problem = "", None
@@ -114,7 +114,7 @@ async def _ask_all(snapshot: Snapshot, prices: PriceTable, models: Iterable[str]
             except AttemptFailed as error:
                 problem = _one_line(f"{error.failure.kind}: {mask(error.failure.message)}", 2 * _SHOWN)
             ms = round((time.monotonic() - started) * 1000, 1)
-            return Outcome(model, ms, _one_line(answer, _SHOWN), problem, _is_optional(snapshot, model))
+            return ShortAnswer(model, ms, _one_line(answer, _SHOWN), problem, _is_optional(snapshot, model))
 
     try:
         return await asyncio.gather(*(ask(model) for model in models))

@@ -24,11 +24,6 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._running)
 
-    @property
-    def running(self) -> frozenset[asyncio.Task[Any]]:
-        """What runs now."""
-        return frozenset(self._running)
-
     def start(self, work: Coroutine[Any, Any, Any], name: str = "") -> asyncio.Task[Any]:
         """Runs `work`; its failure is logged, never lost."""
         task = asyncio.get_running_loop().create_task(work, name=name or None)

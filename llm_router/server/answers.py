@@ -113,6 +113,11 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     return answer
 
 
+def internal_error() -> ApiError:
+    """A fault of ours."""
+    return ApiError(500, "Internal error; the router's log has the details", "server_error", "internal")
+
+
 def _unexpected(request: web.BaseRequest, error: Exception) -> web.Response:
     """A fault of ours, or a client that left while we were writing."""
     transport = request.transport
@@ -123,7 +128,7 @@ def _unexpected(request: web.BaseRequest, error: Exception) -> web.Response:
     if request.writer.output_size > 0:
         transport.abort()  # the clean end of a chunked body would make a broken answer look whole
         raise ConnectionResetError("the answer had begun")
-    return error_answer(ApiError(500, "Internal error; the router's log has the details", "server_error", "internal"))
+    return error_answer(internal_error())
 
 
 _NOT_OFFERED = [

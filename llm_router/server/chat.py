@@ -23,6 +23,7 @@ from llm_router.server.answers import (
     EXTRA_HEADERS,
     UNDECIDED,
     X_REQUEST_ID,
+    internal_error,
     json_answer,
     request_id,
     sane_id,
@@ -176,11 +177,10 @@ class DirectChat:
                 if connection.transport is not None:
                     connection.transport.abort()  # a clean end would make a broken answer look whole
                 return False
-            sender.send_error(_INTERNAL, UNDECIDED)
+            sender.send_error(internal_error(), UNDECIDED)
         return sender.keep_alive and not self._router.draining
 
 
-_INTERNAL = ApiError(500, "Internal error; the router's log has the details", "server_error", "internal")
 _HOST, _LENGTH, _AUTHORIZATION = hdrs.HOST, hdrs.CONTENT_LENGTH, hdrs.AUTHORIZATION
 # With any of these a request goes the long way.
 _ORIGIN, _EXPECT = hdrs.ORIGIN, hdrs.EXPECT

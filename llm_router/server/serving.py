@@ -121,7 +121,7 @@ async def serve(
     await site.start()
     ending = Ending()
     _handle_signals(router, ending, reporter, aloud)
-    router.tasks.begin(_watch(router, aloud), "watch configuration")
+    watching = router.tasks.start(_watch(router, aloud), "watch configuration")
     settle_memory()
     reporter.ready()
     reporter.start_watchdog(ending.ask, ending.hurry)
@@ -132,7 +132,7 @@ async def serve(
         log.info("stopping; %d still running, for %g s at most", router.in_flight, router.snapshot.drain_timeout)
     elif reporter.alone:
         log.info("stopping")
-    await shut_down(router, runner, site, ending)
+    await shut_down(router, runner, site, ending, watching)
     if reporter.alone:
         log.info("stopped")
     reporter.close()
@@ -202,7 +202,9 @@ async def _look_after(router: Router, outages: Outages | None) -> None:
 _OUT_OF_TIME = Failure(FailureKind.SHUTTING_DOWN, "the router was stopped before the answer was finished")
 
 
-async def shut_down(router: Router, runner: Runner, site: web.BaseSite, ending: Ending) -> None:
+async def shut_down(
+    router: Router, runner: Runner, site: web.BaseSite, ending: Ending, watching: asyncio.Task[None]
+) -> None:
     """Refuses what is new, lets what runs finish within the drain timeout, and books everything."""
     router.draining = True
     runner.refuse_unfinished()
@@ -218,8 +220,6 @@ async def shut_down(router: Router, runner: Runner, site: web.BaseSite, ending: 
     if runner.server is not None:
         await runner.server.shutdown(LAST_MOMENT)
     await router.upstream.close()
-    for task in list(router.tasks.running):
-        if task.get_name() == "watch configuration":
-            task.cancel()
+    watching.cancel()  # it would not end by itself
     await router.tasks.drain(5)
     await asyncio.to_thread(router.bookkeeper.close, 5.0)

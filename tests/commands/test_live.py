@@ -105,7 +105,9 @@ def test_check_live_forgives_an_ollama_that_nobody_named(run: Run) -> None:
     assert live._is_optional(default, default.categories["code"].models[-1])
     assert not live._is_optional(named, "ollama/mine")
     assert not live._is_optional(placed, placed.categories["code"].models[-1])
-    assert live.Outcome("ollama/x", 1.0, problem="connect_error", optional=True).result == "connect_error (optional)"
+    assert (
+        live.ShortAnswer("ollama/x", 1.0, problem="connect_error", optional=True).result == "connect_error (optional)"
+    )
     chains = {name: ["ollama/nosuch-model"] for name in ("tools", "code", "reasoning", "conversation")}
     Path("router_config.json").write_text(json.dumps({"model_mappings": chains}))
     code, out, _ = run("check", "--live", OLLAMA_BASE_URL="http://127.0.0.1:9")
@@ -113,15 +115,15 @@ def test_check_live_forgives_an_ollama_that_nobody_named(run: Run) -> None:
     assert "connect_error" in out
 
 
-_GOOD = live.Outcome("openai/a", 1.0, "pong")
-_BAD = live.Outcome("openai/b", 1.0, problem="authentication: no")
-_ABSENT = live.Outcome("ollama/x", 1.0, problem="connect_error: refused", optional=True)
+_GOOD = live.ShortAnswer("openai/a", 1.0, "pong")
+_BAD = live.ShortAnswer("openai/b", 1.0, problem="authentication: no")
+_ABSENT = live.ShortAnswer("ollama/x", 1.0, problem="connect_error: refused", optional=True)
 
 
 @pytest.mark.parametrize(
     ("outcomes", "code"), [([], 1), ([_GOOD], 0), ([_GOOD, _ABSENT], 0), ([_GOOD, _BAD, _ABSENT], 1), ([_ABSENT], 1)]
 )
-def test_success_is_an_answer_and_no_failure_of_who_was_named(outcomes: list[live.Outcome], code: int) -> None:
+def test_success_is_an_answer_and_no_failure_of_who_was_named(outcomes: list[live.ShortAnswer], code: int) -> None:
     """A last resort may be absent beside an answer; where nobody answered at all nothing works."""
     assert live.exit_code(outcomes) == code
 
