@@ -251,6 +251,8 @@ class Circuits:
         self._free(permit)
         kind = failure.kind
         provider = split_model(permit.model)[0]
+        if kind in _CONNECTION or kind in _ACCOUNT:
+            self._circuit(self._models, permit.model)  # so that the report names the model: it may be in no chain
         if kind in _CONNECTION:
             self._circuit(self._providers, provider).fail(kind, now, self.settings)
         elif kind in _ACCOUNT:
@@ -334,7 +336,7 @@ class Circuits:
         self.version += 1
 
     def known_models(self) -> set[str]:
-        """Every model that has a circuit or a cooldown."""
+        """Every model that has failed: it has a circuit or a cooldown."""
         return {*self._models, *(model for model, _ in self._cooldowns)}
 
     def left_out(self) -> dict[tuple[str, str], tuple[str, float]]:
