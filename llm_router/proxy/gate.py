@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.wire.error_objects import ErrorSeen, error_in, event_value, upstream_error
-from llm_router.wire.sse import DONE, iter_events, lone_data
+from llm_router.wire.error_objects import ErrorSeen, bare_error, error_in, event_value, upstream_error
+from llm_router.wire.sse import DONE, iter_events, lone_data, raw_events
 
 HELD_BYTES = 1024 * 1024
 # An event of so many values says nothing that would be worth the memory and the time of parsing it; large ones hold
@@ -85,6 +85,16 @@ class Gate:
         return REJECT if self._size > HELD_BYTES else HOLD
 
     def _judge_all(self, block: bytes) -> Verdict:
+        if b'"error"' not in block:
+            return self._judge_events(block)
+        for raw in raw_events(block):
+            self.error = bare_error(raw)
+            verdict = self._judge_events(raw) if self.error is None else REJECT
+            if verdict is not HOLD:
+                return verdict
+        return HOLD
+
+    def _judge_events(self, block: bytes) -> Verdict:
         for event in iter_events(block):
             if event.data is not None:
                 verdict = self._judge(event.name, event.data)

@@ -189,11 +189,10 @@ class Relay:
 
     def _last_event(self) -> bytes:
         rest = self._splitter.rest()
-        event = unfinished_event(rest)
-        if event or self._client is not None:
-            return event or bare_error_event(rest)
-        self._tail = rest
-        return b""
+        event = unfinished_event(rest) or bare_error_event(rest)
+        if not event and self._client is None:
+            self._tail = rest
+        return event
 
     # --- before the commit point -----------------------------------------------------------------------------------
 
@@ -258,7 +257,7 @@ class Relay:
     def pass_on_empty(self, client: ClientStream) -> None:
         """Sends a rejected but well-formed empty answer as it came; `[DONE]` behind it as behind any other."""
         self._client = client
-        whole = b"".join(self.unsent())
+        whole = screen(b"".join(self.unsent())).passed  # nothing behind a [DONE]
         if not self.gate.ended and finished_choices([whole], self._choices):
             whole += DONE_EVENT
         self.tap.keep(whole)

@@ -83,6 +83,8 @@ def test_meaning_commits(choice: bytes) -> None:
         b'data: {"type":"error","error":{"type":"overloaded_error","message":"boom"}}\n\n',
         b'data: {"error":{"message":"boom"},"choices":[{"delta":{"content":""},"finish_reason":"error"}]}\n\n',
         b'data: {"choices":[{"error":{"code":502,"message":"boom"},"delta":{},"finish_reason":"error"}]}\n\n',
+        b'{"error":{"message":"boom"}}\n\n',
+        b'[{\r\n  "error": {"message": "boom"}\r\n}]\r\n\r\n' + TEXT,
     ],
 )
 def test_errors_reject_with_their_words(event: bytes) -> None:

@@ -354,6 +354,29 @@ async def test_an_empty_answer_ends_like_any_other(choices: int, done: bytes) ->
     assert b"".join(relay.tap.kept_blocks()) == client.sent
 
 
+@pytest.mark.parametrize("behind", [PING, TEXT, b'data: {"error":{"message":"sk-secret-key"}}\n\n'])
+async def test_the_first_done_ends_an_empty_answer(behind: bytes) -> None:
+    """What the provider says behind it reaches nobody, though it came in the same read."""
+    relay, _ = make()
+    relay.body_received(STOP + DONE + behind)
+    client = Client()
+    relay.pass_on_empty(client)
+    assert client.sent == STOP + DONE
+    assert b"".join(relay.tap.kept_blocks()) == client.sent
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n", b"\n\n"])
+async def test_an_error_without_a_field_name_is_no_empty_answer(ending: bytes) -> None:
+    """Before the commit point as after it: the attempt has failed by the provider's words, with or without their end."""
+    relay, _ = make()
+    relay.body_received(STOP + b'{"error":{"message":"boom"}}' + ending)
+    relay.body_ended(None)
+    assert await relay.verdict() is Verdict.REJECT
+    failure = relay.gate.failure()
+    assert (failure.kind, failure.message) == (FailureKind.UPSTREAM_ERROR, "boom")
+    assert not relay.gate.well_formed_empty
+
+
 async def test_an_endless_event_is_cut() -> None:
     """A line without end costs its bound and then the attempt."""
     relay, _ = make()
