@@ -13,6 +13,8 @@ from llm_router.routing.wrappers import own_words
 
 EARLIER = 8  # earlier user texts kept for rows of short follow-ups
 _LOOKBACK = 64  # messages that are searched for earlier user texts; agent loops are long
+# Messages, and parts of them, that are searched for words at all: a body may hold half a million that say nothing.
+_SEARCHED = 1024
 _TEXT_TYPES = ("text", "input_text", None)
 _IMAGE_TYPES = ("image_url", "image", "input_image")
 _RESULT_TYPES = ("tool_result",)
@@ -35,7 +37,7 @@ def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
     """Find the person's words in the messages of a chat request (oldest first)."""
     said: list[str] = []
     looping: bool | None = None
-    seen = 0
+    seen = parts = 0
     for message in reversed(messages):
         if type(message) is not dict:
             continue
@@ -44,12 +46,15 @@ def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
         if role == "user":
             content = message.get("content")
             words = own_words(content) if type(content) is str else message_text(content)
+            parts += len(content) if type(content) is list else 0
             # The same once more ("continue", above all) says nothing new.
             if words and seen <= _LOOKBACK and len(said) <= EARLIER and words not in said[-1:]:
                 said.append(words)
         if looping is None:
             looping = False if words and type(content) is str else _is_looping(role, message, words)
         elif seen >= _LOOKBACK or len(said) > EARLIER:
+            break
+        if seen + parts >= _SEARCHED:
             break
     said = said or _raw(messages) or [""]
     # By position and without a call of Python: one is made a request.
@@ -58,12 +63,16 @@ def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
 
 def in_tool_loop(messages: Sequence[Mapping[str, Any]]) -> bool:
     """`Turns.in_tool_loop` alone, for requests whose words decide nothing."""
+    searched = 0
     for message in reversed(messages):
         if type(message) is dict:
-            role = message.get("role")
-            words = message_text(message.get("content")) if role == "user" else ""
+            role, content = message.get("role"), message.get("content")
+            words = message_text(content) if role == "user" else ""
             if (looping := _is_looping(role, message, words)) is not None:
                 return looping
+            searched += len(content) + 1 if type(content) is list else 1
+            if searched >= _SEARCHED:
+                break
     return False
 
 
@@ -87,7 +96,7 @@ def message_text(content: object) -> str:
     if type(content) is str:
         return own_words(content)
     if type(content) is list:
-        for part in reversed(content):
+        for part in reversed(content[-_SEARCHED:]):
             if (text := _part_text(part)) and (words := own_words(text)):
                 return words
     return ""
@@ -106,7 +115,7 @@ def _raw(messages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _last_part(content: object) -> str:
-    parts = content if isinstance(content, list) else []
+    parts = content[-_SEARCHED:] if isinstance(content, list) else []
     return next((text for part in reversed(parts) if (text := _part_text(part))), "")
 
 

@@ -58,7 +58,7 @@ _LINE = (
     r"|platform|operating system|os|shell|date|time|timestamp|time ?zone|workspace|session|agent|channel|locale)"
     r"\s?[:=] ?[^\n]{0,300}\n"
 )
-_ENVIRONMENT = re.compile(rf"(?:{_LINE}){{2,}}\s*|{_LINE}\s*\n\s*", re.IGNORECASE)
+_ENVIRONMENT = re.compile(rf"(?:{_LINE}){{2,64}}\s*|{_LINE}\s*\n\s*", re.IGNORECASE)
 # A paragraph that begins so was appended by a program: it and all that follows is not the person's.
 _TAILS = (
     "\n\nRuntime: agent=",

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_router.routing.turns import EARLIER, Turns, read_turns
+from llm_router.routing import turns as reading
+from llm_router.routing.turns import EARLIER, Turns, in_tool_loop, read_turns
 from llm_router.routing.wrappers import own_words
 
 INTERNAL = (
@@ -165,6 +166,36 @@ def test_anthropic_tool_results_are_a_tool_loop() -> None:
 def test_a_megabyte_of_injected_context_is_skipped() -> None:
     """However long a block is, the words behind it are found."""
     assert own_words("<system-reminder>" + "x y " * 250_000 + "</system-reminder>\nhello") == "hello"
+
+
+SILENT = "<rules>x</rules>"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [user(SILENT)] * 20_000,
+        [user([{"type": "text", "text": SILENT}] * 20_000)],
+        [user([{"type": "text", "text": SILENT}] * 200)] * 100,
+        [*[user([{"type": "text", "text": SILENT}] * 2000)] * 60, {"role": "assistant", "content": "Done."}],
+    ],
+    ids=["messages", "parts", "both", "before an answer"],
+)
+def test_a_flood_of_texts_without_words_is_not_read_to_its_end(
+    messages: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs a search or two, and a body has room for half a million: the loop would be held for seconds."""
+    read: list[str] = []
+    monkeypatch.setattr(reading, "own_words", lambda text: read.append(text) or "")
+    read_turns(messages)
+    in_tool_loop(messages)
+    assert len(read) <= 5000
+
+
+def test_a_flood_of_environment_lines_is_not_read_to_its_end() -> None:
+    """A text of megabytes must not be a pattern's food, whatever its lines look like."""
+    assert own_words("date: x\n" * 500 + "hello") == "hello"
+    assert own_words("date: x\n" * 50_000 + "hello").startswith("date: x")
 
 
 JSON = st.recursive(
