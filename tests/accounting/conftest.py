@@ -10,7 +10,9 @@ from tiktoken_ext import openai_public
 
 from llm_router.accounting import ranks
 from llm_router.accounting.booking import Attempt, Booking
+from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.pricing import ModelInfo, Prices
+from llm_router.accounting.settle import Settler
 
 REQUEST = orjson.dumps({"model": "router", "messages": [{"role": "user", "content": "Say hello."}]})
 USAGE = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
@@ -91,3 +93,8 @@ def booking(request_id: str = "r-1", **fields) -> Booking:
         "price_info": INFO,
     }
     return Booking(request_id, **(values | fields))
+
+
+def settled(request_id="r-1", **fields):
+    """The record of such a booking, where there is no tokenizer."""
+    return Settler(lambda name: None, DriftBook()).settle(booking(request_id, **fields))

@@ -7,13 +7,7 @@ import pytest
 
 from llm_router.accounting.access_log import AccessLog, json_line, text_lines
 from llm_router.accounting.booking import Attempt
-from llm_router.accounting.drift import DriftBook
-from llm_router.accounting.settle import Settler
-from tests.accounting.conftest import booking
-
-
-def settled(request_id="r-1", **fields):
-    return Settler(lambda name: None, DriftBook()).settle(booking(request_id, **fields))
+from tests.accounting.conftest import settled
 
 
 def text_line(record):

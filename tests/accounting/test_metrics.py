@@ -10,16 +10,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from llm_router.accounting.booking import Attempt, SideCost
-from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.metrics import Metrics
-from llm_router.accounting.settle import Settler
 from llm_router.accounting.sums import SECONDS, Histogram
 from llm_router.wire.usage import Usage
-from tests.accounting.conftest import INFO, booking, stream
-
-
-def settled(request_id="r-1", **fields):
-    return Settler(lambda name: None, DriftBook()).settle(booking(request_id, **fields))
+from tests.accounting.conftest import INFO, settled, stream
 
 
 def mixed() -> list:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from llm_router.proxy.upstream import UpstreamError, UpstreamResponse
@@ -23,6 +24,12 @@ ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 def chunk(data: bytes) -> bytes:
     """One chunk of a chunked body."""
     return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def raw_deflate(data: bytes) -> bytes:
+    """Deflate without zlib's head, which some servers send under that name."""
+    squeeze = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return squeeze.compress(data) + squeeze.flush()
 
 
 class Request:
@@ -264,3 +271,10 @@ def _descriptors() -> Iterator[str]:
 
 
 Serve = Callable[..., Awaitable[Server]]
+
+
+async def whole_forever(peer: Peer) -> None:
+    """Answers every request with the same whole answer."""
+    while True:
+        await peer.request()
+        await peer.send(WHOLE)

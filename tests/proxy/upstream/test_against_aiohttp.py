@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from llm_router.proxy.upstream import UpstreamClient, UpstreamError
-from tests.proxy.upstream.peers import Peer, Serve, Server, chunk
+from tests.proxy.upstream.peers import Peer, Serve, Server, chunk, raw_deflate
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -20,11 +20,6 @@ SSE = b"".join(chunk(b"data: %d\n\n" % number) for number in range(50))
 def sized(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
     lines = b"".join(line + b"\r\n" for line in headers)
     return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n%s\r\n%s" % (status, len(body), lines, body)
-
-
-def raw_deflate(data: bytes) -> bytes:
-    squeeze = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return squeeze.compress(data) + squeeze.flush()
 
 
 # Each answer is followed by a FIN.

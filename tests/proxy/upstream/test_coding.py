@@ -12,13 +12,9 @@ from hypothesis import strategies as st
 
 from llm_router.proxy.upstream.coding import PIECE_BYTES, Inflater, inflater_for
 from llm_router.proxy.upstream.errors import ProtocolError
+from tests.proxy.upstream.peers import raw_deflate
 
 TEXT = b"data: hello\n\n" * 50
-
-
-def raw_deflate(data: bytes) -> bytes:
-    squeeze = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return squeeze.compress(data) + squeeze.flush()
 
 
 SQUEEZED = {

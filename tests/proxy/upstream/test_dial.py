@@ -26,6 +26,7 @@ from tests.proxy.upstream.peers import (
     silent_port,
     sockets_of_this_process,
     until,
+    whole_forever,
 )
 
 Hosts = Callable[..., None]
@@ -338,12 +339,6 @@ async def test_cancel_at_every_step(
     assert finished == 3
     await until(lambda: sockets_of_this_process() <= before)
     assert problems == []
-
-
-async def whole_forever(peer: Peer) -> None:
-    while True:
-        await peer.request()
-        await peer.send(WHOLE)
 
 
 async def test_closing_the_client_while_connecting(client: UpstreamClient) -> None:

@@ -33,19 +33,14 @@ from tests.proxy.upstream.peers import (
     at_once,
     chunk,
     until,
+    whole_forever,
 )
-
-
-async def whole(peer: Peer) -> None:
-    while True:
-        await peer.request()
-        await peer.send(WHOLE)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 async def test_trusted_server(serve: Serve, trusting: UpstreamClient, server_tls: ssl.SSLContext, host: str) -> None:
     """A certificate under SSL_CERT_FILE's authority for the right name or address is accepted; it is kept alive."""
-    server = await serve(whole, tls=server_tls, host="127.0.0.1" if host == "localhost" else host)
+    server = await serve(whole_forever, tls=server_tls, host="127.0.0.1" if host == "localhost" else host)
     for number in range(3):
         response = await trusting.send(
             server.call(host="localhost" if host == "localhost" else None), connect_timeout=30
@@ -57,7 +52,7 @@ async def test_trusted_server(serve: Serve, trusting: UpstreamClient, server_tls
 
 async def test_wrong_name(serve: Serve, trusting: UpstreamClient, authority: Authority) -> None:
     """A good certificate of another host is refused, and no request is sent."""
-    server = await serve(whole, tls=authority.server_context("other", "DNS:other.test"))
+    server = await serve(whole_forever, tls=authority.server_context("other", "DNS:other.test"))
     with pytest.raises(TlsFailed) as caught:
         await trusting.send(server.call(headers={"Authorization": "Bearer k"}), connect_timeout=30)
     assert str(caught.value).endswith("certificate is for another host")
@@ -67,7 +62,7 @@ async def test_wrong_name(serve: Serve, trusting: UpstreamClient, authority: Aut
 
 async def test_unknown_authority(serve: Serve, client: UpstreamClient, server_tls: ssl.SSLContext) -> None:
     """A certificate that the system does not trust is refused with a reason."""
-    server = await serve(whole, tls=server_tls)
+    server = await serve(whole_forever, tls=server_tls)
     with pytest.raises(TlsFailed) as caught:
         await client.send(server.call(), connect_timeout=30)
     assert "certificate" in str(caught.value)
@@ -109,7 +104,7 @@ async def test_http11_is_negotiated(serve: Serve, trusting: UpstreamClient, auth
 
     async def script(peer: Peer) -> None:
         chosen.append(peer.writer.get_extra_info("ssl_object").selected_alpn_protocol())
-        await whole(peer)
+        await whole_forever(peer)
 
     server = await serve(script, tls=tls)
     await (await trusting.send(server.call(), connect_timeout=30)).read(9)
@@ -174,7 +169,7 @@ async def test_close_is_seen_at_once(serve: Serve, trusting: UpstreamClient, ser
 
 async def test_context_can_be_handed_in(serve: Serve, authority: Authority, server_tls: ssl.SSLContext) -> None:
     """A context made elsewhere is used as it is."""
-    server = await serve(whole, tls=server_tls)
+    server = await serve(whole_forever, tls=server_tls)
     client = UpstreamClient(ssl_context=ssl.create_default_context(cafile=authority.certificate))
     response = await client.send(server.call(), connect_timeout=30)
     assert await response.read(9) == b"hello"
@@ -204,7 +199,7 @@ def hashed(authority: Authority, tmp_path: Path) -> Path:
 
 async def test_cert_dir(serve: Serve, server_tls: ssl.SSLContext, hashed: Path) -> None:
     """SSL_CERT_DIR is a folder of hashed certificates."""
-    server = await serve(whole, tls=server_tls)
+    server = await serve(whole_forever, tls=server_tls)
     client = UpstreamClient(environ={"SSL_CERT_DIR": str(hashed)})
     assert await (await client.send(server.call(), connect_timeout=30)).read(9) == b"hello"
     await client.close()
@@ -222,7 +217,7 @@ def test_unreadable_trust_is_a_configuration_error(tmp_path: Path, content: str 
 
 async def test_trust_that_cannot_be_read_fails_the_connection(serve: Serve, tmp_path: Path) -> None:
     """Whoever did not look at the start is told by the first call, in our words; a later repair is noticed."""
-    server = await serve(whole)
+    server = await serve(whole_forever)
     client = UpstreamClient(environ={"SSL_CERT_FILE": str(tmp_path / "missing.pem")})
     for _ in range(2):
         with pytest.raises(TlsFailed, match="SSL_CERT_FILE"):
@@ -244,7 +239,7 @@ async def test_trust_is_loaded_once(
         return create_tls_context(environ)
 
     monkeypatch.setattr("llm_router.proxy.upstream.tls.create_tls_context", load)
-    server = await serve(whole, tls=server_tls)
+    server = await serve(whole_forever, tls=server_tls)
     first, *others = [asyncio.ensure_future(trusting.send(server.call(), connect_timeout=30)) for _ in range(10)]
     await until(lambda: threads)
     first.cancel()

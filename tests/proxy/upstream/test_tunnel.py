@@ -15,7 +15,7 @@ from llm_router.proxy.upstream.request import Origin
 from llm_router.proxy.upstream.tunnel import connect_head
 from llm_router.wire.providers.base import UpstreamCall
 from tests.proxy.upstream.certs import Authority
-from tests.proxy.upstream.peers import ESTABLISHED, WHOLE, ConnectProxy, Peer, Serve, Server, at_once, until
+from tests.proxy.upstream.peers import ESTABLISHED, ConnectProxy, Peer, Serve, Server, at_once, until, whole_forever
 
 CALL = UpstreamCall("https://upstream.test/v1", {"Authorization": "Bearer k"}, b"{}")
 
@@ -40,15 +40,9 @@ async def behind(
         await client.close()
 
 
-async def whole(peer: Peer) -> None:
-    while True:
-        await peer.request()
-        await peer.send(WHOLE)
-
-
 async def test_https_goes_through_a_tunnel(serve: Serve, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     """The proxy learns host and port and its own password, never the key; the certificate is the upstream's."""
-    server = await serve(whole, tls=tls[1])
+    server = await serve(whole_forever, tls=tls[1])
     proxy = ConnectProxy(server, b"HTTP/1.1 100 Continue\r\n\r\n" + ESTABLISHED)
     async with behind(await serve(proxy.script), tls[0], "us%40r:p%3Aw@") as client:
         for _ in range(2):
@@ -74,7 +68,7 @@ async def test_proxies_say_yes_in_many_ways(
     serve: Serve, tls: tuple[ssl.SSLContext, ssl.SSLContext], answer: bytes
 ) -> None:
     """Any 2xx opens the tunnel, whatever headers come with it."""
-    proxy = ConnectProxy(await serve(whole, tls=tls[1]), answer)
+    proxy = ConnectProxy(await serve(whole_forever, tls=tls[1]), answer)
     async with behind(await serve(proxy.script), tls[0]) as client:
         assert await (await client.send(CALL, connect_timeout=30)).read(9) == b"hello"
 
@@ -113,7 +107,7 @@ async def test_certificate_is_checked_through_the_tunnel(
     serve: Serve, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     """A proxy that leads elsewhere is noticed."""
-    server = await serve(whole, tls=tls[1])
+    server = await serve(whole_forever, tls=tls[1])
     proxy = ConnectProxy(server)
     async with behind(await serve(proxy.script), tls[0]) as client:
         with pytest.raises(TlsFailed):
@@ -145,7 +139,7 @@ async def test_leaving_while_the_proxy_thinks(
 
 async def test_http_is_forwarded_in_the_absolute_form(serve: Serve) -> None:
     """A plain request goes to the proxy with the whole address and the proxy's password."""
-    server = await serve(whole)
+    server = await serve(whole_forever)
     async with behind(server, None, "u:p@") as client:
         for _ in range(2):
             call = UpstreamCall("http://upstream.test:8080/v1?a=b", {}, b"{}")
@@ -158,7 +152,7 @@ async def test_http_is_forwarded_in_the_absolute_form(serve: Serve) -> None:
 
 async def test_loopback_goes_direct(serve: Serve) -> None:
     """A local upstream is asked directly, whatever the variables say."""
-    proxy, server = await serve(whole), await serve(whole)
+    proxy, server = await serve(whole_forever), await serve(whole_forever)
     async with behind(proxy) as client:
         for host in ("127.0.0.1", "localhost"):
             assert await (await client.send(server.call(host=host), connect_timeout=30)).read(9) == b"hello"
