@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from llm_router.config.fields import nearest
 from llm_router.config.options import DIALECTS
 from llm_router.config.providers import BUILTINS
+from llm_router.config.urls import ip_of
 from llm_router.config.values import BUILTIN_CATEGORIES, Provider, Snapshot, split_model
 
 _SHORT_KEY = 12
@@ -63,10 +63,8 @@ def _is_reachable(host: str) -> bool:
     """Whether it may be the address of more than this machine's loopback."""
     if host.lower() == "localhost":
         return False
-    try:
-        return not ip_address(host).is_loopback
-    except ValueError:
-        return True
+    address = ip_of(host)
+    return address is None or not address.is_loopback
 
 
 def _about_access(snapshot: Snapshot) -> Iterator[str]:
@@ -130,11 +128,8 @@ def _about_address(provider: Provider) -> Iterator[str]:
 def _is_local(host: str) -> bool:
     if host == "localhost" or ("." not in host and ":" not in host) or host.endswith((".internal", ".localhost")):
         return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_private
+    address = ip_of(host)
+    return address is not None and (address.is_loopback or address.is_private)
 
 
 def _about_chains(snapshot: Snapshot) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 _ENDPOINTS = ("/chat/completions", "/v1/messages", "/messages", "/api/chat", "/api/generate")
@@ -54,6 +55,14 @@ def secrets_in(url: str) -> list[str]:
     user, _, password = userinfo.partition(":")
     secret = password or user
     return [secret, unquote(secret), b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()]
+
+
+def ip_of(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that a host is written as, None for a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 def _path(path: str, dialect: str) -> str:

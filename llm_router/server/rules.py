@@ -7,13 +7,14 @@ those of programs: a foreign name in `Host` (DNS rebinding), a foreign `Origin`,
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Final, Literal, NamedTuple
 
+from llm_router.config.urls import ip_of
 from llm_router.config.values import Access
 from llm_router.errors import ApiError
 
@@ -268,23 +269,16 @@ def _is_private_name(name: str) -> bool:
         return bool(name)
     if name.endswith((".internal", ".localhost")) or name == "localhost.localdomain":
         return True
-    return _address(name.strip("[]")) is not None
+    return ip_of(name.strip("[]")) is not None
 
 
 def _is_loopback(peer: str | None) -> bool:
     if not peer:
         return peer == ""  # a local socket has no address
-    address = _address(peer)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+    address = ip_of(peer)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return address is not None and address.is_loopback
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
 
 
 def _plain_origin(origin: str) -> str | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from urllib.parse import urlsplit
 
-from llm_router.config.urls import secrets_in
+from llm_router.config.urls import ip_of, secrets_in
 from llm_router.proxy.upstream.errors import ConnectFailed
 from llm_router.proxy.upstream.request import Origin, basic_credentials
 
@@ -56,7 +56,7 @@ def is_loopback(host: str) -> bool:
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
-    address = _address(name)
+    address = ip_of(name)
     return address is not None and address.is_loopback
 
 
@@ -74,14 +74,14 @@ def _matches(origin: Origin, entry: str) -> bool:
     if entry == "*":
         return True
     host = origin.host.rstrip(".").lower()
-    address = _address(host)
+    address = ip_of(host)
     if address is not None and "/" in entry:
         return _in_network(address, entry)
     name, port = _split_port(entry)
     if port is not None and port != str(origin.port):
         return False
     if address is not None:
-        return _address(name) == address
+        return ip_of(name) == address
     domain = name.removeprefix("*").strip(".")
     return bool(domain) and (host == domain or host.endswith(f".{domain}"))
 
@@ -96,15 +96,8 @@ def _split_port(entry: str) -> tuple[str, str | None]:
     return entry, None
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _in_network(address: IPv4Address | IPv6Address, entry: str) -> bool:
     try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
-
-
-def _in_network(address: ipaddress.IPv4Address | ipaddress.IPv6Address, entry: str) -> bool:
-    try:
-        return address in ipaddress.ip_network(entry, strict=False)
+        return address in ip_network(entry, strict=False)
     except ValueError:
         return False
