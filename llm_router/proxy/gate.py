@@ -14,7 +14,15 @@ from typing import Any
 import orjson
 
 from llm_router.errors import Failure, FailureKind
-from llm_router.wire.error_objects import ErrorSeen, bare_error, error_in, event_value, upstream_error
+from llm_router.wire.error_objects import (
+    ErrorSeen,
+    bare_error,
+    error_in,
+    event_value,
+    no_completion,
+    nothing_said,
+    upstream_error,
+)
 from llm_router.wire.sse import DONE, iter_events, lone_data, raw_events
 
 HELD_BYTES = 1024 * 1024
@@ -158,7 +166,7 @@ class Gate:
             return Failure(FailureKind.INVALID_RESPONSE, f"no content within the first {HELD_BYTES} bytes", 200)
         if self._broken and not self.chunks:
             return Failure(FailureKind.INVALID_RESPONSE, "the stream holds no valid JSON event", 200)
-        return Failure(FailureKind.EMPTY_COMPLETION, "the provider answered 200 with nothing in it", 200)
+        return nothing_said()
 
 
 def is_overfull(data: bytes) -> bool:
@@ -213,14 +221,9 @@ def judge_completion(body: Any) -> CompletionVerdict:
         return CompletionVerdict(upstream_error(error))
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list):
-        return CompletionVerdict(
-            Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without a completion in it", 200)
-        )
+        return CompletionVerdict(no_completion())
     for choice in choices:
         if isinstance(choice, dict) and has_substance(choice):
             return _ANSWER
     finished = any(isinstance(choice, dict) and choice.get("finish_reason") is not None for choice in choices)
-    return CompletionVerdict(
-        Failure(FailureKind.EMPTY_COMPLETION, "the provider answered 200 with nothing in it", 200),
-        well_formed_empty=finished,
-    )
+    return CompletionVerdict(nothing_said(), well_formed_empty=finished)

@@ -1,4 +1,4 @@
-"""Errors inside a 200 answer: found in any of the forms seen in the wild, and what each stands for."""
+"""What is wrong inside a 200 answer: errors, in any of the forms seen in the wild, and answers that are none."""
 
 from __future__ import annotations
 
@@ -111,3 +111,13 @@ def upstream_error(seen: ErrorSeen) -> Failure:
         code=str(code) if isinstance(code, str | int) and not isinstance(code, bool) else None,
         type=kind if isinstance(kind, str) else None,
     )
+
+
+def nothing_said() -> Failure:
+    """The failure for a 200 that says nothing."""
+    return Failure(FailureKind.EMPTY_COMPLETION, "the provider answered 200 with nothing in it", 200)
+
+
+def no_completion() -> Failure:
+    """The failure for a 200 that holds something else."""
+    return Failure(FailureKind.INVALID_RESPONSE, "the provider answered 200 without a completion in it", 200)

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from llm_router.errors import AttemptFailed
 from llm_router.wire.chat import dump
+from llm_router.wire.error_objects import nothing_said
 from llm_router.wire.providers.anthropic_request import JSON_TOOL
 from llm_router.wire.providers.base import Completion
-from llm_router.wire.providers.chunks import call_id_of, completion_body, function_call, message, nothing_said
+from llm_router.wire.providers.chunks import call_id_of, completion_body, function_call, message
 from llm_router.wire.providers.reasoning import pack_thinking
 from llm_router.wire.usage import Usage, token_count
 

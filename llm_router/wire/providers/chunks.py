@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from llm_router.errors import AttemptFailed, Failure, FailureKind
+from llm_router.errors import AttemptFailed
 from llm_router.wire.chat import dump
-from llm_router.wire.error_objects import error_in, upstream_error
+from llm_router.wire.error_objects import error_in, no_completion, upstream_error
 from llm_router.wire.loose import load_json
 from llm_router.wire.sse import data_event
 from llm_router.wire.usage import Usage, to_openai
@@ -167,11 +167,5 @@ def whole_answer(body: bytes, is_answer: Callable[[Mapping[str, Any]], bool]) ->
     if error is not None:
         raise AttemptFailed(upstream_error(error))
     if not isinstance(answer, dict) or not is_answer(answer):
-        words = "the provider answered 200 without a completion in it"
-        raise AttemptFailed(Failure(FailureKind.INVALID_RESPONSE, words, 200))
+        raise AttemptFailed(no_completion())
     return answer
-
-
-def nothing_said() -> Failure:
-    """The failure for an answer without words and without a reason for its end: no empty answer, but none."""
-    return Failure(FailureKind.EMPTY_COMPLETION, "the provider answered 200 with nothing in it", 200)

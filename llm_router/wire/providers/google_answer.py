@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from llm_router.errors import AttemptFailed, Failure, FailureKind
 from llm_router.wire.chat import dump
+from llm_router.wire.error_objects import nothing_said
 from llm_router.wire.providers.base import Completion
-from llm_router.wire.providers.chunks import call_id, call_id_of, completion_body, function_call, message, nothing_said
+from llm_router.wire.providers.chunks import call_id, call_id_of, completion_body, function_call, message
 from llm_router.wire.providers.reasoning import google_details
 from llm_router.wire.usage import Usage, token_count
 

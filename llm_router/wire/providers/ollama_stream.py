@@ -8,6 +8,7 @@ from typing import Any
 
 from llm_router.errors import AttemptFailed
 from llm_router.wire.chat import dump
+from llm_router.wire.error_objects import nothing_said
 from llm_router.wire.loose import load_json
 from llm_router.wire.providers.base import Completion
 from llm_router.wire.providers.chunks import (
@@ -18,7 +19,6 @@ from llm_router.wire.providers.chunks import (
     error_event,
     function_call,
     message,
-    nothing_said,
 )
 from llm_router.wire.sse import DONE_EVENT, MAX_EVENT_BYTES, EventTooLarge
 from llm_router.wire.usage import Usage, token_count
