@@ -119,16 +119,7 @@ def chain_failed(
     hopeful = [entry.failure for entry in tried if entry.failure.kind not in _HOPELESS]
     waits += [wait for failure in hopeful if (wait := _wait(failure)) is not None]
     if _all_rate_limited(tried, skipped):
-        # A provider's own zero stays zero; everything else is rounded up to whole seconds.
-        seconds = math.ceil(min(waits)) if waits else math.ceil(_DEFAULT_RETRY)
-        return ApiError(
-            429,
-            _words_of_the_soonest(tried) or "Every model that could answer is rate limited; try again later",
-            type="rate_limit_error",
-            code="rate_limit_exceeded",
-            headers={"Retry-After": str(seconds)},
-            extra={"attempts": attempts},
-        )
+        return _rate_limited(tried, attempts, min(waits, default=_DEFAULT_RETRY))
     if explicit and len(tried) == 1 and not skipped and tried[0].failure.kind is FailureKind.MODEL_NOT_FOUND:
         message = tried[0].failure.message
         return ApiError(404, message, code="model_not_found", param="model", extra={"attempts": attempts})
@@ -139,6 +130,18 @@ def chain_failed(
         waits.append(EARLY_PROBE_EVERY)
     wait = min(waits, default=recovery if hopeless else _DEFAULT_RETRY)
     return _unavailable(tried, skipped, attempts, wait, hopeless=hopeless)
+
+
+def _rate_limited(tried: Sequence[Tried], attempts: list[dict[str, Any]], wait: float) -> ApiError:
+    return ApiError(
+        429,
+        _words_of_the_soonest(tried) or "Every model that could answer is rate limited; try again later",
+        type="rate_limit_error",
+        code="rate_limit_exceeded",
+        # A provider's own zero stays zero; everything else is rounded up to whole seconds.
+        headers={"Retry-After": str(math.ceil(wait))},
+        extra={"attempts": attempts},
+    )
 
 
 def _words_of_the_soonest(tried: Sequence[Tried]) -> str:
