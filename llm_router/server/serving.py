@@ -193,10 +193,9 @@ async def _look_after(router: Router, outages: Outages | None) -> None:
     if outages is not None:
         outages.look()
     if await asyncio.to_thread(router.config_file.changed):
+        # Other workers look by themselves: an announcement would have all of them read it once more.
         with contextlib.suppress(ApiError):
             await refresh(router, aloud=outages is not None)
-            # Others need not wait until they look by themselves.
-            router.announce_reload()
 
 
 _OUT_OF_TIME = Failure(FailureKind.SHUTTING_DOWN, "the router was stopped before the answer was finished")

@@ -43,7 +43,7 @@ from llm_router.proxy.shared_state import SharedState
 from llm_router.proxy.state import CircuitFile, prepare_state_folder
 from llm_router.routing.shared import Row, RowCircuits
 from llm_router.server.opening import BACKLOG, access_logs
-from llm_router.server.serving import refresh, serve, settle_memory
+from llm_router.server.serving import serve, settle_memory
 from llm_router.server.supervisor import Events, Post, Supervisor
 from llm_router.server.systemd import Notifier
 
@@ -337,8 +337,9 @@ class Crew:
         router.started = self._started
 
         async def read_again() -> None:
+            # Silent: the worker that was asked for it says what came of it.
             with contextlib.suppress(ApiError):
-                await refresh(router, aloud=number == 1)
+                await router.refresh()
 
         state.when_heard = router.circuits_changed
         state.when_told = lambda: router.tasks.begin(read_again(), "reload")

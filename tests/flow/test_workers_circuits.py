@@ -58,6 +58,27 @@ async def test_one_worker_speaks_for_all(crew: Any) -> None:
         assert log().count(line) == 1
 
 
+async def test_a_reload_is_told_of_once(crew: Any) -> None:
+    """A changed file is seen by both workers, and a reload that one is asked for done by both: one line each."""
+    both = await crew(env={"ROUTER_CIRCUIT_RECOVERY": "600"})
+    both.stage.a.script = BROKEN
+    for _ in range(3):
+        await both.chat(2)
+    await until(lambda: both.is_in(1, "open"))
+    config = json.loads(both.router.config_file.read_text())
+    for model in ("c/m3", "b/m2"):
+        config["model_mappings"]["ab"] = [model]
+        both.router.config_file.write_text(json.dumps(config))
+        for number in (1, 2):
+            await until(lambda n=number, m=model: both.served_by(n, m))
+    assert (await both.ask(2, "POST", "/config/reload")).status == 200
+    # The first has heard of that when it hears of this, and has read the file before it reads it again.
+    assert (await both.ask(2, "POST", "/circuit-breaker/reset-all")).status == 200
+    await until(lambda: both.is_in(1, "closed"))
+    assert (await both.ask(1, "POST", "/config/reload")).status == 200
+    assert both.router.log().count("the configuration was reloaded") == 4
+
+
 async def _has_failed(both: Crew, number: int, times: int) -> bool:
     return bool((await both.circuit(number))["failures"] == times)
 
