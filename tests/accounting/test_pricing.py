@@ -67,6 +67,21 @@ def test_free_variant_costs_nothing_but_keeps_the_abilities(table):
     assert info.context == table.info("openrouter/z-ai/glm-5").context
 
 
+def test_a_variant_of_unknown_price_keeps_the_abilities(table):
+    """What OpenRouter sells otherwise has the base model's window, and no price at all."""
+    info = table.info("openrouter/z-ai/glm-5:batch")
+    assert info.context == table.info("openrouter/z-ai/glm-5").context
+    assert info.prices == Prices()
+
+
+def test_only_googles_ids_have_models_in_front(table):
+    """`models/` is how Google's own API calls its models; nobody else's id leads to Google's price."""
+    name = next(model for model in table.models() if model.startswith("google/")).removeprefix("google/")
+    assert table.info(f"google/models/{name}") == table.info(f"google/{name}")
+    assert table.info(f"vllm/models/{name}") is None
+    assert table.info("google/nobody-knows-it") is None
+
+
 @pytest.mark.parametrize(
     "model",
     [

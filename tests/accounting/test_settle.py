@@ -274,6 +274,25 @@ def test_when_missing_counts_the_side_that_a_report_lacks(settler, as_stream, la
     assert (record.input_tokens, record.output_tokens, record.kind.cost_source) == (*tokens, "tiktoken")
 
 
+def test_when_missing_counts_all_of_a_stream_without_a_report(settler):
+    """The end of a stream is enough only where it has a report: without one every word is billed."""
+    settler.mode = "when_missing"
+    record = settler.settle(booking(answer=stream(*["word "] * 40), answer_is_stream=True))
+    assert record.counted_output >= 40
+
+
+def test_encodings_that_count_alike_share_what_was_counted():
+    """A conversation that goes on with a model of the same ranks is not counted anew."""
+    encoding = CountingEncoding()
+    settler = Settler(lambda name: encoding, DriftBook())
+    for name in ("o200k_base", "o200k_harmony"):
+        record = settler.settle(booking(answer=[completion("no report")], price_info=ModelInfo(encoding=name)))
+        assert record.kind.counted_by == "tiktoken"
+    once = CountingEncoding()
+    Settler(lambda name: once, DriftBook()).settle(booking(answer=[completion("no report")]))
+    assert encoding.calls == once.calls
+
+
 def test_estimates_say_so(settler):
     """With no time to count nothing is tokenised, the record says estimate, and the figure is shown."""
     record = settler.settle(booking(answer=stream("Hello there"), answer_is_stream=True), estimate=True)

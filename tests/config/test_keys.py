@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.config.reading import read
 
 
@@ -78,3 +80,25 @@ def test_access_keys_come_from_variables() -> None:
     assert other.access.api_keys == ("x", "y")
     assert "a1" not in repr(snapshot)
     assert "zzz9" not in repr(snapshot)
+
+
+def test_a_lower_case_variable_is_no_key() -> None:
+    """Only what is as long as a key is taken for one that was pasted."""
+    snapshot = read({"providers": {"openai": {"api_key_env": "my_key_2"}}}, {"my_key_2": "sk-x"})
+    assert [key.value for key in snapshot.providers["openai"].keys] == ["sk-x"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "entry", "url"),
+    [
+        ("openrouter", {}, "https://h/v1"),
+        ("vllm", {}, "https://h/v1"),
+        ("vllm", {"api": "ollama"}, "https://h"),
+        ("anthropic", {"api": "openai-completions"}, "https://h"),
+        ("ollama", {"api": "openai-completions"}, "https://h"),
+    ],
+)
+def test_a_base_url_is_read_as_its_provider_wants_it(provider: str, entry: dict[str, str], url: str) -> None:
+    """A built-in provider's own way, whatever dialect it is told to speak; any other's is that of its dialect."""
+    snapshot = read({"providers": {provider: {"base_url": "https://h", **entry}}})
+    assert snapshot.providers[provider].base_url == url

@@ -49,6 +49,13 @@ def test_a_malformed_request_is_refused_by_name(body: bytes, param: str | None) 
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize("body", [b"", b" \r\n\t"])
+def test_a_body_of_nothing_is_called_empty(body: bytes) -> None:
+    """Whoever forgot to send one learns more from that than from a parser's words."""
+    with pytest.raises(ApiError, match="is empty"):
+        parse_chat(body)
+
+
 def test_an_assistant_turn_needs_no_content() -> None:
     """Assistant turns may carry tool calls alone."""
     body = {**GOOD, "messages": [{"role": "assistant", "tool_calls": []}, {"role": "user", "content": "x"}]}
