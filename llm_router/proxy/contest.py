@@ -325,9 +325,9 @@ class Contest:
             # A second winner, or one whose client left before it could be used.
             win = task.result()
             if win is not None and win is not best:
-                self._lose(win)
+                self.lose(win)
 
-    def _lose(self, win: Win) -> None:
+    def lose(self, win: Win) -> None:
         """Nobody wants this answer any more: stops it at once, and books what it has cost by now."""
         assert win.permit is not None
         self._parts.circuits.released(win.permit)

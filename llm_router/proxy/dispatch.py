@@ -116,7 +116,12 @@ class Router:
             decision = self._decide(exchange, live)
             if self._asker.may_ask(decision, live) and chat.is_open and decision.mode != "sticky":
                 decision = await self._ask(exchange, decision, live)
-            won = await self._contest(exchange, decision, live).win()
+            contest = self._contest(exchange, decision, live)
+            won = await contest.win()
+            if self._out_of_time and isinstance(won, WonStream):
+                # What begins now nobody could end with an event any more.
+                contest.lose(won)
+                raise shutting_down()
             exchange.won_by(won)
             if isinstance(won, WonStream):
                 await self._carry(exchange, won, downstream)

@@ -154,6 +154,32 @@ async def test_who_waits_longer_than_the_drain_is_told(own: Own, streamed: bool)
     assert record["input_tokens"] > 0
 
 
+async def test_nothing_begins_when_the_drain_is_over(own: Own) -> None:
+    """Whom the end of another stream lets into a full provider then gets a 503, not a stream that nobody ends."""
+    upstreams = await own()
+    upstreams.a.script = stream([role() + text("begun ")], end="hang")
+    narrow = {"base_url": upstreams.a.url, "max_concurrency": 1}
+    env = {"ROUTER_DRAIN_TIMEOUT": "1", "ROUTER_IDLE_TIMEOUT": "60"}
+    stage = await own(env=env, models={"code": ["narrow/m"]}, providers={"narrow": narrow})
+    first = asyncio.ensure_future(stage.chat("narrow/m", patience=60))
+    await upstreams.a.wait_for(1)
+    name = f"queued-{uuid.uuid4()}"
+    second = asyncio.ensure_future(stage.chat("narrow/m", headers={"x-request-id": name}, patience=60))
+
+    async def queued() -> bool:
+        return bool((await stage.metrics())["in_flight"] == 2)
+
+    await until(queued)
+    stage.router.signal(signal.SIGTERM)
+    assert await stage.router.ended() == 0
+    assert (await first).error["code"] == "upstream_truncated"
+    got = await second
+    assert (got.ended, got.status, got.error["code"]) == ("whole", 503, "shutting_down")
+    await asyncio.to_thread(stage.router.start)
+    record = (await stage.router.ask("GET", f"/v1/requests/{name}")).json()
+    assert (record["outcome"], record["status"]) == ("failed", 503)
+
+
 @pytest.mark.parametrize("what", ["stalled_client", "silent_upstream", "half_request"])
 async def test_nobody_holds_the_drain(own: Own, what: str) -> None:
     """A client that does not read, a provider that is silent, a request that never ends: all bounded by the drain."""
