@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 class FailureKind(StrEnum):
@@ -66,6 +66,10 @@ class AttemptFailed(Exception):
         self.failure = failure
 
 
+# Among the headers of an answer: nothing that follows on the connection is read.
+CLOSE: Final = {"Connection": "close"}
+
+
 @dataclass(slots=True)
 class ApiError(Exception):
     """An error answer to a client, in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
@@ -104,7 +108,7 @@ def _writable(text: str) -> str:
 
 def shutting_down() -> ApiError:
     """For what comes too late for this router, or waits too long for its end."""
-    headers = {"Connection": "close", "Retry-After": "1"}
+    headers = {**CLOSE, "Retry-After": "1"}
     return ApiError(503, "The router is shutting down", "server_error", "shutting_down", headers=headers)
 
 

@@ -14,7 +14,7 @@ import orjson
 from aiohttp import hdrs, web
 from multidict import CIMultiDict, istr
 
-from llm_router.errors import ApiError
+from llm_router.errors import CLOSE, ApiError
 from llm_router.proxy.exchange import NONE, ROUTER_HEADERS
 
 CHAT_PATHS: Final = ("/v1/chat/completions", "/chat/completions")
@@ -32,7 +32,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _JSON = "application/json"
 _SANE_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 X_REQUEST_ID: Final = istr("x-request-id")
-CLOSE: Final = {"Connection": "close"}
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ from typing import NoReturn
 from aiohttp import hdrs, web
 from aiohttp.streams import StreamReader
 
-from llm_router.errors import ApiError
-from llm_router.server.answers import CLOSE
+from llm_router.errors import CLOSE, ApiError
 from llm_router.server.connections import BodyEnded, Connection
 from llm_router.server.limits import BIG_BODY_BYTES, VALUE_BYTES
 

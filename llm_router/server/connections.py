@@ -17,8 +17,8 @@ from aiohttp.hdrs import CONTENT_LENGTH
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from llm_router.errors import ApiError, shutting_down
-from llm_router.server.answers import CLOSE, error_answer, raw_answer
+from llm_router.errors import CLOSE, ApiError, shutting_down
+from llm_router.server.answers import error_answer, raw_answer
 from llm_router.server.heads import KnownHead, PlainHead, ends_there, learn
 from llm_router.server.limits import (
     BIG_BODY_BYTES,

@@ -11,8 +11,7 @@ from aiohttp import hdrs, http_parser, web
 from aiohttp.http import HttpProcessingError, HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import LineTooLong
 
-from llm_router.errors import ApiError, ConfigError
-from llm_router.server.answers import CLOSE
+from llm_router.errors import CLOSE, ApiError, ConfigError
 
 KEEPALIVE_S: Final = 75.0
 LINGER_S: Final = 5.0  # reading on after a refusal, so that the client sees it before the connection goes

@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple
 
 from llm_router.config.urls import ip_of
 from llm_router.config.values import Access
-from llm_router.errors import ApiError
+from llm_router.errors import CLOSE, ApiError
 
 ANONYMOUS: Final = ""  # the client of requests that bring no key
 
@@ -30,7 +30,6 @@ _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\s]*)", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _REMEMBERED = 256
 _DIGEST_KEY = secrets.token_bytes(32)
-_CLOSE = {"Connection": "close"}
 _EXPOSED = (
     "x-request-id, x-router-category, x-router-mode, x-router-model, x-router-provider, x-router-attempts, "
     "retry-after, x-should-retry"
@@ -134,18 +133,18 @@ class Rules:
 
     def _judge_host(self, facts: Facts) -> ApiError | None:
         if len(facts.hosts) > 1:
-            return ApiError(400, "The request has more than one Host header", code="invalid_host", headers=_CLOSE)
+            return ApiError(400, "The request has more than one Host header", code="invalid_host", headers=CLOSE)
         if not facts.hosts:  # HTTP/1.0; browsers always send one
             return None
         host = facts.hosts[0]
         if facts.target is not None and facts.target.lower() != host.lower():
             message = "The request target and the Host header name different hosts"
-            return ApiError(400, message, code="invalid_host", headers=_CLOSE)
+            return ApiError(400, message, code="invalid_host", headers=CLOSE)
         if host in self._good_hosts:
             return None
         found = _HOST.fullmatch(host)
         if found is None or int(found[2] or 0) > 65535:
-            return ApiError(400, "The Host header is not a host name", code="invalid_host", headers=_CLOSE)
+            return ApiError(400, "The Host header is not a host name", code="invalid_host", headers=CLOSE)
         name = found[1].lower().rstrip(".")
         if not (_is_private_name(name) or "*" in self._hosts or name in self._hosts or host.lower() in self._hosts):
             return ApiError(
