@@ -131,59 +131,72 @@ class Contest:
             seconds = self._share(began)
             if seconds <= 0:
                 return None
+            if slot is not None:
+                if not await self._has_place(slot, candidate, began, seconds):
+                    return None
+                began = now_at()
+                seconds = self._share(began)
+            # Only now: what was queued for while it was well may have failed meanwhile.
             permit = parts.circuits.admit(candidate.model, candidate.accounts, parts.clock(), early=self._early)
             if permit is None:
                 self._note_block(candidate)
-                return None
-            held: Slot | None = None
-            try:
                 if slot is not None:
-                    await self._wait_for(slot, seconds)
-                    held = slot
-                    began = now_at()
-                    seconds = self._share(began)
+                    slot.release()
+                return None
+            try:
                 way = self._way(candidate, permit.account)
                 if way.first_byte < seconds:
                     seconds = way.first_byte
                 won = await attempt(parts, self._live, chat, way, seconds, permit)
             except AttemptFailed as error:
                 self._note_failure(candidate, permit, error, began)
-                if held is not None:
-                    held.release()
+                if slot is not None:
+                    slot.release()
                 if self._has_another_key(candidate, error.failure):
                     continue
                 self._judge(candidate, error)
                 return None
             except BaseException as error:
-                asked = held is slot and not isinstance(error, CancelledUnsent)
-                self._note_leaving(candidate, permit, began, asked=asked)
-                if held is not None:
-                    held.release()
+                self._note_leaving(candidate, permit, began, asked=not isinstance(error, CancelledUnsent))
+                if slot is not None:
+                    slot.release()
                 raise
             now = now_at()
             parts.circuits.committed(permit)
             if chat.stream:
                 parts.first_tokens.note(candidate.model, now - began)
-            won.candidate, won.permit, won.slot = candidate, permit, held
+            won.candidate, won.permit, won.slot = candidate, permit, slot
             won.committed_at, won.committed_ms = now, (now - began) * 1000
             return won
 
-    async def _wait_for(self, slot: Slot, seconds: float) -> None:
+    async def _has_place(self, slot: Slot, candidate: Candidate, began: float, seconds: float) -> bool:
         """A full provider queues its requests; the wait is bounded by this candidate's share of the total."""
+        parts = self._parts
+        if not self._early and parts.circuits.block(candidate.model, candidate.accounts, parts.clock()) is not None:
+            self._note_block(candidate)
+            return False
         try:
             async with asyncio.timeout(seconds):
                 await slot.acquire()
         except TimeoutError:
             message = "the provider's own limit of concurrent requests (max_concurrency) stayed full"
-            raise AttemptFailed(Failure(FailureKind.QUEUE_TIMEOUT, message)) from None
+            self._note_tried(candidate, Failure(FailureKind.QUEUE_TIMEOUT, message), began)
+            return False
+        except asyncio.CancelledError:
+            self._note_given_up(candidate, (self._time() - began) * 1000)
+            raise
+        return True
 
     def _way(self, candidate: Candidate, account: str) -> Way:
         chat = self._exchange.chat
         return self._live.way(candidate, account, self._decision.category, chat.stream, asks_to_think(chat.body))
 
+    def _note_tried(self, candidate: Candidate, failure: Failure, began: float) -> None:
+        self._exchange.note(Tried(candidate, failure, (self._time() - began) * 1000))
+
     def _note_failure(self, candidate: Candidate, permit: Permit, error: AttemptFailed, began: float) -> None:
         parts, failure = self._parts, error.failure
-        self._exchange.note(Tried(candidate, failure, (self._time() - began) * 1000))
+        self._note_tried(candidate, failure, began)
         if is_blameless(failure, isinstance(error, EmptyAnswer) and explains_empty(self._exchange.chat)):
             parts.circuits.released(permit)
         else:
@@ -191,7 +204,7 @@ class Contest:
         parts.changed()
 
     def _note_leaving(self, candidate: Candidate, permit: Permit, began: float, *, asked: bool) -> None:
-        """The client has left, or another was quicker; who waited for a place or a connection was not `asked`."""
+        """The client has left, or another was quicker; who waited for a connection was not `asked`."""
         self._note_given_up(candidate, (self._time() - began) * 1000)
         if asked:
             self._bill(candidate)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from tests.faults.conftest import Stage
-from tests.support.upstream import Exchange, healthy, reply
+from tests.support.chunks import answer as events
+from tests.support.upstream import Exchange, healthy, reply, stream
+from tests.support.waiting import until
 
 Own = Callable[..., Awaitable[Stage]]
 
@@ -65,3 +69,53 @@ async def test_max_concurrency_queues(own: Own) -> None:
     answers = await asyncio.gather(*(one.chat("router/code") for _ in range(5)))
     assert [answer.status for answer in answers] == [200] * 5
     assert most == 1
+
+
+NARROW_FIRST = {"code": ["one/m", "two/m"]}
+
+
+async def _narrow(own: Own, upstreams: Stage, **env: str) -> Stage:
+    """A router with a chain of a provider that takes one request at a time, and one that takes any number."""
+    document = {"base_url": upstreams.a.url, "max_concurrency": 1}
+    providers = {"one": document, "two": {"base_url": upstreams.b.url}}
+    return await own(env={"ROUTER_CIRCUIT_THRESHOLD": "1", **env}, models=NARROW_FIRST, providers=providers)
+
+
+@pytest.mark.parametrize("status", [500, 429, 404])
+async def test_who_queues_for_a_model_that_fails_meanwhile_moves_on(own: Own, status: int) -> None:
+    """A circuit that opens, or a cooldown that begins, holds for the requests in the provider's queue, too."""
+    upstreams = await own()
+    narrow = await _narrow(own, upstreams)
+    release = asyncio.Event()
+
+    async def late(exchange: Exchange) -> None:
+        await release.wait()
+        await reply(status, {"error": {"message": "no"}}, {"retry-after": "30"})(exchange)
+
+    upstreams.a.script = late
+    running = [asyncio.ensure_future(narrow.chat("router/code")) for _ in range(4)]
+
+    async def queued() -> bool:
+        return bool((await narrow.metrics())["in_flight"] == 4)
+
+    await until(queued)
+    release.set()
+    answers = await asyncio.gather(*running)
+    assert [(answer.status, answer.header("x-router-model")) for answer in answers] == [(200, "two/m")] * 4
+    assert upstreams.a.count == 1
+
+
+async def test_a_queue_that_takes_too_long_is_no_fault_of_the_model(own: Own) -> None:
+    """Who waited for a place for its share of the time moves on, and nothing is held against the model."""
+    upstreams = await own()
+    narrow = await _narrow(own, upstreams, ROUTER_TOTAL_TIMEOUT="2", ROUTER_IDLE_TIMEOUT="60")
+    upstreams.a.script = stream(events("Hello")[:2], end="hang")
+    running = await narrow.router.open_chat("one/m")
+    await upstreams.a.wait_for(1)
+    got = await narrow.chat("router/code")
+    running.close()
+    assert (got.status, got.header("x-router-model")) == (200, "two/m")
+    assert [attempt["kind"] for attempt in (await narrow.record(got))["attempts"]] == ["queue_timeout", "ok"]
+    circuits = (await narrow.router.ask("GET", "/circuit-breaker")).json()
+    assert circuits["open_circuits"] == []
+    assert circuits["circuits"]["one/m"]["failures"] == 0
