@@ -97,7 +97,7 @@ def question_key(text: str, earlier: Sequence[str], categories: Sequence[Categor
     parts = (
         shorten(text),
         *(e[:400] for e in earlier[:1]),
-        *(repr((c.name, c.description)) for c in categories),
+        *(repr((c.name, _describe(c))) for c in categories),
         *models,
     )
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()

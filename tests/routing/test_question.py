@@ -68,3 +68,9 @@ def test_keywords_speak_for_a_category_that_has_no_description() -> None:
     told = asked["messages"][0]["content"]
     assert f"- mine: {', '.join(words[:10])}\n" in told
     assert "- bare: bare\n" in told
+
+
+def test_what_stands_for_a_category_makes_another_question() -> None:
+    """An answer from before its keywords or its description were changed is not the answer to the new question."""
+    versions = [Category("mine"), Category("mine", keywords=("tea",)), Category("mine", description="hot drinks")]
+    assert len({question_key("x", (), [version], ["p/m"]) for version in versions}) == 3
