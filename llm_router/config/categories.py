@@ -44,10 +44,8 @@ class ModelIds:
         return tuple(dict.fromkeys(self.full(item, f"{path}[{index}]") for index, item in enumerate(value)))
 
 
-def read_categories(
-    content: Mapping[str, Any], ids: ModelIds, keywords_mode: bool
-) -> tuple[dict[str, Category], dict[str, str]]:
-    """All categories by name, and the sources of their chains and keywords by file key."""
+def read_categories(content: Mapping[str, Any], ids: ModelIds) -> tuple[dict[str, Category], dict[str, str]]:
+    """All categories by name, and the sources of their chains by file key."""
     mappings = fields.section(content, "model_mappings")
     keywords = fields.section(content, "keywords")
     custom = fields.section(content, "custom_categories")
@@ -60,16 +58,15 @@ def read_categories(
     sources: dict[str, str] = {}
     for name in dict.fromkeys((*BUILTIN_CATEGORIES, *mappings, *custom, *keywords)):
         described = fields.section(custom, name, "custom_categories", _CUSTOM_KEYS)
-        chain, chain_key = _chain(name, mappings, described, ids)
+        chain, named = _chain(name, mappings, described, ids)
         own = _keywords(name, keywords, described)
-        shipped = SHIPPED_KEYWORDS.get(name, ()) if own is None else ()
         path = join("categories", name)
         option = fields.section(options, name, "categories", _OPTION_KEYS)
         categories[name] = Category(
             name=name,
             models=chain,
             keywords=own or (),
-            shipped_keywords=shipped,
+            shipped_keywords=SHIPPED_KEYWORDS.get(name, ()) if own is None else (),
             description=_description(name, described),
             examples=_examples(name, described),
             custom=name not in BUILTIN_CATEGORIES,
@@ -78,9 +75,7 @@ def read_categories(
             hedge=_hedge(option, path) if "hedge" in option else default_hedge,
             max_price=usd(option.get("max_price"), join(path, "max_price")),
         )
-        sources[join("model_mappings", name)] = "file" if chain_key else "default"
-        if own is not None or (keywords_mode and shipped):
-            sources[join("keywords", name)] = "default" if own is None else "file"
+        sources[join("model_mappings", name)] = "file" if named else "default"
     return categories, sources
 
 

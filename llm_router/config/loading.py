@@ -63,8 +63,7 @@ class _Loader:
             self._content, self._environment, _attribution(values["attribution.name"], values["attribution.url"])
         )
         ids = self._model_ids(settings, providers)
-        keywords_mode = values["routing_mode"] == "keywords"
-        categories, category_sources = read_categories(self._content, ids, keywords_mode)
+        categories, category_sources = read_categories(self._content, ids)
         access, access_sources = self._access(values)
         return Snapshot(
             providers=providers,

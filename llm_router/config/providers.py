@@ -156,7 +156,6 @@ class _Entry:
     def _named_variables(self) -> tuple[str, ...]:
         path = join(self.path, "api_key_env")
         value = self.entry.get("api_key_env")
-        self._source("api_key_env", value is not None)
         if value is None:
             return ()
         names = fields.texts(value, path) if isinstance(value, list) else (fields.text(value, path),)

@@ -78,6 +78,18 @@ def test_each_obstacle_is_found_and_explained(model: str, fields: dict[str, Any]
     assert made.skipped[0].reason
 
 
+@pytest.mark.parametrize("fields", [{"tools": [{}]}, {"messages": IMAGE}, {"response_format": {"type": "json_schema"}}])
+def test_a_model_that_is_alone_is_looked_at_too(fields: dict[str, Any]) -> None:
+    """Where no model of a chain can serve none is asked, though no other one can either."""
+    assert plan("p/blind", request=chat(**fields)).candidates == ()
+
+
+def test_what_costs_as_much_as_allowed_is_allowed() -> None:
+    """A ceiling keeps out what is over it."""
+    assert len(plan("p/able", max_price=0.5).candidates) == 1
+    assert plan("p/able", max_price=0.49).candidates == ()
+
+
 def test_the_missing_variables_are_named() -> None:
     """A missing key says which variables would set it."""
     assert "Q_KEY or Q_OTHER" in plan("q/m").skipped[0].reason

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_router.wire.sse import EventSplitter, EventTooLarge, iter_events, last_event_end, raw_events, unfinished_event
+from llm_router.wire.sse import (
+    EventSplitter,
+    EventTooLarge,
+    iter_events,
+    last_event_end,
+    lone_data,
+    raw_events,
+    unfinished_event,
+)
 
 STREAMS = [
     b'data: {"a":1}\n\ndata: [DONE]\n\n',
@@ -95,3 +103,24 @@ def test_an_event_without_its_blank_line_gets_one(event: bytes, half: bytes, end
     assert whole.startswith(event + ending)
     assert raw_events(whole + b"x") == [whole, b"x"]
     assert unfinished_event(half + ending) == b""
+
+
+@pytest.mark.parametrize(
+    ("block", "data"),
+    [
+        (b'data: {"a":1}\n\n', b'{"a":1}'),
+        (b"data: \n\n", b""),
+        (b"data: 1\ndata: 2\n\n", None),
+        (b"data: 1\revent: error\n\n", None),
+        (b"data: 1\n\r\n\n", None),
+        (b"data: 1\n", None),
+        (b"data:1\n\n", None),
+        (b"event: x\n\n", None),
+        (b": ping\n\n", None),
+    ],
+)
+def test_one_line_is_known_for_what_it_is(block: bytes, data: bytes | None) -> None:
+    """The short way reads an event of one line alone; whatever else a block may be is left to the long one."""
+    assert lone_data(block) == data
+    if data is not None:
+        assert [event.data for event in iter_events(block)] == [data]
