@@ -81,7 +81,15 @@ def test_each_obstacle_is_found_and_explained(model: str, fields: dict[str, Any]
 @pytest.mark.parametrize("fields", [{"tools": [{}]}, {"messages": IMAGE}, {"response_format": {"type": "json_schema"}}])
 def test_a_model_that_is_alone_is_looked_at_too(fields: dict[str, Any]) -> None:
     """Where no model of a chain can serve none is asked, though no other one can either."""
-    assert plan("p/blind", request=chat(**fields)).candidates == ()
+    for world in (WORLD, replace(CALM, chains={})):
+        assert make_plan(chat(**fields), ("p/blind",), world).candidates == ()
+
+
+def test_a_window_that_the_table_does_not_know_holds_anything() -> None:
+    """A row may tell what a model can do and not how much it reads: then the provider judges."""
+    world = replace(WORLD, info={"p/unsized": ModelInfo(tools=True)}.get, chains={})
+    request = chat(messages=[{"role": "user", "content": "x" * 100_000}], max_tokens=10**6)
+    assert make_plan(request, ("p/unsized",), world).candidates
 
 
 def test_what_costs_as_much_as_allowed_is_allowed() -> None:
