@@ -124,7 +124,7 @@ class Contest:
     async def _try(self, candidate: Candidate) -> Win | None:
         """None if it failed or could not be tried, and the next one is to be asked. Raises ApiError to end it all."""
         parts, chat = self._parts, self._exchange.chat
-        slot = parts.slot(candidate.provider)
+        slot, accounts = parts.slot(candidate.provider), candidate.accounts
         now_at = self._time
         while True:
             began = now_at()
@@ -137,7 +137,7 @@ class Contest:
                 began = now_at()
                 seconds = self._share(began)
             # Only now: what was queued for while it was well may have failed meanwhile.
-            permit = parts.circuits.admit(candidate.model, candidate.accounts, parts.clock(), early=self._early)
+            permit = parts.circuits.admit(candidate.model, accounts, parts.clock(), early=self._early)
             if permit is None:
                 self._note_block(candidate)
                 if slot is not None:
@@ -152,7 +152,9 @@ class Contest:
                 self._note_failure(candidate, permit, error, began)
                 if slot is not None:
                     slot.release()
-                if self._has_another_key(candidate, error.failure):
+                # Each key once: one that is to be tried again at once would be, for as long as it is refused.
+                accounts = tuple([account for account in accounts if account != permit.account])
+                if accounts and self._may_have_another_key(candidate.model, accounts, error.failure):
                     continue
                 self._judge(candidate, error)
                 return None
@@ -236,10 +238,10 @@ class Contest:
     ) -> SideCost:
         return SideCost(kind, candidate.model, self._exchange.chat.raw, answer, stream, usage, candidate.info)
 
-    def _has_another_key(self, candidate: Candidate, failure: Failure) -> bool:
-        if failure.kind not in _KEY_FAILURES or len(candidate.accounts) < 2:
-            return False
-        return self._parts.circuits.block(candidate.model, candidate.accounts, self._parts.clock()) is None
+    def _may_have_another_key(self, model: str, accounts: Sequence[str], failure: Failure) -> bool:
+        return (
+            failure.kind in _KEY_FAILURES and self._parts.circuits.block(model, accounts, self._parts.clock()) is None
+        )
 
     def _judge(self, candidate: Candidate, error: AttemptFailed) -> None:
         """What the failure means for the candidates to come. Raises ApiError where it is the client's answer."""

@@ -50,6 +50,19 @@ async def test_several_keys_are_rotated(own: Own) -> None:
     assert keys.count("Bearer sk-two-00000000") == 3
 
 
+async def test_each_key_is_tried_once(own: Own) -> None:
+    """Keys that may all be tried again at once are not, within one request: the provider would be asked for ever."""
+    upstreams = await own()
+    upstreams.a.script = reply(429, {"error": {"message": "slow down"}}, {"retry-after": "0"})
+    env = {"KEY_ONE": "sk-one-00000000", "KEY_TWO": "sk-two-00000000"}
+    many = {"base_url": upstreams.a.url, "api_key_env": ["KEY_ONE", "KEY_TWO"]}
+    stage = await own(env=env, models={"code": ["many/m"]}, providers={"many": many})
+    answer = await stage.chat("router/code")
+    assert (answer.status, answer.header("retry-after")) == (429, "0")
+    keys = [exchange.request.header("authorization") for exchange in upstreams.a.exchanges]
+    assert keys == ["Bearer sk-one-00000000", "Bearer sk-two-00000000"]
+
+
 async def test_max_concurrency_queues(own: Own) -> None:
     """A provider that takes one request at a time gets them one after the other; nobody is refused."""
     upstreams = await own()
