@@ -154,7 +154,7 @@ class Brain:
             elif name not in roster.profiles.trained.values():
                 homeless.append(name)
         scores[CONVERSATION] = _log_sum([tempered[name] for name in dict.fromkeys(homeless)])
-        scores.update(roster.profiles.score(features, tempered, scores[CONVERSATION], named))
+        scores.update(roster.profiles.score(features, tempered, named))
         return scores
 
     def _evidence(self, best: str, scored: _Scored, roster: Roster) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from llm_router.routing.classify_model import Model
 from llm_router.routing.classify_subjects import Subjects
 
 _CREATIVE = "creative"
+_REST = "conversation"
 _CREATIVE_GROUPS = ("a creative form", "style and make-believe", "figures and places of tales")
 _CREATIVE_NAME = re.compile(
     r"creativ|kreativ|créati|творч|yaratıcı|إبداع|रचनात्मक|창작|创意|创作|文学|創作|литератур|screenwrit|songwrit|storytell"
@@ -116,9 +117,9 @@ class Profiles:
     model: Model
 
     def score(
-        self, features: Features, tempered: Mapping[str, float], rest: float, named: Collection[str] = ()
+        self, features: Features, tempered: Mapping[str, float], named: Collection[str] = ()
     ) -> Iterator[tuple[str, float]]:
-        """Scores of custom categories on the scale of the trained classes (tempered); `rest` is conversation's score.
+        """Scores of custom categories on the scale of the trained classes (tempered).
 
         Categories that share nothing with the text are left out. Those `named` (by a keyword) are always compared.
         """
@@ -129,8 +130,8 @@ class Profiles:
             yield name, tempered[trained] + kin.get(name, 0.0) - split
         for profile, likeness in alike:
             if profile.name not in self.trained:
-                base = max(rest, tempered[profile.home]) if profile.home in tempered else rest
-                yield profile.name, base + _FLOOR + likeness
+                # A verse about tenants is no question of law: where nobody writes verses it is conversation.
+                yield profile.name, max(tempered[_REST], tempered[profile.home]) + _FLOOR + likeness
 
     def _alike(self, features: Features, named: Collection[str]) -> list[tuple[Profile, float]]:
         """The categories that share most words with a text, those named too, and how alike they are."""

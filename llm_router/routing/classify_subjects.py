@@ -25,14 +25,15 @@ class Subjects:
     def parse(cls, text: str) -> Subjects:
         """Read the list: "[subject]", then lines of "language: word, stem*, two words"."""
         words: dict[str, tuple[str, ...]] = {}
-        subject = ""
+        subject: tuple[str, ...] = ()  # one for all words that tell it alone
         for line in text.splitlines():
             if line.startswith("["):
-                subject = line.strip("[]")
+                subject = (line.strip("[]"),)
             elif line and not line.startswith("#"):
                 for word in line.partition(": ")[2].split(", "):
-                    known = words.get(word, ())
-                    words[word] = known if subject in known else (*known, subject)
+                    known = words.setdefault(word, subject)
+                    if subject[0] not in known:
+                        words[word] = known + subject
         return cls(words)
 
     def told(self, grams: Iterable[str]) -> dict[str, tuple[str, ...]]:

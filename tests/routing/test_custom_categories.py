@@ -87,6 +87,18 @@ def test_custom_categories_work_from_description_and_examples(brain: Brain) -> N
             ("what luggage may I take on a flight with a layover", "vuelos y hoteles en Roma"),
         ),
         (Category("cooking", custom=True), ("how do I simmer lentils with onion", "脆い豆腐の炒めレシピ")),
+        (
+            Category("green", description="house plants and gardening", custom=True),
+            ("slugs ate all my lettuce", "was hilft gegen Blattläuse", "绿萝多久浇水一次"),
+        ),
+        (
+            Category("sky", description="stars, planets, telescopes", custom=True),
+            ("when is the next lunar eclipse", "pourquoi la lune devient-elle rouge pendant une éclipse"),
+        ),
+        (
+            Category("hr", description="vacation, payroll, sick leave, benefits", custom=True),
+            ("how do I apply for parental leave", "my payslip is wrong"),
+        ),
     ],
 )
 def test_a_category_is_known_by_its_subject(brain: Brain, category: Category, texts: tuple[str, ...]) -> None:
@@ -106,6 +118,14 @@ def test_words_of_other_subjects_speak_against_a_category(brain: Brain) -> None:
     assert brain.classify(Turns("which dividends are taxed"), roster).category == "finance"
     assert brain.classify(Turns("a recipe for soup with stock, garlic and onion"), roster).category == "conversation"
     assert brain.classify(Turns("write a budget class in Kotlin with unit tests"), roster).category == "code"
+
+
+def test_fiction_about_a_subject_is_not_about_it(brain: Brain) -> None:
+    """A verse about a tenant is no question of law, whether or not there is a category for verses."""
+    legal = Category("legal", description="contracts, tenancy, employment law", custom=True)
+    text = Turns("write a limerick about a tenant with eleven parrots")
+    assert brain.classify(text, brain.roster([*BUILTIN, legal])).category == "conversation"
+    assert brain.classify(text, brain.roster([*BUILTIN, CREATIVE, legal])).category == "creative"
 
 
 def test_words_that_merely_stand_beside_a_subject_weigh_less(brain: Brain) -> None:
@@ -138,7 +158,7 @@ def test_subjects_are_read_only_where_a_category_may_need_them(brain: Brain) -> 
 def test_every_word_of_the_subjects_can_be_found(brain: Brain) -> None:
     """A word, stem or pair of the list is a feature of a text that has it, and tells at most two subjects."""
     subjects = Subjects.parse(SUBJECTS.read_text("utf-8"))
-    assert len(subjects.words) > 4_000
+    assert len(subjects.words) > 8_000
     lost = [
         word
         for word in subjects.words
