@@ -58,6 +58,13 @@ def odd(rng: random.Random) -> bytes:
     )
 
 
+def test_an_event_of_the_same_length_is_no_part_of_a_run() -> None:
+    """Another choice differs by one digit: its words belong behind all those of the first one."""
+    events = [event({"content": word}) for word in "abcdefgh"]
+    events[4] = events[4].replace(b'"index":0', b'"index":1')
+    assert read_stream(events).text == "abcdfghe"
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_runs_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever stands between the like events, text, usage, finish and model are those of the plain reading."""
