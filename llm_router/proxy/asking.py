@@ -158,8 +158,7 @@ class Asker:
         turns = decision.turns
         if seconds <= 0 or turns is None:
             return None
-        way = _way_to(model, live, seconds)
-        provider = way.target.provider.name
+        provider = split_model(model)[0]
         body = question(turns.latest, turns.earlier, categories, model, secrets.token_hex(8))
         if provider == "openrouter":
             body["reasoning"] = {"enabled": False}
@@ -167,6 +166,7 @@ class Asker:
         permit = self.circuits.admit(model, live.accounts[provider], self._parts.clock())
         if permit is None:
             return None
+        way = _way_to(model, permit.account, live, seconds)
         try:
             won = await attempt(self._parts, live, chat, way, seconds)
         except EmptyAnswer as empty:
@@ -187,11 +187,11 @@ class Asker:
         return read_answer(orjson.loads(won.body), [category.name for category in categories])
 
 
-def _way_to(model: str, live: Live, seconds: float) -> Way:
-    """How a model is asked about a category, with its provider's first key."""
+def _way_to(model: str, account: str, live: Live, seconds: float) -> Way:
+    """How a model is asked about a category, with the key behind `account`."""
     name, upstream_model = split_model(model)
     provider = live.snapshot.providers[name]
-    key = provider.keys[0].value if provider.keys else None
+    key = provider.keys[live.accounts[name].index(account)].value if provider.keys else None
     target = Target(provider, upstream_model, key, live.prices.info(model))
     return Way(live.adapters[name], target, seconds, seconds, seconds)
 

@@ -140,6 +140,25 @@ async def test_a_silent_model_leaves_time_for_the_next(own: Own) -> None:
     await mute.stop()
 
 
+async def test_the_next_question_is_asked_with_the_next_key(own: Own) -> None:
+    """A key that is refused costs one question its answer; from then on the provider's other key is used."""
+    upstreams = await own()
+
+    async def by_key(exchange: Exchange) -> None:
+        refused = "sk-one" in (exchange.request.header("authorization") or "")
+        await (reply(401, {"error": {"message": "bad key"}}) if refused else judge("code"))(exchange)
+
+    upstreams.c.script = by_key
+    keys = {"KEY_ONE": "sk-one-00000000", "KEY_TWO": "sk-two-00000000"}
+    judges = {"base_url": upstreams.c.url, "api_key_env": list(keys)}
+    providers = {"judges": judges, "a": {"base_url": upstreams.a.url}}
+    env = {"ROUTING_MODE": "api", "ROUTER_API_MODEL": "judges/m", **keys}
+    stage = await own(env=env, models=MODELS, providers=providers)
+    assert (await category(stage))[1] == "local"
+    assert await category(stage) == ("code", "api")
+    assert upstreams.c.count == 2
+
+
 async def test_the_message_is_fenced(own: Own) -> None:
     """The message is data between two random marks; a category named inside it decides nothing."""
     stage = await own(env=API, models=MODELS)
