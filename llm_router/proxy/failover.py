@@ -206,31 +206,23 @@ def _skipped_public(entry: Skipped) -> dict[str, Any]:
 
 
 def _about_the_request(tried: Sequence[Tried], skipped: Sequence[Skipped]) -> ApiError | None:
-    """400 where every model refused the request for what it is, not for a trouble of its own."""
-    said = [entry.failure for entry in tried]
+    """400 where every model refused the request for what it is, not for a trouble of its own.
+
+    A model without a key, or one that its provider does not know, is none that could take the request later.
+    """
     relevant = [entry for entry in skipped if entry.obstacle is not Obstacle.NO_KEY]
-    if any(entry.obstacle not in _REQUEST_OBSTACLES for entry in relevant):
+    if any(entry.obstacle not in _REQUEST_OBSTACLES and not entry.gone for entry in relevant):
         return None
+    said = [entry.failure for entry in tried if entry.failure.kind is not FailureKind.MODEL_NOT_FOUND]
     overflow = [failure for failure in said if failure.kind is FailureKind.CONTEXT_LENGTH]
     refusals = [f for f in said if f.kind in (FailureKind.UNSUPPORTED, FailureKind.CONTEXT_LENGTH)]
-    if len(refusals) != len(said) and not _only_gone_besides(said):
+    if len(refusals) != len(said):
         return None
-    if overflow:
-        return provider_answer(overflow[-1], tried)
     if refusals:
-        return provider_answer(refusals[-1], tried)
-    if said or not relevant:
+        return provider_answer((overflow or refusals)[-1], tried)
+    if tried or not relevant or any(entry.gone for entry in relevant):
         return None
     return _filtered(relevant)
-
-
-def _only_gone_besides(said: Sequence[Failure]) -> bool:
-    kinds = {failure.kind for failure in said}
-    return FailureKind.UNSUPPORTED in kinds and kinds <= {
-        FailureKind.UNSUPPORTED,
-        FailureKind.MODEL_NOT_FOUND,
-        FailureKind.CONTEXT_LENGTH,
-    }
 
 
 def _filtered(skipped: Sequence[Skipped]) -> ApiError:

@@ -14,6 +14,7 @@ from typing import Any
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.config.values import Provider, split_model
+from llm_router.errors import FailureKind
 from llm_router.routing.breaker import Block
 from llm_router.wire.chat import ChatRequest
 
@@ -59,7 +60,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A model of the chain that is not tried, and why. `field` names the request field behind a misfit."""
+    """A model of the chain that is not tried, and why. `field` names the request field behind a misfit.
+
+    `gone` tells a circuit that is open because the provider does not know the model.
+    """
 
     model: str
     obstacle: Obstacle
@@ -68,6 +72,7 @@ class Skipped:
     by_failures: bool = False
     candidate: Candidate | None = None
     field: str | None = None
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +278,8 @@ def _obstacle(
     if block is None:
         return None
     obstacle = {"open": Obstacle.CIRCUIT, "cooldown": Obstacle.COOLDOWN}.get(block.kind, Obstacle.ACCOUNT)
-    return Skipped(model, obstacle, block.reason, block.until, block.by_failures, candidate)
+    gone = block.failure == FailureKind.MODEL_NOT_FOUND.value
+    return Skipped(model, obstacle, block.reason, block.until, block.by_failures, candidate, gone=gone)
 
 
 def _unable(candidate: Candidate, needs: Needs, world: World, max_price: float | None) -> Skipped | None:

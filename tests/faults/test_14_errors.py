@@ -120,6 +120,16 @@ async def test_context_overflow_of_all(stage: Stage, body: bytes, model: str) ->
     assert_error(await stage.chat(model), 400, "context_length_exceeded", words)
 
 
+@pytest.mark.parametrize("body", [CONTEXT[0], UNSUPPORTED["unsupported_parameter"]], ids=["overflow", "unsupported"])
+async def test_a_retired_model_hides_no_refusal(stage: Stage, body: bytes) -> None:
+    """Beside a model that is gone the refusal is the answer, the first time and once its circuit is open."""
+    stage.a.script, stage.b.script = reply(400, body), reply(404, error("The model does not exist", "model_not_found"))
+    words = json.loads(body)["error"]["message"]
+    for _ in range(3):
+        assert_error(await stage.chat("router/ab"), 400, words=words)
+    assert (stage.a.count, stage.b.count) == (3, 1)
+
+
 async def test_overflow_skips_smaller_windows(own: Own) -> None:
     """A model whose known window is not larger than the one that overflowed is not asked."""
     prices = {

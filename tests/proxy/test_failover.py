@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from llm_router.config.values import ApiKey, Provider
@@ -232,13 +234,23 @@ def test_a_request_that_no_model_takes_is_400() -> None:
     assert (error.status, error.message) == (400, "words of unsupported")
 
 
-@pytest.mark.parametrize("beside", [tried(K.MODEL_NOT_FOUND, status=404), skipped(Obstacle.NO_KEY)])
+GONE = dataclasses.replace(skipped(Obstacle.CIRCUIT, until=110), gone=True)
+
+
+@pytest.mark.parametrize("beside", [tried(K.MODEL_NOT_FOUND, status=404), GONE, skipped(Obstacle.NO_KEY)])
 def test_a_model_that_is_not_there_hides_no_refusal(beside: Tried | Skipped) -> None:
-    """A model that is gone or has no key could not have taken the request either: no retry heals that."""
+    """A model that is gone, asked or left out, or has no key could not have taken it either: no retry heals that."""
     error = failed(tried(K.UNSUPPORTED, status=422), beside)
     assert (error.status, error.message) == (422, "words of unsupported")
-    error = failed(tried(K.UNSUPPORTED), tried(K.CONTEXT_LENGTH, status=400), beside)
-    assert (error.status, error.code) == (400, "context_length_exceeded")
+    for refused in ((), (tried(K.UNSUPPORTED),)):
+        error = failed(*refused, tried(K.CONTEXT_LENGTH, status=400), beside)
+        assert (error.status, error.code) == (400, "context_length_exceeded")
+
+
+def test_models_that_are_gone_alone_are_503() -> None:
+    """Nobody refused the request then, and what keeps the others out says nothing about it."""
+    assert failed(tried(K.MODEL_NOT_FOUND, status=404), GONE).status == 503
+    assert failed(GONE, skipped(Obstacle.TOOLS)).status == 503
 
 
 def test_an_explicit_model_with_another_trouble_is_not_gone() -> None:
