@@ -16,6 +16,8 @@ from llm_router.errors import CLOSE, ApiError, ConfigError
 KEEPALIVE_S: Final = 75.0
 LINGER_S: Final = 5.0  # reading on after a refusal, so that the client sees it before the connection goes
 FAREWELL_S: Final = 1.0  # the same where the process is about to end
+# One wish to stop may come as two signals: `timeout` and wrappers tell the process, and its group too.
+ONE_WISH_S: Final = 0.25
 LINGER_BYTES: Final = 67_108_864
 MAX_LINE_BYTES: Final = 8_190
 MAX_FIELD_BYTES: Final = 16_380

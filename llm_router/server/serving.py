@@ -16,7 +16,7 @@ from aiohttp import web
 from llm_router.errors import ApiError, Failure, FailureKind
 from llm_router.proxy.dispatch import Router
 from llm_router.server.chat import DirectChat
-from llm_router.server.limits import prepare_listener
+from llm_router.server.limits import ONE_WISH_S, prepare_listener
 from llm_router.server.opening import BACKLOG
 from llm_router.server.runner import Runner, make_runner
 from llm_router.server.telling import Outages, take_over
@@ -66,6 +66,7 @@ class Ending:
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
+        self._one_wish_until = 0.0
         self._in_haste = False
 
     def __repr__(self) -> str:
@@ -87,10 +88,12 @@ class Ending:
 
     def insist(self) -> None:
         """Asks, then hurries."""
-        if self._asked.is_set():
-            self.hurry()
-        else:
+        now = asyncio.get_running_loop().time()
+        if not self._asked.is_set():
+            self._one_wish_until = now + ONE_WISH_S
             self.ask()
+        elif now > self._one_wish_until:
+            self.hurry()
 
     async def asked(self) -> None:
         """Until it shall end."""

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from llm_router import exits
+from llm_router.server.limits import ONE_WISH_S
 from llm_router.server.systemd import Notifier
 
 log = logging.getLogger("llm_router")
@@ -82,6 +83,7 @@ class Supervisor:
     _ready: bool = False
     _stop: bool = False
     _draining: bool = False
+    _one_wish_until: float = 0.0
     _kill_at: float = float("inf")
     _reload_until: float = 0.0
     _tick_at: float = 0.0
@@ -265,9 +267,12 @@ class Supervisor:
     def _take_signals(self, wakened: socket.socket) -> None:
         numbers = set(wakened.recv(4096))
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
-            if self._stop:
+            now = time.monotonic()
+            if not self._stop:
+                self._one_wish_until = now + ONE_WISH_S
+                self._begin_to_stop(exits.OK)
+            elif now > self._one_wish_until:
                 self._hurry()
-            self._begin_to_stop(exits.OK)
         elif signal.SIGHUP in numbers and not self._stop:
             self.notifier.reloading()
             self._reload_until = time.monotonic() + _RELOAD_PATIENCE

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import pytest
 
 from llm_router.server import connections
+from llm_router.server.limits import ONE_WISH_S
+from llm_router.server.serving import Ending
 from tests.server.conftest import Served, StartRouter
 from tests.support.client import Connection, chat_body, request_bytes
 from tests.support.waiting import PATIENCE
@@ -73,3 +75,16 @@ async def test_what_lingers_goes_with_its_client(serve: StartRouter, monkeypatch
     connection.close()
     async with asyncio.timeout(PATIENCE):
         await ending
+
+
+async def test_one_wish_may_come_as_two_signals() -> None:
+    """`timeout` and other wrappers tell the process and its group: that cuts nothing, a later signal does."""
+    ending, drained = Ending(), asyncio.Event()
+    ending.insist()
+    ending.insist()
+    waiting = asyncio.ensure_future(ending.wait_for(drained.wait(), 600))
+    await asyncio.sleep(1.2 * ONE_WISH_S)
+    assert not waiting.done()
+    ending.insist()
+    await asyncio.wait_for(waiting, PATIENCE)
+    assert not drained.is_set()

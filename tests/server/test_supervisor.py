@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
+import time
 
 import pytest
 
-from llm_router.server.supervisor import Events, Post, Supervisor
+from llm_router.server.limits import ONE_WISH_S
+from llm_router.server.supervisor import HURRY, Events, Post, Supervisor
 from llm_router.server.systemd import Notifier
 
 KILLED = signal.SIGKILL  # as a wait status
@@ -55,3 +59,21 @@ def test_who_is_never_ready_is_given_up(supervisor: Supervisor, post: Post) -> N
     assert not supervisor._stop
     bury(supervisor, post, 100.0, lived=0.1, ready=False)
     assert (supervisor._stop, supervisor._code) == (True, 1)
+
+
+def test_one_wish_may_come_as_two_signals(supervisor: Supervisor, post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes at once with the first signal is that one, told on another way; a later one is haste."""
+    line, worker = socket.socketpair()
+    told, wakened = socket.socketpair()
+    post.line, post.pid = line, 0
+    worker.setblocking(False)
+    hasty = []
+    for moment in (100.0, 100.0 + ONE_WISH_S / 2, 100.1 + ONE_WISH_S):
+        monkeypatch.setattr(time, "monotonic", lambda at=moment: at)
+        told.send(bytes([signal.SIGTERM]))
+        supervisor._take_signals(wakened)
+        with contextlib.suppress(BlockingIOError):
+            hasty.append((moment, worker.recv(10)))
+    assert hasty == [(100.1 + ONE_WISH_S, HURRY)]
+    for end in (line, worker, told, wakened):
+        end.close()
