@@ -33,6 +33,7 @@ COUNTED = [
     FailureKind.IDLE_TIMEOUT,
     FailureKind.CONNECTION_LOST,
     FailureKind.PROTOCOL_ERROR,
+    FailureKind.RESPONSE_TOO_LARGE,
     FailureKind.REDIRECT,
     FailureKind.SERVER_ERROR,
     FailureKind.OVERLOADED,
@@ -354,6 +355,15 @@ def test_a_key_that_was_taken_is_not_tried_any_more(circuits: Circuits) -> None:
     assert circuits.admit(OTHER, KEYS, 702) is None
 
 
+def test_a_failure_is_not_taken_back(circuits: Circuits) -> None:
+    """What comes after an attempt was booked as failed is no end of its row."""
+    permit = circuits.admit(MODEL, KEYS, 0)
+    assert permit is not None
+    circuits.failed(permit, Failure(FailureKind.SERVER_ERROR, "x"), 0)
+    circuits.completed(permit)
+    assert circuits.report({MODEL: KEYS}, 0)["circuits"][MODEL]["failures"] == 1
+
+
 def test_an_answer_from_before_changes_nothing_about_an_open_circuit(circuits: Circuits) -> None:
     """What was under way when a circuit opened may end whole: it closes nothing, and why it is open is still told."""
     before = circuits.admit(MODEL, KEYS, 0)
@@ -392,6 +402,31 @@ def test_the_report_names_the_model_and_the_kind(circuits: Circuits, kind: Failu
     fail(circuits, kind, 0, wait=20, times=times)
     about = circuits.report(dict.fromkeys(circuits.known_models(), KEYS), 1)["circuits"][MODEL]
     assert (about["state"], about["kind"]) == (state, kind.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "times", "now", "state", "wait"),
+    [
+        (FailureKind.SERVER_ERROR, 2, 0, "closed", 0),
+        (FailureKind.SERVER_ERROR, 3, 100, "open", 200),
+        (FailureKind.SERVER_ERROR, 3, 300, "half-open", 0),
+        (FailureKind.CONNECT_ERROR, 3, 299.5, "open", 0.5),
+        (FailureKind.RATE_LIMITED, 1, 5, "cooldown", 15),
+        (FailureKind.RATE_LIMITED, 1, 20, "closed", 0),
+        (FailureKind.AUTHENTICATION, 1, 100, "open", 200),
+        (FailureKind.AUTHENTICATION, 1, 300, "closed", 0),
+    ],
+)
+def test_the_report_tells_the_state_and_the_time_that_is_left(
+    circuits: Circuits, kind: FailureKind, times: int, now: float, state: str, wait: float
+) -> None:
+    """Whoever watches sees whether a model may be asked, and when it will be; never a time that is over."""
+    fail(circuits, kind, 0, wait=20, times=times)
+    report = circuits.report({MODEL: KEYS, "q/m": KEYS[:0]}, now)
+    about = report["circuits"][MODEL]
+    assert (about["state"], about["retry_in_s"]) == (state, wait)
+    assert report["open_circuits"] == ([MODEL] if state == "open" else [])
+    assert (report["circuits"]["q/m"]["state"], report["circuits"]["q/m"]["retry_in_s"]) == ("closed", 0)
 
 
 def test_a_circuit_that_has_just_opened_is_not_probed_at_once(circuits: Circuits) -> None:

@@ -58,6 +58,13 @@ def odd(rng: random.Random) -> bytes:
     )
 
 
+@pytest.mark.parametrize("piece", [b'{"content":"x"}', b'x"content":"y"', b'\n{"content":"x"}', b'"content":"'])
+def test_what_is_no_event_is_no_run(piece: bytes) -> None:
+    """A whole answer, or the middle of one, is looked through once, and left to the parser."""
+    assert find_run(piece) is None
+    assert find_run(piece * 5) is None
+
+
 def test_an_event_of_the_same_length_is_no_part_of_a_run() -> None:
     """Another choice differs by one digit: its words belong behind all those of the first one."""
     events = [event({"content": word}) for word in "abcdefgh"]
