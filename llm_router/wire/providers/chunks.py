@@ -20,11 +20,13 @@ _TAIL = b'},"finish_reason":null}]}\n\n'
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 # Nine letters and digits are an id that every vendor takes, also the strictest, and that no client rewrites.
 _CALL_ID_LENGTH = 9
+# Of an answer's id and its model's name; they stand in every chunk, and a provider may send megabytes as either.
+_MOST_CHARS = 256
 
 
 def call_id(answer: str, index: int) -> str:
     """An id for tool call `index` of `answer`, where the provider gave none; the same for the same arguments."""
-    number = int.from_bytes(blake2b(f"{answer}/{index}".encode(), digest_size=8).digest())
+    number = int.from_bytes(blake2b(f"{answer[:_MOST_CHARS]}/{index}".encode(), digest_size=8).digest())
     letters = []
     for _ in range(_CALL_ID_LENGTH):
         number, digit = divmod(number, len(_ALPHABET))
@@ -44,12 +46,12 @@ class ChunkWriter:
     __slots__ = ("_args", "_bare", "_content", "_head", "_reasoning", "id")
 
     def __init__(self, id: str, created: int, model: str) -> None:
-        self.id = id
+        self.id = id[:_MOST_CHARS]
         self._bare = (
             b'data: {"id":'
-            + orjson.dumps(id)
+            + orjson.dumps(self.id)
             + b',"object":"chat.completion.chunk","created":%d,"model":' % created
-            + orjson.dumps(model)
+            + orjson.dumps(model[:_MOST_CHARS])
             + b',"choices":['
         )
         self._head = self._bare + b'{"index":0,"delta":{'

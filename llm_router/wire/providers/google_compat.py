@@ -6,7 +6,8 @@ Everything else passes as it is. Its errors come as one-element arrays, which th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from llm_router.accounting.pricing import ModelInfo
 from llm_router.wire.chat import ChatRequest, dump
@@ -116,7 +117,7 @@ class GoogleCompatTranslator:
     def __init__(self) -> None:
         self.usage: Usage | None = None  # always None: the bytes are OpenAI's own shape and tell it themselves
         self._splitter = EventSplitter()
-        self._seen: dict[str, list[_Begun]] = {}  # by choice: its calls, in order
+        self._seen: dict[str, _Begun] = {}  # by choice
 
     def __repr__(self) -> str:
         return f"<GoogleCompatTranslator choices={len(self._seen)}>"
@@ -148,12 +149,13 @@ class GoogleCompatTranslator:
         return raw
 
     def _mend(self, chunk: dict[str, Any]) -> bool:
-        changed = False
+        changed, answer = False, str(chunk.get("id"))
         for choice in objects(chunk.get("choices")):
             place, delta = str(choice.get("index")), choice.get("delta")
             for call in objects(delta.get("tool_calls")) if isinstance(delta, dict) else ():
-                changed = _number(call, self._seen.setdefault(place, []), str(chunk.get("id"))) or changed
-            if self._seen.get(place) and choice.get("finish_reason") == "stop":
+                begun = self._seen.get(place) or self._seen.setdefault(place, _Begun())
+                changed = _number(call, begun, answer) or changed
+            if place in self._seen and self._seen[place].count and choice.get("finish_reason") == "stop":
                 choice["finish_reason"], changed = "tool_calls", True
         return changed
 
@@ -162,46 +164,54 @@ def mended_completion(answer: Any) -> bytes | None:
     """A whole answer with the same repairs, made in place; None if it needed none."""
     if not isinstance(answer, dict):
         return None
-    changed = False
+    changed, id = False, str(answer.get("id"))
     for choice in objects(answer.get("choices")):
         message = choice.get("message")
         calls = objects(message.get("tool_calls")) if isinstance(message, dict) else []
         for index, call in enumerate(calls):
             if not call.get("id"):
-                call["id"], changed = call_id(str(answer.get("id")), index), True
+                call["id"], changed = call_id(id, index), True
         if calls and choice.get("finish_reason") == "stop":
             choice["finish_reason"], changed = "tool_calls", True
     return dump(answer) if changed else None
 
 
-class _Begun(NamedTuple):
-    """A tool call that began: its id, and the index that Google gave it."""
+@dataclass(slots=True)
+class _Begun:
+    """The tool calls of one choice that began: their number, and where they stand, by id and by Google's index."""
 
-    id: str
-    index: Any
+    count: int = 0
+    by_id: dict[str, int] = field(default_factory=dict)
+    newest: dict[Any, int] = field(default_factory=dict)
+
+    def begin(self, id: str, asked: Any) -> None:
+        """One more."""
+        self.by_id.setdefault(id, self.count)
+        self.newest[asked] = self.count
+        self.count += 1
 
 
-def _number(call: dict[str, Any], begun: list[_Begun], answer: str) -> bool:
+def _number(call: dict[str, Any], begun: _Begun, answer: str) -> bool:
     """Sets index (and id, where it is missing) of one call or fragment; True if that changed anything."""
     asked, function = call.get("index"), call.get("function")
     given = call.get("id")
     given = given if isinstance(given, str) else ""
+    place = asked if isinstance(asked, int) else None
     changed = False
-    known = [one.id for one in begun]
-    if given in known:
-        index = known.index(given)
+    known = begun.by_id.get(given)
+    if known is not None:
+        index = known
     elif given or (isinstance(function, dict) and function.get("name")):
-        index = len(begun)
+        index = begun.count
         if not given:
             given, changed = call_id(answer, index), True
             call["id"] = given
-        begun.append(_Begun(given, asked))
-    elif not begun:
+        begun.begin(given, place)
+    elif not begun.count:
         return False
     else:
         # A fragment belongs to the newest of the calls that came with its number, or else to the newest of all.
-        meant = [place for place, one in enumerate(begun) if one.index == asked]
-        index = meant[-1] if meant else len(begun) - 1
+        index = begun.newest.get(place, begun.count - 1)
     if asked != index:
         call["index"], changed = index, True
     return changed

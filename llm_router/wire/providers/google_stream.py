@@ -121,16 +121,8 @@ class GeminiTranslator:
         if isinstance(reported, dict):
             self._reported = reported
         candidate = first_candidate(answer)
-        for kind, value in pieces(candidate):
-            self._said = True
-            if kind == "text":
-                out += writer.content(value)
-            elif kind == "reasoning":
-                out += writer.reasoning(value)
-            elif kind == "image":
-                out += writer.images([value])
-            else:
-                out += self._call(writer, value)
+        # Joined, not added up one by one: a part takes few bytes, and an event may have a million of them.
+        out += b"".join([self._piece(writer, kind, value) for kind, value in pieces(candidate)])
         blocked = block_reason(answer)
         if blocked is not None:
             self._reason, self._refusal = blocked
@@ -142,6 +134,14 @@ class GeminiTranslator:
                 self._ended = True
                 out += error_event(broken_message(reason, candidate), "upstream_error", reason.lower())
         return out
+
+    def _piece(self, writer: ChunkWriter, kind: str, value: Any) -> bytes:
+        self._said = True
+        if kind == "text":
+            return writer.content(value)
+        if kind == "reasoning":
+            return writer.reasoning(value)
+        return writer.images([value]) if kind == "image" else self._call(writer, value)
 
     def _call(self, writer: ChunkWriter, part: Mapping[str, Any]) -> bytes:
         call, signed = read_call(part, writer.id, self._calls)

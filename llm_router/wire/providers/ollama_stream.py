@@ -145,9 +145,9 @@ class OllamaTranslator:
         if isinstance(content, str) and content:
             out += writer.content(content)
         if said.get("tool_calls"):
-            for call in read_calls(said, writer.id, self._calls):
-                out += writer.call(self._calls, call)
-                self._calls += 1
+            calls = read_calls(said, writer.id, self._calls)
+            out += b"".join([writer.call(self._calls + number, call) for number, call in enumerate(calls)])
+            self._calls += len(calls)
         return out
 
     def _finish(self, writer: ChunkWriter, answer: Mapping[str, Any]) -> bytes:
