@@ -202,3 +202,24 @@ def test_a_conversation_leaves_its_model_for_a_cheaper_head_alone(
     """It stays on `p/b` unless that cannot be asked, or the chain's first model is known to cost less."""
     stayed = stay_on_model(priced(*models), Stay("p/b", "code", 0.0), tuple(chain), FIRST)
     assert (None if stayed is None else [candidate.model for candidate in stayed.candidates]) == order
+
+
+@pytest.mark.parametrize("odd", [5, True, "", None, ["s"], {"id": "s"}])
+def test_a_session_that_is_no_text_is_none(odd: Any) -> None:
+    """Metadata is the client's own: whatever stands in it, the conversation goes by how it began."""
+    for field in ("session_id", "conversation_id"):
+        assert key_of(chat(("user", "hello"), metadata={field: odd}), "me", "") == key_of(FIRST, "me", "")
+    assert key_of(chat(("user", "hello"), prompt_cache_key=odd), "me", "") == key_of(FIRST, "me", "")
+    named = key_of(chat(("user", "hello"), metadata={"session_id": odd, "thread_id": "t"}), "me", "")
+    assert named == key_of(chat(("user", "other"), metadata={"thread_id": "t"}), "me", "")
+
+
+def test_a_conversation_that_left_is_planned_afresh() -> None:
+    """After a failed or cut attempt nothing holds it; one that was never served leaves nothing behind."""
+    conversations = Conversations()
+    conversations.served(b"one", "p/m", "code", 0.0)
+    conversations.served(b"other", "p/m", "code", 0.0)
+    for key in (b"one", b"unknown"):
+        conversations.left(key)
+    assert conversations.find(b"one", 1.0) is None
+    assert conversations.find(b"other", 1.0) == Stay("p/m", "code", 0.0)

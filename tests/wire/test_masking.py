@@ -63,7 +63,7 @@ def test_no_cut_leaves_a_part_of_a_secret(before: int) -> None:
 def test_a_secret_is_known_in_other_spellings(form: Callable[[str], str]) -> None:
     """As an error inside of an error has it, or an address."""
     secret = 'a+b/c"d\\e'
-    assert form(secret).strip('"') not in Masker([secret])(f"no such key: {form(secret)}")
+    assert Masker([secret])(f"no such key: {form(secret)}").replace('"', "") == f"no such key: {MASK}"
 
 
 @pytest.mark.parametrize("unit", ["key-", "hf_.", "rk-pk_", "sk-", "://a:", "bearer ", "?key=", "'a"])

@@ -16,6 +16,17 @@ def test_no_end_is_invented() -> None:
     assert done.data == "[DONE]"
 
 
+def test_a_stream_is_called_what_the_completion_was() -> None:
+    """Id, time and model are the completion's on every chunk; where it has none a stream has some all the same."""
+    named = {**completion("Hi"), "id": "c-7", "created": 17, "model": "m-7"}
+    bare = {"choices": completion("Hi")["choices"]}
+    for whole, names in ((named, ("c-7", 17, "m-7")), (bare, ("chatcmpl-router", 0, ""))):
+        *events, _ = sse.read(as_stream(whole, with_usage=False))
+        for chunk in (json.loads(event.data) for event in events):
+            assert (chunk["id"], chunk["created"], chunk["model"]) == names
+            assert chunk["object"] == "chat.completion.chunk"
+
+
 def test_what_a_provider_adds_is_kept() -> None:
     """Log probabilities, the fingerprint and a provider's own fields are not lost where JSON becomes a stream."""
     whole = {**completion("Hi"), "system_fingerprint": "fp_1", "service_tier": "flex", "error": None}
