@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 _ENDPOINTS = ("/chat/completions", "/v1/messages", "/messages", "/api/chat", "/api/generate")
 # The path that is meant where a URL has none, and the tails that each dialect's adapter adds by itself.
 _VERSION = {"openai": "/v1", "google": "/v1beta"}
-_TAILS = {"google": ("/openai",), "ollama": ("/v1", "/api")}
+_TAILS = {"google": ("/openai", "/models"), "ollama": ("/v1", "/api")}
 _PATHS = {"openrouter.ai": "/api/v1"}
 
 

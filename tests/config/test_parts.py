@@ -42,6 +42,7 @@ def read(content: Any = None, **environ: str) -> Snapshot:
         ("google", "https://generativelanguage.googleapis.com", "https://generativelanguage.googleapis.com/v1beta"),
         ("google", "https://g.example/v1beta/openai/", "https://g.example/v1beta"),
         ("google", "https://g.example/v1beta/openai/chat/completions", "https://g.example/v1beta"),
+        ("google", "https://g.example/v1beta/models/", "https://g.example/v1beta"),
         ("ollama", "http://localhost:11434/", "http://localhost:11434"),
         ("ollama", "http://localhost:11434/v1", "http://localhost:11434"),
         ("ollama", "http://localhost:11434/api", "http://localhost:11434"),
