@@ -19,7 +19,7 @@ from typing import Any, Final
 from llm_router.config.values import BreakerSettings
 from llm_router.private_files import create as create_file
 from llm_router.private_files import make_folder
-from llm_router.routing.breaker import CIRCUITS_MOST, Circuits, Permit
+from llm_router.routing.breaker import CIRCUITS_MOST, COOLDOWN_MOST, Circuits, Permit
 from llm_router.routing.shared import EVERY_MODEL, Change, Key, Row, RowCircuits, StayRow, cooldowns_between
 from llm_router.routing.sticky import CONVERSATIONS_MOST, IDLE_SECONDS
 
@@ -235,12 +235,14 @@ class StateRows:
             # Nobody asks for a probe that is his: what stands there as ours is about to be freed.
             common = self._circuits(before, free_for=self.worker)
             permit = ask(common)
-            if permit is None or not permit.probe:
+            if permit is None or not permit.tries:
                 return permit, before
             version = self._next_version()
-            rows = [common.row(row.key, self.worker) for row in before]
-            for row in rows:
-                self._put(row, version)
+            # Another worker may try another one of the provider's keys.
+            rows = [common.row(row.key, row.prober or self.worker) for row in before]
+            for row, former in zip(rows, before, strict=True):
+                if row != former:
+                    self._put(row, version)
             return permit, rows
 
     def release_probes(self) -> None:
@@ -341,7 +343,9 @@ class StateRows:
         """Drops what nobody needs any more, so that the file stays small."""
         execute = self._connection.execute
         with self.transaction():
-            execute("DELETE FROM circuits WHERE scope IN ('cooldown', 'account') AND NOT gone AND until < ?", (now,))
+            # A key that was refused is one that has to be tried, for as long as a single process remembers it.
+            for scope, until in (("cooldown", now), ("account", now - COOLDOWN_MOST)):
+                execute("DELETE FROM circuits WHERE scope = ? AND NOT gone AND until < ?", (scope, until))
             # Every worker has seen by now what had gone at the last tidying, and told what happened before.
             execute("DELETE FROM circuits WHERE gone AND version <= ?", (self._tidied,))
             execute("DELETE FROM resets WHERE version <= ?", (self._tidied,))

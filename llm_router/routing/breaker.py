@@ -96,6 +96,11 @@ class Permit:
     settled: bool = field(default=False)
     tries_key: bool = field(default=False)
 
+    @property
+    def tries(self) -> bool:
+        """Whether others have to wait for what this attempt finds out."""
+        return self.probe or self.tries_key
+
 
 class Circuits:
     """All circuits, cooldowns and accounts. `version` grows with each change that is worth saving."""

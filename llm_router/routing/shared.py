@@ -3,13 +3,15 @@
 Each worker has all of it in memory and decides from there, as a single process does. What happens is also noted as a
 *change*, which the keeper of the common state applies to the common rows with the same state machine, so that failures
 in a row add up over all workers; the rows that come of it find their way back into every worker's memory. The one
-thing that memory may not decide is who probes: that permit is claimed from the common rows at once.
+thing that memory may not decide is who probes, a circuit or a key that was refused: that permit is claimed from the
+common rows at once.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from llm_router.config.values import BreakerSettings, split_model
@@ -27,7 +29,7 @@ _NOWHERE = Stay("", "", 0.0)
 
 
 class Row(NamedTuple):
-    """One circuit, cooldown or account. `prober` is the worker that holds the probe, 0 for none; `gone` means none."""
+    """One circuit, cooldown or account; `gone` means none. `prober` is the worker that probes or tries it, or 0."""
 
     scope: Scope
     name: str
@@ -80,7 +82,10 @@ class RowCircuits(Circuits):
             return Row(scope, name, gone=True) if until is None else Row(scope, name, until=until)
         if scope == "account":
             entry = self._accounts.get(name)
-            return Row(scope, name, gone=True) if entry is None else Row(scope, name, until=entry[0], kind=entry[1])
+            if entry is None:
+                return Row(scope, name, gone=True)
+            until, kind = entry
+            return Row(scope, name, until=until, kind=kind, prober=prober if name in self._tried else 0)
         circuit = (self._models if scope == "model" else self._providers).get(name)
         if circuit is None:
             return Row(scope, name, gone=True)
@@ -90,6 +95,7 @@ class RowCircuits(Circuits):
     def take(self, row: Row, *, free_for: int = 0) -> None:
         """Puts a row in the place of what is known; a probe that `free_for` holds counts as free."""
         scope, name = row.scope, row.name
+        is_held = row.prober not in (0, free_for)
         if scope == "cooldown":
             model, _, account = name.partition(_BETWEEN)
             if row.gone:
@@ -101,6 +107,7 @@ class RowCircuits(Circuits):
                 self._accounts.pop(name, None)
             else:
                 self._accounts[name] = (row.until, row.kind)
+            (self._tried.add if is_held and not row.gone else self._tried.discard)(name)
         else:
             circuits = self._models if scope == "model" else self._providers
             if row.gone:
@@ -108,7 +115,7 @@ class RowCircuits(Circuits):
                 return
             circuit = self._circuit(circuits, name)
             circuit.failures, circuit.open_until, circuit.kind = row.failures, row.until, row.kind
-            circuit.probing = row.prober not in (0, free_for)
+            circuit.probing = is_held
             circuit.last_attempt = row.last_attempt
 
     def rows(self) -> list[Row]:
@@ -141,13 +148,15 @@ class SharedCircuits(RowCircuits):
 
     def _admit(self, model: str, accounts: Sequence[str], now: float, early: bool) -> Permit | None:
         """As ever, but that a probe is this worker's only if the common rows say so."""
+        # Keys that are tried here at this moment are nobody's to claim.
+        free = [account for account in accounts if account not in self._tried]
         permit = super()._admit(model, accounts, now, early)
-        if permit is None or not permit.probe:
+        if permit is None or not permit.tries:
             return permit
         keys: list[Key] = [("model", model), ("provider", split_model(model)[0])]
-        for account in accounts:
+        for account in free:
             keys += [("account", account), cooldown_key(model, account)]
-        claimed = self._claim(tuple(keys), lambda common: common.admit(model, accounts, now, early=early))
+        claimed = self._claim(tuple(keys), lambda common: common.admit(model, free, now, early=early))
         if claimed is None:
             return permit
         granted, rows = claimed
@@ -163,29 +172,30 @@ class SharedCircuits(RowCircuits):
             self._note(permit, lambda common: common.connected(permit))
 
     def _committed(self, permit: Permit) -> None:
-        before = Permit(permit.model, permit.account, permit.probe, tries_key=permit.tries_key)
+        before = _unsettled(permit)
         super()._committed(permit)
-        self._note(permit, lambda common: common.committed(before))
+        self._note(permit, lambda common: common.committed(replace(before)))
 
     def _completed(self, permit: Permit) -> None:
         before = self.version
         super()._completed(permit)
         if self.version != before:
-            self._note(permit, lambda common: common.completed(_again(permit, False)))
+            self._note(permit, lambda common: common.completed(_unsettled(permit)))
 
     def released(self, permit: Permit) -> None:
         """As ever."""
-        held = permit.probe and not permit.settled
+        before = _unsettled(permit)
+        held = permit.tries and not permit.settled
         super().released(permit)
         if held:
-            self._note(permit, lambda common: common.released(_again(permit, True)))
+            self._note(permit, lambda common: common.released(replace(before)))
 
     def failed(self, permit: Permit, failure: Failure, now: float, *, in_chain: bool = True) -> None:
         """As ever."""
-        before, probe, settled = self.version, permit.probe, permit.settled
+        version, before, settled = self.version, _unsettled(permit), permit.settled
         super().failed(permit, failure, now, in_chain=in_chain)
-        if not settled and (probe or self.version != before):
-            self._note(permit, lambda common: common.failed(_again(permit, probe), failure, now, in_chain=in_chain))
+        if not settled and (before.tries or self.version != version):
+            self._note(permit, lambda common: common.failed(replace(before), failure, now, in_chain=in_chain))
 
     def reset(self, model: str) -> None:
         """As ever."""
@@ -247,9 +257,9 @@ def cooldowns_between(model: str) -> tuple[str, str]:
     return f"{model}{_BETWEEN}", f"{model}\1"
 
 
-def _again(permit: Permit, probe: bool) -> Permit:
-    """The permit as it was before it was settled here."""
-    return Permit(permit.model, permit.account, probe)
+def _unsettled(permit: Permit) -> Permit:
+    """A permit as this one is now, to be settled on the common rows: each time anew, should it take several tries."""
+    return replace(permit, settled=False)
 
 
 class SharedConversations(Conversations):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -11,6 +13,9 @@ from llm_router.errors import Failure, FailureKind
 from llm_router.proxy import shared_rows
 from llm_router.routing.shared import RowCircuits
 from tests.proxy.shared.conftest import ACCOUNTS, BROKEN, MODEL, SETTINGS, Make, Worker, opened, sync
+
+REFUSED = Failure(FailureKind.AUTHENTICATION, "who are you", 401)
+AT_FAULT = Failure(FailureKind.INVALID_REQUEST, "bad", 400)
 
 
 def test_failures_in_a_row_add_up(make: Make) -> None:
@@ -53,6 +58,42 @@ def test_a_closed_circuit_is_heard_of_at_the_claim(make: Make) -> None:
     permit = two.admit(111)
     assert permit is not None
     assert not permit.probe
+    assert two.state(111) == "closed"
+
+
+def test_a_provider_that_could_be_reached_is_heard_of(make: Make) -> None:
+    """Its failures count in a row over all workers: an answer that one of them got ends the row of all."""
+    one, two = make(1), make(2)
+    unreachable = Failure(FailureKind.CONNECT_ERROR, "refused")
+    for worker in (one, two):
+        worker.fail(100, unreachable)
+    sync(one, two)
+    answered = one.admit(101)
+    assert answered is not None
+    one.circuits.connected(answered)
+    sync(one, two)
+    two.fail(102, unreachable)
+    sync(one, two)
+    assert (one.state(102), two.state(102)) == ("closed", "closed")
+
+
+def test_rows_hold_all_that_is_known() -> None:
+    """Taken apart and put together again circuits, cooldowns and accounts are what they were, but for the probes."""
+    known, again = RowCircuits(SETTINGS), RowCircuits(SETTINGS)
+    for model, kind, times in (
+        ("a/m1", FailureKind.SERVER_ERROR, 3),
+        ("b/m1", FailureKind.CONNECT_ERROR, 3),
+        ("c/m1", FailureKind.RATE_LIMITED, 1),
+        ("d/m1", FailureKind.AUTHENTICATION, 1),
+    ):
+        for _ in range(times):
+            permit = known.admit(model, (f"key of {model}",), 100)
+            assert permit is not None
+            known.failed(permit, Failure(kind, "x"), 100)
+    for row in known.rows():
+        again.take(row)
+    assert again.dump() == known.dump()
+    assert {row.scope for row in known.rows()} == {"model", "provider", "cooldown", "account"}
 
 
 def test_an_early_probe_comes_once_a_second_over_all(make: Make) -> None:
@@ -144,6 +185,56 @@ def test_a_key_that_is_taken_again_is_so_for_all(make: Make) -> None:
     sync(one, two)
     for worker in (one, two, one, two):
         again = worker.admit(113)
+        assert again is not None
+        assert (again.account, again.tries_key) == ("k1", False)
+
+
+def _refused(make: Make) -> tuple[Worker, Worker]:
+    """Two workers that know of both keys that they were refused at 100, for ten seconds."""
+    one, two = make(1), make(2)
+    for _ in ACCOUNTS:
+        one.fail(100, REFUSED)
+    sync(one, two)
+    return one, two
+
+
+@pytest.mark.parametrize("end", ["taken", "refused again", "released", "at fault", "killed"])
+def test_a_refused_key_is_tried_by_one(make: Make, end: str) -> None:
+    """Of all workers one attempt finds out whether a refused key is taken again; the others wait for what it finds."""
+    one, two = _refused(make)
+    tries = [one.admit(111), two.admit(111), one.admit(111), two.admit(111)]
+    assert [permit.account if permit else None for permit in tries] == ["k1", "k2", None, None]
+    sync(one, two)
+    assert (one.admit(112), two.admit(112)) == (None, None)
+    first = tries[0]
+    assert first is not None
+    if end == "taken":
+        one.circuits.committed(first)
+    elif end == "released":
+        one.circuits.released(first)
+    elif end == "killed":
+        make(1).rows.release_probes()
+    else:
+        one.circuits.failed(first, REFUSED if end == "refused again" else AT_FAULT, 112)
+    sync(one, two)
+    again = two.admit(113)
+    assert (again.account if again else None) == (None if end == "refused again" else "k1")
+    if end == "taken":
+        assert one.admit(113) is not None
+
+
+def test_what_came_of_a_probe_outlasts_a_rollback(make: Make) -> None:
+    """What came of a probe is told the common rows again where they could not be written at the first try."""
+    one, two = _refused(make)
+    permit = one.admit(111)
+    assert permit is not None
+    one.circuits.committed(permit)
+    with contextlib.suppress(sqlite3.OperationalError), one.rows.transaction():
+        one.rows.apply(one.changes)
+        raise sqlite3.OperationalError("disk is full")
+    sync(one, two)
+    for worker in (one, two):
+        again = worker.admit(112)
         assert again is not None
         assert (again.account, again.tries_key) == ("k1", False)
 

@@ -14,6 +14,7 @@ import pytest
 from llm_router.errors import Failure, FailureKind
 from llm_router.proxy import shared_rows
 from llm_router.proxy.shared_rows import StateRows
+from llm_router.routing.breaker import COOLDOWN_MOST
 from llm_router.routing.shared import StayRow
 from tests.proxy.shared.conftest import MODEL, SETTINGS, Make, sync
 
@@ -35,6 +36,19 @@ def test_tidying_drops_what_nobody_needs(make: Make) -> None:
     _, rows, stays = one.rows.news(-1)
     assert rows == []
     assert [stay.key for stay in stays] == [b"new"]
+
+
+def test_tidying_keeps_keys_that_have_to_be_tried(make: Make) -> None:
+    """A refused key whose time is over is one that one attempt tries, until nobody remembers it after an hour."""
+    one, two = make(1), make(2)
+    one.fail(100, Failure(FailureKind.AUTHENTICATION, "who are you", 401))
+    one.fail(100, Failure(FailureKind.AUTHENTICATION, "who are you", 401))
+    sync(one, two)
+    one.rows.tidy(200)
+    permits = [one.admit(200), two.admit(200), two.admit(200)]
+    assert [permit.account if permit else None for permit in permits] == ["k1", "k2", None]
+    one.rows.tidy(110 + COOLDOWN_MOST + 1)
+    assert [row for row in one.rows.news(-1)[1] if row.scope == "account"] == []
 
 
 def test_shares_are_exact(make: Make) -> None:
