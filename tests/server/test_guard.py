@@ -17,6 +17,24 @@ async def test_a_page_of_this_machine_may_ask_under_any_of_its_names(small: Smal
     assert (await small.ask(headers=headers)).error["code"] == "origin_not_allowed"
 
 
+async def test_a_chat_that_is_refused_has_the_headers_of_a_chat(small: Small) -> None:
+    """Whoever reads `x-router-*` of every answer finds them on this one too; other routes have none."""
+    for path, model in (("/v1/chat/completions", "none"), ("/chat/completions", "none"), ("/", None)):
+        answer = await small.ask("POST", path, b"{}", headers={"Host": "evil.example"})
+        assert (answer.status, answer.error["code"]) == (403, "host_not_allowed")
+        assert answer.header("x-router-model") == model
+        assert answer.header("x-router-attempts") == (None if model is None else "0")
+
+
+async def test_an_absolute_target_names_the_same_host(small: Small) -> None:
+    """A proxy on the way might go by the one and we by the other."""
+    own = f"localhost:{small.port}"
+    for target, status in ((f"http://{own}/", b" 200 "), (f"http://{own}/?x", b" 200 "), ("http://evil/", b" 400 ")):
+        request = f"GET {target} HTTP/1.1\r\nHost: {own}\r\nConnection: close\r\n\r\n"
+        answer, _ = await small.raw(request.encode())
+        assert status in answer.partition(b"\r\n")[0]
+
+
 async def test_a_browser_must_say_that_its_body_is_json(small: Small) -> None:
     """A form of a foreign page needs no preflight; without a body nothing is to be said. Programs need not either."""
     own = {"Origin": f"http://localhost:{small.port}"}

@@ -272,3 +272,17 @@ def test_the_words_of_the_provider_are_kept() -> None:
     assert (failure.message, failure.code, failure.param) == ("bad tool", "x", "tools[0]")
     assert "<" not in read_failure(502, {}, b"<html>nginx</html>", NOW).message
     assert read_failure(400, {}, b"y" * 5000, NOW).message == "y" * 5000  # the masker cuts it
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind"),
+    [
+        (403, "Input flagged by moderation", K.CONTENT_POLICY),
+        (500, "The moderation service is out of order", None),
+        (403, "Country not supported", None),
+        (429, "maximum context length exceeded", None),
+    ],
+)
+def test_what_a_200_says_about_the_content(code: int, message: str, kind: K | None) -> None:
+    """An error inside a 200 is the request's own fault where its code and words say so, and no other one is."""
+    assert request_trouble(upstream_error(ErrorSeen({"code": code, "message": message}))) is kind

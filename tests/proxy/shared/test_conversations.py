@@ -38,6 +38,6 @@ def test_conversations_hear_what_is_newer() -> None:
     stay = mine.find(b"c", 1003.0)
     assert stay is not None
     assert stay.model == "b/m2"
-    mine.hear([StayRow(b"c", "", "", 1002.0)])
+    mine.hear([StayRow(b"c", "", "", 1002.0), StayRow(b"unknown", "", "", 1002.0)])
     assert mine.find(b"c", 1003.0) is None
     assert len(told) == 1
