@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import hdrs, http_parser, web
 from aiohttp.http import HttpProcessingError, HttpVersion10, HttpVersion11
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import InvalidURLError, LineTooLong
 
 from llm_router.errors import CLOSE, ApiError, ConfigError
 
@@ -65,7 +65,9 @@ def bad_http(error: HttpProcessingError) -> tuple[int, str, str]:
 
 def parser_words(error: HttpProcessingError) -> str:
     """What the parser found wrong, on one line, without what it quotes: that may be a line with a key in it."""
-    words = _QUOTED.split(error.message, maxsplit=1)[0]
+    words, *quoted = _QUOTED.split(error.message, maxsplit=1)
+    if not quoted and isinstance(error, InvalidURLError):
+        words = "cannot be read"  # it has no words but the URL
     return f"{type(error).__name__}: {' '.join(words.split())}"
 
 
