@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,6 +11,7 @@ from llm_router.accounting.pricing import cost as price_of
 from llm_router.config.values import Provider
 from llm_router.proxy.deadlines import Deadlines
 from llm_router.proxy.live import Live
+from llm_router.proxy.places import Places
 from llm_router.proxy.tap import TapBudget
 from llm_router.proxy.upstream import UpstreamClient
 from llm_router.routing.breaker import Block, Circuits
@@ -48,7 +48,9 @@ class HedgeBudget:
 
 
 class Slot(Protocol):
-    """One of the concurrent requests that a provider allows; an `asyncio.Semaphore` is one."""
+    """What bounds the concurrent requests of a provider."""
+
+    limit: int
 
     async def acquire(self) -> bool:
         """Waits until there is room."""
@@ -58,10 +60,14 @@ class Slot(Protocol):
         """Makes room for the next one."""
         ...
 
+    def resize(self, limit: int) -> None:
+        """From now on `limit` are let in."""
+        ...
+
 
 def own_slot(provider: str, limit: int) -> Slot:
     """The slot of a router that is one process."""
-    return asyncio.Semaphore(limit)
+    return Places(limit)
 
 
 def nobody_else() -> None:
@@ -96,17 +102,19 @@ class Parts:
     hedges: HedgeBudget = field(default_factory=HedgeBudget)
     world: tuple[Live, World] | None = None
     make_slot: Callable[[str, int], Slot] = own_slot
-    slots: dict[str, tuple[int, Slot]] = field(default_factory=dict)
+    slots: dict[str, Slot] = field(default_factory=dict)
 
     def slot(self, provider: Provider) -> Slot | None:
         """What bounds a provider's concurrent requests, where its configuration asks for that."""
         limit = provider.max_concurrency
         if limit is None:
             return None
-        known = self.slots.get(provider.name)
-        if known is None or known[0] != limit:
-            known = self.slots[provider.name] = (limit, self.make_slot(provider.name, limit))
-        return known[1]
+        slot = self.slots.get(provider.name)
+        if slot is None:
+            slot = self.slots[provider.name] = self.make_slot(provider.name, limit)
+        elif slot.limit != limit:
+            slot.resize(limit)
+        return slot
 
     def plan(self, chat: ChatRequest, decision: Decision, live: Live, max_price: float | None) -> Plan:
         """The plan for a decided request, as things stand now."""

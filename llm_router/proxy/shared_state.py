@@ -340,7 +340,7 @@ class SharedSlot:
     def __init__(self, state: SharedState, provider: str, limit: int) -> None:
         self._state = state
         self._provider = provider
-        self._limit = limit
+        self.limit = limit
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
 
@@ -358,5 +358,10 @@ class SharedSlot:
         self._state.give_slot_back(self._provider)
         self._freed.set()
 
+    def resize(self, limit: int) -> None:
+        """From now on `limit` are let in."""
+        self.limit = limit
+        self._freed.set()
+
     def _take(self) -> bool:
-        return self._state.take_slot(self._provider, self._limit)
+        return self._state.take_slot(self._provider, self.limit)

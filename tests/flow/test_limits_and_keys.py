@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -82,6 +83,36 @@ async def test_max_concurrency_queues(own: Own) -> None:
     answers = await asyncio.gather(*(one.chat("router/code") for _ in range(5)))
     assert [answer.status for answer in answers] == [200] * 5
     assert most == 1
+
+
+async def test_a_changed_limit_counts_the_requests_that_run(own: Own) -> None:
+    """A reload with another `max_concurrency` does not let that many in beside those who are inside already."""
+    upstreams = await own()
+    release = asyncio.Event()
+
+    async def late(exchange: Exchange) -> None:
+        await release.wait()
+        await healthy(exchange)
+
+    upstreams.a.script = late
+    document = {"base_url": upstreams.a.url, "max_concurrency": 2}
+    one = await own(models={"code": ["one/m"]}, providers={"one": document})
+    running = [asyncio.ensure_future(one.chat("one/m")) for _ in range(2)]
+    await upstreams.a.wait_for(2)
+    config = json.loads(one.router.config_file.read_text())
+    config["providers"]["one"]["max_concurrency"] = 1
+    one.router.config_file.write_text(json.dumps(config))
+    assert (await one.router.ask("POST", "/config/reload")).status == 200
+    running.append(asyncio.ensure_future(one.chat("one/m")))
+
+    async def queued() -> bool:
+        return bool((await one.metrics())["in_flight"] == 3)
+
+    await until(queued)
+    await one.turns()
+    assert upstreams.a.count == 2
+    release.set()
+    assert [answer.status for answer in await asyncio.gather(*running)] == [200] * 3
 
 
 NARROW_FIRST = {"code": ["one/m", "two/m"]}
