@@ -47,6 +47,7 @@ _REMEDIES = {
     errno.EADDRNOTAVAIL: "; this machine has no such address: --host chooses another one",
     errno.EACCES: "; ports below 1024 take a right of their own: --port chooses another port",
 }
+_NO_NAME = "; --host takes an address or a name of this machine"
 
 
 def make_app(router: Router) -> web.Application:
@@ -163,7 +164,7 @@ def _open(config_file: ConfigFile) -> tuple[Snapshot, socket.socket] | int:
     try:
         listener = listen(snapshot.host, snapshot.port, PORT_PATIENCE)
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "")
+        remedy = _NO_NAME if isinstance(error, socket.gaierror) else _REMEDIES.get(error.errno or 0, "")
         complain(f"cannot listen on {snapshot.host}:{snapshot.port}: {error.strerror}{remedy}")
         return exits.PORT
     config_file.serve_at(snapshot.host)

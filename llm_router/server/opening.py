@@ -81,7 +81,10 @@ def listen(host: str, port: int, patience: float = 0.0) -> socket.socket:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    try:
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except UnicodeError:  # a name that no name server could be asked for
+        raise socket.gaierror(socket.EAI_NONAME, "is no host name") from None
     listener = socket.socket(info[0], socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -79,6 +79,19 @@ def test_a_refusal_that_nobody_can_read_has_its_exit_code(tmp_path: Path) -> Non
     assert done.returncode == 78
 
 
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a..b", "a" * 70])
+def test_a_host_that_is_none_is_told(tmp_path: Path, host: str) -> None:
+    """A name that nobody knows, or that is none, is one line with the remedy and the exit status of the address."""
+    command = [sys.executable, "-m", "llm_router", "serve", "--port", "0", "--host", host]
+    environ = {"HOME": str(tmp_path), "ROUTER_API_KEY": "local-0123456789"}
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 69
+    said = [line for line in done.stderr.splitlines() if " WARNING " not in line]
+    assert len(said) == 1, done.stderr
+    assert said[0].startswith(f"llm-router: cannot listen on {host}:0: ")
+    assert said[0].endswith("; --host takes an address or a name of this machine")
+
+
 @pytest.mark.parametrize("patience", [0.0, 0.2])
 def test_a_port_in_use_is_told_when_patience_ends(patience: float) -> None:
     """Another program's port is waited for as long as was asked for, and is an error then; a free one is taken."""
