@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 
 # Workers have waited for more already; this is for those of another one.
 _LINGER = 0.005
-# A dead process lets go of its board a moment after its connection has ended.
+# A dead process lets go of its board a moment after its connection has ended, and what it said last is still to be read
+# when a keeper begins.
 _INHERIT_AFTER = (0.1, 0.5, 3.0)
 LAST_WORDS: Final = 10.0
 # Enough for more tickets than any worker lives to hand out.
@@ -155,6 +156,7 @@ class Keeper:
         self.metrics.pids = lambda: [*pids(), *(worker.pid for worker in tuple(self.workers.values()))]
         self._reader = LedgerReader(folder)
         self._work: set[asyncio.Task[None]] = set()
+        self._looking_up = 0
         self._alone = asyncio.Event()
         self._servers: list[asyncio.AbstractServer] = []
         self._address = ""
@@ -201,6 +203,7 @@ class Keeper:
         self._address, self._stop = listener.getsockname(), stop
         self._servers.append(await self._loop.create_unix_server(self._meet, sock=listener))
         await self._be_found()
+        self._inherit_soon()
         try:
             await stop.wait()
             with contextlib.suppress(TimeoutError):
@@ -234,8 +237,18 @@ class Keeper:
         self.workers.pop(worker.number, None)
         self._alone.set()
         self._start(self._be_found())
+        self._inherit_soon()
+
+    def _inherit_soon(self) -> None:
         for seconds in _INHERIT_AFTER:
-            self._loop.call_later(seconds, self.bookkeeper.inherit)
+            self._loop.call_later(seconds, self._inherit)
+
+    def _inherit(self) -> None:
+        """Has boards of the dead looked at, once all that they handed over is with the bookkeeper."""
+        if self._looking_up:
+            self._loop.call_later(_INHERIT_AFTER[0], self._inherit)
+        else:
+            self.bookkeeper.inherit()
 
     def _meet(self) -> Worker:
         return Worker(self, next(self._numbers))
@@ -263,11 +276,13 @@ class Keeper:
         self.bookkeeper.adopt(bookings, worker.number << TICKET_BITS)
 
     async def _adopt_if_new(self, worker: Worker, bookings: list[Booking]) -> None:
-        for booking in bookings:
-            if await asyncio.to_thread(self._is_booked, booking):
-                worker.send("done", [booking.ticket])
-            else:
-                self._adopt(worker, [booking])
+        self._looking_up += 1
+        try:
+            known = await asyncio.to_thread(lambda: [self._is_booked(booking) for booking in bookings])
+        finally:
+            self._looking_up -= 1
+        worker.send("done", [booking.ticket for booking, is_known in zip(bookings, known, strict=True) if is_known])
+        self._adopt(worker, [booking for booking, is_known in zip(bookings, known, strict=True) if not is_known])
 
     async def _answer(self, worker: Worker, number: int, accept: str | None, circuits: bytes) -> None:
         worker.send("answer", number, *await self.metrics.figures(orjson.loads(circuits), accept))

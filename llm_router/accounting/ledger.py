@@ -66,7 +66,8 @@ class Bookkeeper:
 
     `find_encoding` gives a tokenizer by name or None; `sinks` are called with each batch once it is in the ledger;
     `when_quiet` is called after a batch while no request is running (work that would be felt, as building encodings);
-    `board` stands in for a board of its own; `alone` says that no requests are carried in this process.
+    `board` stands in for a board of its own, and whoever gives it says when to `inherit`; `alone` says that no requests
+    are carried in this process.
     `enter` and `submit` belong to the event loop's thread; everything else may be called from any thread.
     """
 
@@ -107,7 +108,7 @@ class Bookkeeper:
         self._rested = 0.0
         # What had been submitted at that time, see `_is_late`.
         self._mark = (0.0, 0)
-        self._inherit = folder is not None
+        self._inherit = folder is not None and board is None
         self.shed = 0
 
     def __repr__(self) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import orjson
 import pytest
 
 from llm_router.accounting import keeper as keeper_room
+from llm_router.accounting.booking import Booking
 from llm_router.accounting.keeper import Keeper
 from llm_router.accounting.ranks import Encodings
 from llm_router.accounting.remote import RemoteBooks
@@ -24,16 +27,23 @@ from tests.support.waiting import until
 NAME = "keeper.sock"
 
 
-@contextlib.asynccontextmanager
-async def keeping(folder: Path) -> AsyncIterator[Keeper]:
-    """A keeper that serves workers, and ends without waiting for them."""
+def listening(folder: Path) -> socket.socket:
+    """Where workers find their keeper; the supervisor has it while there is none."""
     (folder / NAME).unlink(missing_ok=True)
     ear = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     ear.bind(str(folder / NAME))
     ear.listen()
     ear.setblocking(False)
+    return ear
+
+
+@contextlib.asynccontextmanager
+async def keeping(folder: Path, ear: socket.socket | None = None, pause: float = 0.0) -> AsyncIterator[Keeper]:
+    """A keeper that serves workers, after a pause in which it builds its encoding, and ends without them."""
+    ear = ear or listening(folder)
     keeper, stop = Keeper(folder, version="1", encodings=Encodings()), asyncio.Event()
     keeper.bookkeeper.start()
+    await asyncio.sleep(pause)
     serving = asyncio.ensure_future(keeper.serve(ear, stop, 0.0))
     try:
         yield keeper
@@ -63,6 +73,16 @@ async def working(folder: Path, count: CountMode = "always") -> AsyncIterator[Re
 def close(books: RemoteBooks, name: str) -> None:
     """One request from its admission to its end."""
     books.submit(booking(name, ticket=books.enter(name, 5.0), started=5.0))
+
+
+def die(books: RemoteBooks) -> None:
+    """What is left of a worker that is killed: what it had said, and its board, which nobody holds any more."""
+    books._ended = True
+    assert books._transport is not None
+    books._transport.close()
+    assert books._board is not None
+    os.close(books._board._descriptor)
+    books._board = None
 
 
 async def booked(folder: Path) -> list[str]:
@@ -96,6 +116,46 @@ async def test_what_a_keeper_booked_and_did_not_confirm_is_not_booked_again(tmp_
         async with keeping(tmp_path):
             await until(lambda: not books._unconfirmed)
             assert await booked(tmp_path) == ["booked", "not yet"]
+
+
+async def test_what_the_dead_said_while_there_was_no_keeper_is_booked_once(tmp_path):
+    """A worker that is killed before the next keeper listens was heard: what it had handed over was not interrupted."""
+    ear = listening(tmp_path)
+    books = RemoteBooks(tmp_path, str(tmp_path / NAME), "always")
+    await until(lambda: books._transport is not None)
+    close(books, "handed over")
+    await until(lambda: not books._fresh)
+    books.enter("running", 5.0)
+    die(books)
+    async with keeping(tmp_path, ear, 0.3):
+        await until(lambda: not list(tmp_path.glob("inflight-*.board")))
+        outcomes = await asyncio.to_thread(rows, tmp_path, columns="request_id, outcome")
+        assert sorted(outcomes) == [("handed over", "completed"), ("running", "interrupted")]
+
+
+async def test_the_dead_are_heard_to_the_end_before_their_board_is_looked_at(tmp_path, monkeypatch):
+    """While the ledger is asked for what a worker handed over again, its death does not make that interrupted."""
+    monkeypatch.setattr(keeper_room, "_INHERIT_AFTER", (0.01,))
+    asked, answer = threading.Event(), threading.Event()
+
+    def is_booked(keeper: Keeper, one: Booking) -> bool:
+        asked.set()
+        answer.wait(20)
+        return False
+
+    monkeypatch.setattr(Keeper, "_is_booked", is_booked)
+    books = RemoteBooks(tmp_path, str(tmp_path / NAME), "always")
+    close(books, "r-1")
+    books._fresh.clear()  # as if another keeper had been told
+    async with keeping(tmp_path) as keeper:
+        await until(asked.is_set)
+        die(books)
+        await until(lambda: not keeper.workers)
+        await asyncio.sleep(0.1)
+        answer.set()
+        await until(lambda: not list(tmp_path.glob("inflight-*.board")))
+        outcomes = await asyncio.to_thread(rows, tmp_path, columns="request_id, outcome")
+        assert outcomes == [("r-1", "completed")]
 
 
 async def test_a_keeper_whose_name_is_gone_is_found_again(tmp_path):
