@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 
@@ -14,6 +15,8 @@ from llm_router.proxy.config_file import ConfigFile
 from llm_router.standard_error import complain
 
 tabulate.MIN_PADDING = 0  # else two blanks more for each column, which terminals of 100 columns miss
+# What drives a terminal, or has it show text in another order.
+_DRIVING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def load_configuration(arguments: Namespace) -> Snapshot | None:
@@ -35,10 +38,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def harmless(text: str) -> str:
+    """A text as a terminal may have it: keywords, for one, come from whoever may change the configuration."""
+    return _DRIVING.sub("?", text)
+
+
 def print_table(rows: Iterable[Sequence[object]], headers: Sequence[str], *, right: Iterable[int] = ()) -> None:
     """A plain table; the columns whose numbers are in `right` are aligned to the right."""
     alignment = ["right" if index in set(right) else "left" for index in range(len(headers))]
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else harmless(str(cell)) for cell in row] for row in rows]
     if not cells:
         print("(none)")
         return

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_router import exits
-from llm_router.commands.common import dollars, file_name, print_table
+from llm_router.commands.common import dollars, file_name, harmless, print_table
 from llm_router.commands.offline import offline_router
 from llm_router.errors import ApiError, ConfigError
 from llm_router.proxy.exchange import Caller
@@ -65,7 +65,7 @@ def _print(found: Mapping[str, Any]) -> None:
         ranked = sorted(found["scores"].items(), key=lambda entry: -entry[1])
         print("Scores      " + ", ".join(f"{name} {score:.2f}" for name, score in ranked))
     for index, reason in enumerate(found["evidence"]):
-        print(f"{'Because' if index == 0 else '':<12}{reason}")
+        print(f"{'Because' if index == 0 else '':<12}{harmless(reason)}")
     print("\nCandidates, in this order")
     print_table(
         [

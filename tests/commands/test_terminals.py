@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llm_router.commands.common import dollars
+from tests.commands.conftest import Run
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,17 @@ from llm_router.commands.common import dollars
 def test_dollars(amount: float | None, words: str) -> None:
     """Amounts show the digits that matter; an unknown one is no zero."""
     assert dollars(amount) == words
+
+
+@pytest.mark.parametrize("argv", [["explain", "a \x1b]0;x\x07 z"], ["init"]])
+def test_keywords_do_not_drive_the_terminal(run: Run, argv: list[str]) -> None:
+    """Who may change the configuration must not write to the terminal of who reads it."""
+    words = json.dumps(["\x1b]0;x\x07", "\x9b31m", "\u202e"])
+    Path("router_config.json").write_text(f'{{"keywords": {{"code": {words}}}, "routing_mode": "keywords"}}')
+    code, out, _ = run(*argv)
+    assert code == 0
+    assert "code" in out
+    assert not any(sign in out for sign in "\x1b\x07\x9b\u202e")
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
