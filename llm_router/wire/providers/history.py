@@ -76,7 +76,10 @@ class Conversation:
 
     @property
     def loop_start(self) -> int:
-        """Index of the first turn after the person's last own words: where the current tool loop begins."""
+        """Index of the first turn after the person's last own words: where the current tool loop begins.
+
+        Words right behind a result are none: agents put remarks there, and vendors count them to the loop.
+        """
         turns = self.turns
         for index in range(len(turns) - 1, -1, -1):
             if turns[index].role == "user" and not turns[index].results:

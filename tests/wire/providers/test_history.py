@@ -240,3 +240,25 @@ def test_any_history_can_be_sent_to_any_vendor(messages: list[dict[str, Any]], d
     if dialect == "anthropic":
         judge(body)
     assert orjson.dumps(body)
+
+
+def test_a_signature_without_a_call_is_nobodys() -> None:
+    """A client may keep what a model thought and cut the call out of its history."""
+    details = [{"format": "google-gemini-v1", "id": "c", "data": "signature"}]
+    read = read_conversation([_user(), {**_assistant(content="Hello"), "reasoning_details": details}, _user()])
+    assert [turn.calls for turn in read.turns] == [(), (), ()]
+
+
+@pytest.mark.parametrize("odd", [5, None, "", ["a"]])
+def test_a_result_of_no_id_is_that_of_the_call(odd: Any) -> None:
+    """What a client writes in the place of an id may be anything; the call that waits gets its result."""
+    read = read_conversation([_user(), _assistant(_call("a")), {**_tool(None, "1"), "tool_call_id": odd}])
+    assert [result_text(result) for result in read.turns[-1].results] == ["1"]
+
+
+def test_a_tool_loop_begins_behind_the_persons_last_words() -> None:
+    """Neither results of tools nor what an agent remarks right behind them are the person's own words."""
+    loop = [_assistant(_call("a")), _tool("a"), _assistant(_call("b")), _tool("b")]
+    assert read_conversation([_user(), _assistant(content="Hello"), _user(), *loop]).loop_start == 3
+    assert read_conversation([_user(), *loop, _user("Remember the rules.")]).loop_start == 1
+    assert read_conversation([_user(), *loop, _assistant(content="Done"), _user()]).loop_start == 7
