@@ -145,6 +145,22 @@ class Supervisor:
     # --- processes --------------------------------------------------------------------------------------------------
 
     def _start(self, post: Post, now: float) -> None:
+        """A new process at its post; where the system has no room for one, that is tried again later."""
+        try:
+            pid, line = self._fork(post)
+        except OSError as error:
+            post.failures += 1
+            delay = _delay(post)
+            post.start_at = now + delay
+            log.error("%s cannot be started (%s): tried again in %.1f s", post.name, error, delay)
+            return
+        line.setblocking(False)
+        post.pid, post.line, post.is_ready, post.reloading = pid, line, False, False
+        post.started = post.heard = now
+        self._selector.register(line, selectors.EVENT_READ, post)
+
+    def _fork(self, post: Post) -> tuple[int, socket.socket]:
+        """The new process's id, and our end of its line. Raises OSError."""
         ours, theirs = socket.socketpair()
         for stream in (sys.stderr, sys.stdout):
             # A log on a full disk: whoever died is started again all the same.
@@ -156,13 +172,13 @@ class Supervisor:
             pid = os.fork()
             if pid == 0:
                 self._become(post, ours, theirs)
+        except OSError:
+            ours.close()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
-        theirs.close()
-        ours.setblocking(False)
-        post.pid, post.line, post.is_ready, post.reloading = pid, ours, False, False
-        post.started = post.heard = now
-        self._selector.register(ours, selectors.EVENT_READ, post)
+            theirs.close()
+        return pid, ours
 
     def _become(self, post: Post, ours: socket.socket, theirs: socket.socket) -> None:
         """The child: never returns."""
@@ -214,7 +230,7 @@ class Supervisor:
             )
             self._begin_to_stop(exits.FAILED)
             return
-        delay = 0.0 if post.failures == 1 else min(_BACK_OFF * 2 ** (post.failures - 2), _BACK_OFF_MOST)
+        delay = _delay(post)
         post.start_at = now + delay
         log.error("%s (process %d) ended (%s); another one starts in %.1f s", post.name, pid, how, delay)
 
@@ -328,6 +344,11 @@ class Supervisor:
                 log.error("%s (process %d) did not end in time: it is killed", post.name, post.pid)
                 os.kill(post.pid, signal.SIGKILL)
         return bool(running)
+
+
+def _delay(post: Post) -> float:
+    """How long to wait before a process is started again that failed so many times."""
+    return 0.0 if post.failures == 1 else min(_BACK_OFF * 2 ** min(post.failures - 2, 10), _BACK_OFF_MOST)
 
 
 def _how_it_ended(status: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -77,3 +78,26 @@ def test_one_wish_may_come_as_two_signals(supervisor: Supervisor, post: Post, mo
     assert hasty == [(100.1 + ONE_WISH_S, HURRY)]
     for end in (line, worker, told, wakened):
         end.close()
+
+
+@pytest.mark.parametrize("what", ["fork", "socketpair"])
+def test_a_process_for_which_there_is_no_room_is_started_later(
+    supervisor: Supervisor, post: Post, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Where the system has neither processes nor files to spare the others run on, and it is tried again."""
+
+    def refuse() -> None:
+        raise BlockingIOError(errno.EAGAIN, "no room")
+
+    post.pid = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(*{"fork": (os, "fork"), "socketpair": (socket, "socketpair")}[what], refuse)
+        waits = []
+        for at in (100.0, 101.0, 102.0):
+            supervisor._start(post, at)
+            waits.append(round(post.start_at - at, 6))
+    assert (post.pid, post.line, waits) == (0, None, [0.0, 0.1, 0.2])
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGTERM, signal.SIGCHLD}
+    supervisor._start(post, 103.0)
+    assert os.waitpid(post.pid, 0) == (post.pid, 0)
+    supervisor._hang_up(post)
