@@ -17,7 +17,7 @@ from llm_router.proxy.live import Live, Way
 from llm_router.proxy.parts import Parts, Slot
 from llm_router.proxy.upstream import CancelledUnsent
 from llm_router.routing.breaker import EARLY_PROBE_EVERY, Permit
-from llm_router.routing.plan import Candidate, Obstacle, Plan, Skipped, larger_window
+from llm_router.routing.plan import Candidate, Obstacle, Plan, Skipped, blocked, larger_window
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.providers.fields import asks_to_think
 from llm_router.wire.usage import Usage
@@ -272,10 +272,12 @@ class Contest:
         if any(entry.model == candidate.model for entry in self._skipped):
             return
         block = self._parts.circuits.block(candidate.model, candidate.accounts, self._parts.clock())
-        reason = block.reason if block else "its probe is under way"
-        obstacle = Obstacle.COOLDOWN if block and block.kind == "cooldown" else Obstacle.CIRCUIT
-        until = block.until if block else 0.0
-        self._skipped += (Skipped(candidate.model, obstacle, reason, until, candidate=candidate),)
+        if block is not None:
+            self._skipped += (blocked(candidate, block),)
+        else:
+            self._skipped += (
+                Skipped(candidate.model, Obstacle.CIRCUIT, "its probe is under way", candidate=candidate),
+            )
 
     # --- side by side ----------------------------------------------------------------------------------------------
 

@@ -275,11 +275,14 @@ def _obstacle(
         # Also for an explicit model: what its dialect cannot say would be lost on the way, and nobody could judge it.
         return Skipped(model, Obstacle.MISFIT, misfit[1], field=misfit[0])
     block = world.block(model, candidate.accounts)
-    if block is None:
-        return None
+    return blocked(candidate, block) if block is not None else None
+
+
+def blocked(candidate: Candidate, block: Block) -> Skipped:
+    """A candidate that may not be tried now."""
     obstacle = {"open": Obstacle.CIRCUIT, "cooldown": Obstacle.COOLDOWN}.get(block.kind, Obstacle.ACCOUNT)
     gone = block.failure == FailureKind.MODEL_NOT_FOUND.value
-    return Skipped(model, obstacle, block.reason, block.until, block.by_failures, candidate, gone=gone)
+    return Skipped(candidate.model, obstacle, block.reason, block.until, block.by_failures, candidate, gone=gone)
 
 
 def _unable(candidate: Candidate, needs: Needs, world: World, max_price: float | None) -> Skipped | None:

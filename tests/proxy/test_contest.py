@@ -95,6 +95,21 @@ async def test_a_request_that_fails_over_is_one_request(monkeypatch: pytest.Monk
     assert game._parts.hedges._requests == {"code": 1}
 
 
+async def test_a_key_that_was_refused_a_moment_ago_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider's next model is left out for its key, as in the requests that follow, and no retry can help."""
+
+    async def attempt(*_: Any) -> WonWhole:
+        raise AttemptFailed(Failure(FailureKind.AUTHENTICATION, "no such key", 401))
+
+    monkeypatch.setattr(contest, "attempt", attempt)
+    game, _ = contest_in(Category("code"), "p/one", "p/two")
+    game._live.snapshot.breaker = game._parts.circuits.settings = BreakerSettings(recovery_timeout_sec=5.0)
+    with pytest.raises(ApiError) as told:
+        await game.win()
+    assert [entry["kind"] for entry in told.value.extra["attempts"]] == ["authentication", "skipped_account"]
+    assert told.value.headers["x-should-retry"] == "false"
+
+
 @pytest.mark.parametrize(("stream", "asked"), [(True, ["p/one", "p/two"]), (False, ["p/one"])])
 async def test_the_usual_time_to_begin_is_that_of_streams(
     stream: bool, asked: list[str], monkeypatch: pytest.MonkeyPatch
