@@ -146,8 +146,9 @@ def _real(text: str) -> float:
     return value
 
 
-def _switch(text: str) -> bool:
-    word = text.lower()
+def switch(text: str) -> bool:
+    """Whether a word says yes or no. Raises ValueError for any other."""
+    word = text.strip().lower()
     if word in ("1", "true", "yes", "on"):
         return True
     if word in ("0", "false", "no", "off"):
@@ -183,7 +184,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("server.port", _whole(0, 65_535), 3456, "ROUTER_PORT", "port", parse=int),
     Setting("server.workers", _whole(1, 64), 1, "ROUTER_WORKERS", "workers", parse=int),
     Setting("server.allow_unauthenticated", fields.boolean, False,
-            "ROUTER_ALLOW_UNAUTHENTICATED", "allow_unauthenticated", parse=_switch),
+            "ROUTER_ALLOW_UNAUTHENTICATED", "allow_unauthenticated", parse=switch),
     Setting("server.allowed_hosts", _hosts, (), "ROUTER_ALLOWED_HOSTS", parse=_comma_list),
     Setting("server.allowed_origins", _origins, (), "ROUTER_ALLOWED_ORIGINS", parse=_comma_list),
     Setting("server.drain_timeout", _seconds_or_zero, 30.0, "ROUTER_DRAIN_TIMEOUT", parse=_real, unit="seconds"),
@@ -259,7 +260,7 @@ def _from_words(setting: Setting, words: object, place: str) -> Any:
         try:
             value = setting.parse(words.strip())
         except ValueError:
-            kinds = {int: "a whole number", _real: "a number", _switch: "1 or 0 (true or false)"}
+            kinds = {int: "a whole number", _real: "a number", switch: "1 or 0 (true or false)"}
             kind = kinds.get(setting.parse, "written differently")
             unit = f" of {setting.unit}" if setting.unit else ""
             raise ConfigError(place, f"must be {kind}{unit}, not {fields.shown(words)}") from None

@@ -13,6 +13,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http import RawRequestMessage
 from multidict import istr
 
+from llm_router.config.settings import switch
 from llm_router.config.values import Snapshot
 from llm_router.errors import ApiError, shutting_down
 from llm_router.proxy.dispatch import Router
@@ -40,8 +41,6 @@ from llm_router.server.sending import Sender
 from llm_router.wire.chat import parse_chat
 
 __all__ = ["CHAT_PATHS", "DirectChat", "caller_in", "chat"]
-
-_YES = ("1", "true", "yes")
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     snapshot = router.snapshot
     parsed = parse_chat(await read_body(request, snapshot.max_body_bytes))
     caller = caller_in(request)
-    if request.headers.get("x-router-dry-run", "").strip().lower() in _YES:
+    if is_dry_run(request.headers.get(_DRY_RUN, "")):
         explained = router.explain(parsed, caller)
         decided = {f"x-router-{name}": str(explained[name]) for name in ("category", "mode")}
         return json_answer(explained, headers={**UNDECIDED, **decided})
@@ -199,6 +198,15 @@ def caller_in(request: web.Request) -> Caller:
         session=request.headers.get(_SESSION, ""),
         max_price=max_price_of(request.headers.get(_MAX_PRICE)),
     )
+
+
+def is_dry_run(text: str) -> bool:
+    """Whether the request is to be explained alone, as its header says. Raises ApiError (400): a guess would cost."""
+    try:
+        return bool(text) and switch(text)
+    except ValueError:
+        message = "the header x-router-dry-run must be 1 or 0 (true or false)"
+        raise ApiError(400, message, param="x-router-dry-run") from None
 
 
 def max_price_of(text: str | None) -> float | None:

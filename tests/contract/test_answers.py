@@ -99,7 +99,7 @@ async def test_http_1_0_with_keep_alive_gets_an_end(desk: Desk, streamed: bool) 
     assert "upstream" in got.text
 
 
-@pytest.mark.parametrize("wish", ["1", "true", "yes"])
+@pytest.mark.parametrize("wish", ["1", "true", "Yes", "on"])
 async def test_a_dry_run_asks_nobody(desk: Desk, wish: str) -> None:
     """`x-router-dry-run` answers what `/v1/explain` answers, with the headers of a chat answer and no attempt."""
     body = chat_body("router/pair")
@@ -108,6 +108,15 @@ async def test_a_dry_run_asks_nobody(desk: Desk, wish: str) -> None:
     told = [got.header(f"x-router-{name}") for name in ROUTER_HEADERS]
     assert told == ["pair", "forced", "none", "none", "0"]
     assert not desk.up["groq"].connections
+
+
+@pytest.mark.parametrize(("wish", "status"), [("2", 400), ("dry", 400), ("0", 200), ("off", 200), ("", 200)])
+async def test_only_a_clear_no_to_a_dry_run_is_asked(desk: Desk, wish: str, status: int) -> None:
+    """What may have meant a dry run costs nothing: a word that is neither yes nor no is a 400 that names the header."""
+    got = await desk.ask("POST", "/v1/chat/completions", chat_body("router/pair"), headers={"x-router-dry-run": wish})
+    assert got.status == status
+    assert bool(desk.up["groq"].connections) is (status == 200)
+    assert status == 200 or got.error["param"] == "x-router-dry-run"
 
 
 async def test_a_missing_key_is_told_like_every_chat_answer(launch: Launch) -> None:
