@@ -11,6 +11,9 @@ from llm_router.wire.sse import DONE_EVENT, data_event
 # What has a place of its own in a stream, or none.
 _PLACED = frozenset({"id", "object", "created", "model", "choices", "usage", "error"})
 _PLACED_OF_CHOICE = frozenset({"index", "message", "text", "finish_reason", "logprobs", "delta"})
+# What all chunks have in common may take so much of a stream, but for the first two: a provider may add megabytes to a
+# thousand choices.
+_MOST_REPEATED = 1024 * 1024
 
 
 def as_stream(completion: Mapping[str, Any], *, with_usage: bool) -> bytes:
@@ -22,18 +25,14 @@ def as_stream(completion: Mapping[str, Any], *, with_usage: bool) -> bytes:
         "model": completion.get("model") or "",
         **_others(completion, _PLACED),
     }
+    choices = [(place, choice) for place, choice in enumerate(completion["choices"]) if isinstance(choice, dict)]
+    # One at a time, as clients know it, though a chunk may hold any number.
+    at_once = 1 if len(choices) * len(dump(shared)) <= _MOST_REPEATED else len(choices)
     events = []
-    for position, choice in enumerate(completion["choices"]):
-        if not isinstance(choice, dict):
-            continue
-        index = choice.get("index", position)
-        begun = _choice(index, _delta(choice))
-        if (logprobs := choice.get("logprobs")) is not None:
-            begun["logprobs"] = logprobs
-        events.append(_chunk(shared, [begun]))
-        # A provider that gave no finish_reason is not given one: `[DONE]` says that the answer is whole.
-        ended = _choice(index, {}, choice.get("finish_reason"))
-        events.append(_chunk(shared, [ended | _others(choice, _PLACED_OF_CHOICE)]))
+    for first in range(0, len(choices), at_once):
+        group = choices[first : first + at_once]
+        events.append(_chunk(shared, [_begun(place, choice) for place, choice in group]))
+        events.append(_chunk(shared, [_ended(place, choice) for place, choice in group]))
     usage = completion.get("usage")
     if with_usage and isinstance(usage, dict):
         events.append(data_event(dump({**shared, "choices": [], "usage": usage})))
@@ -54,6 +53,19 @@ def _delta(choice: Mapping[str, Any]) -> dict[str, Any]:
         sound = [call for call in calls if isinstance(call, dict)]
         delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(sound)]
     return delta
+
+
+def _begun(place: int, choice: Mapping[str, Any]) -> dict[str, Any]:
+    begun = _choice(choice.get("index", place), _delta(choice))
+    if (logprobs := choice.get("logprobs")) is not None:
+        begun["logprobs"] = logprobs
+    return begun
+
+
+def _ended(place: int, choice: Mapping[str, Any]) -> dict[str, Any]:
+    # A provider that gave no finish_reason is not given one: `[DONE]` says that the answer is whole.
+    ended = _choice(choice.get("index", place), {}, choice.get("finish_reason"))
+    return ended | _others(choice, _PLACED_OF_CHOICE)
 
 
 def _choice(index: Any, delta: dict[str, Any], finish: Any = None) -> dict[str, Any]:

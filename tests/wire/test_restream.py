@@ -58,6 +58,16 @@ def test_every_choice_and_call_keeps_its_number() -> None:
     assert [(one["index"], one["id"]) for one in begun["delta"]["tool_calls"]] == [(0, "c"), (1, "d")]
 
 
+def test_what_all_chunks_have_in_common_is_not_repeated_without_end() -> None:
+    """A thousand choices beside a megabyte of a provider's own would make gigabytes of one answer."""
+    whole = {"choices": [{"text": str(place)} for place in range(1000)], "note": "x" * 1_000_000}
+    stream = as_stream(whole, with_usage=False)
+    assert len(stream) < 5_000_000
+    begun, ended, _ = sse.read(stream)
+    assert [choice["delta"]["content"] for choice in json.loads(begun.data)["choices"]] == [str(n) for n in range(1000)]
+    assert [choice["index"] for choice in json.loads(ended.data)["choices"]] == list(range(1000))
+
+
 def test_a_completion_without_a_message_is_its_text() -> None:
     """The retired completions have `text` where others have a message."""
     first, *_ = sse.read(as_stream({"choices": [{"text": "Hi", "finish_reason": "stop"}]}, with_usage=False))
