@@ -59,7 +59,7 @@ def test_what_was_written_carelessly_can_be_written_again(data: bytes, value: ob
     assert orjson.loads(orjson.dumps(load_carelessly(data))) == value
 
 
-@pytest.mark.parametrize("data", [b"", b"{broken", b"[" * 100_000, b'"' + b"\t" * 1_000_000 + b'"'])
+@pytest.mark.parametrize("data", [b"", b"{broken", b"[" * 100_000, b'"' + b"\t" * 65_536 + b'"'])
 def test_carelessness_has_its_limits(data: bytes) -> None:
     """What is no JSON in anybody's eyes, too deep or too large is nothing."""
     assert load_carelessly(data) is None
