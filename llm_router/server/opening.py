@@ -62,10 +62,23 @@ class JournalLines(logging.Formatter):
 
 def set_up_logging(snapshot: Snapshot) -> None:
     """Everything goes to standard error; level and form are the configuration's."""
-    handler = logging.StreamHandler(sys.stderr)
-    lines = JsonLines() if snapshot.log_format == "json" else TextLines()
-    handler.setFormatter(JournalLines(lines) if standard_error.goes_to_journal(os.environ) else lines)
+    lines = _lines(snapshot)
+    handler = logging.StreamHandler(_way_out(lines))
+    handler.setFormatter(lines)
     logging.basicConfig(level=snapshot.log_level.upper(), handlers=[handler])
+
+
+def _lines(snapshot: Snapshot) -> logging.Formatter:
+    lines = JsonLines() if snapshot.log_format == "json" else TextLines()
+    return JournalLines(lines) if standard_error.goes_to_journal(os.environ) else lines
+
+
+def _way_out(lines: logging.Formatter) -> standard_error.PatientStream:
+    def missing(number: int) -> str:
+        words = "lines of the log that are missing here, since nobody read them: %d"
+        return lines.format(logging.LogRecord("llm_router", logging.WARNING, __file__, 0, words, (number,), None))
+
+    return standard_error.PatientStream(sys.stderr, missing)
 
 
 def listen(host: str, port: int, patience: float = 0.0) -> socket.socket:
@@ -101,9 +114,4 @@ def access_logs(snapshot: Snapshot) -> list[AccessLog]:
     """The access log on standard error; none where the log level is above info."""
     if snapshot.log_level not in ("debug", "info"):
         return []
-
-    def write(lines: str) -> None:
-        sys.stderr.write(lines)
-        sys.stderr.flush()
-
-    return [AccessLog(write, snapshot.log_format)]
+    return [AccessLog(_way_out(_lines(snapshot)).write, snapshot.log_format)]

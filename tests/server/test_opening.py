@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import http.client
 import logging
 import os
 import socket
@@ -15,7 +17,8 @@ import pytest
 
 from llm_router.server.opening import JournalLines, JsonLines, TextLines, listen
 from llm_router.standard_error import goes_to_journal
-from tests.support.router import RouterProcess
+from tests.support.router import RouterProcess, free_port
+from tests.support.waiting import PATIENCE
 
 
 def test_lines_begin_with_the_time_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +80,44 @@ def test_a_refusal_that_nobody_can_read_has_its_exit_code(tmp_path: Path) -> Non
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, env={"HOME": str(tmp_path)}, cwd=tmp_path, stderr=full, timeout=50)
     assert done.returncode == 78
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_log_that_nobody_reads_holds_up_nothing(tmp_path: Path, workers: str) -> None:
+    """With standard error a full pipe, as a halted terminal leaves it, the router starts, answers, and ends as told."""
+    port = free_port()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, bytes(4096)):
+            pass
+    os.set_blocking(writer, True)
+    command = [sys.executable, "-m", "llm_router", "serve", "--port", str(port), "--workers", workers]
+    process = subprocess.Popen(command, env={"HOME": str(tmp_path)}, cwd=tmp_path, stderr=writer)
+    os.close(writer)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not answers(port):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+
+
+def answers(port: int) -> bool:
+    """Whether a router says that it is healthy."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a..b", "a" * 70])
