@@ -16,6 +16,7 @@ import orjson
 from llm_router.config.values import Category
 
 _HEAD, _TAIL = 1500, 500
+_LONGEST_ANSWER = 10_000  # to 64 tokens that were asked for; megabytes would be searched for names on the loop
 _DESCRIPTIONS = {
     "code": "program code, scripts, queries, configuration, shell, software errors, developer tooling",
     "reasoning": "the answer has to be derived: mathematics, logic, puzzles, proofs, quantitative science, strategy",
@@ -78,7 +79,7 @@ def read_answer(completion: Any, names: Sequence[str]) -> str | None:
         content = completion["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
         return None
-    if not isinstance(content, str):
+    if not isinstance(content, str) or len(content) > _LONGEST_ANSWER:
         return None
     try:
         parsed = orjson.loads(content)

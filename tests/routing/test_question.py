@@ -21,6 +21,8 @@ CATEGORIES = [Category(name, description=f"about {name}") for name in NAMES]
         ("The category is my-stories.", "my-stories"),
         ("code or reasoning", None),
         ("encode", None),
+        pytest.param("It is, after some thought, " * 100 + "code", "code", id="long"),
+        pytest.param("It is, after some thought, " * 1000 + "code", None, id="too long to be searched"),
         ("", None),
         (None, None),
     ],
