@@ -97,6 +97,7 @@ class DirectChat:
 
     def __init__(self, router: Router) -> None:
         self._router = router
+        self.outbox = router.upstream.outbox
         self._guard = Guard(lambda: router.snapshot)
         self._prepare(router.snapshot)
 
@@ -152,7 +153,7 @@ class DirectChat:
     async def serve(self, connection: Connection, head: PlainHead, identity: Identity, body: Body) -> bool:
         """Answers; tells whether the connection may carry another request."""
         name = sane_id(head.request_id)
-        sender = Sender(connection, name, keep_alive=head.keep_alive)
+        sender = Sender(connection, name, keep_alive=head.keep_alive, outbox=self.outbox)
         admitted = False
         try:
             if not isinstance(body, bytes):

@@ -18,6 +18,7 @@ from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from llm_router.errors import CLOSE, ApiError, shutting_down
+from llm_router.proxy.outbox import Outbox
 from llm_router.server.answers import error_answer, raw_answer
 from llm_router.server.heads import KnownHead, PlainHead, ends_there, learn
 from llm_router.server.limits import (
@@ -50,7 +51,12 @@ class BodyEnded(web.RequestPayloadError):
 
 
 class Direct(Protocol):
-    """A short way for some requests, past aiohttp's application; what it does not take goes the usual way."""
+    """A short way for some requests, past aiohttp's application; what it does not take goes the usual way.
+
+    Its answers leave by `outbox`.
+    """
+
+    outbox: Outbox
 
     def reads(self, message: RawRequestMessage) -> PlainHead | None:
         """What counts of its head, if such a request may come by the short way."""
@@ -78,6 +84,7 @@ class Connections(web.Server):
         self.direct = direct
         self.held_bytes = 0
         self.known_head: KnownHead | None = None  # the one that was learned last
+        self.outbox = direct.outbox if direct is not None else Outbox()
         self._most = connection_limit()
 
     def has_room_for(self, newcomer: Connection) -> bool:
@@ -163,6 +170,12 @@ class Connection(web.RequestHandler):
 
     async def _go_direct(self, server: Connections, direct: Direct) -> None:
         while not self._force_close:
+            if self._paused:
+                # who does not read answers gets no more of them
+                try:
+                    await self._drain_helper()
+                except ConnectionError:
+                    return
             plain, self._recognized = self._recognized, None
             if plain is None:
                 if not self._messages:
@@ -184,17 +197,11 @@ class Connection(web.RequestHandler):
                 raise
             finally:
                 self._request_in_progress = False
-            if keep and self._paused:
-                # who does not read answers gets no more of them
-                try:
-                    await self._drain_helper()
-                except ConnectionError:
-                    return
             if not keep or self._close:
                 self.force_close()
                 return
             if self._messages:
-                await asyncio.sleep(0)  # others shall not wait for who asks without pause
+                await asyncio.sleep(0)  # others shall not wait for who asks without pause; what was answered leaves
 
     def _take_parsed(self, direct: Direct) -> Plain | None:
         """The next message, if it may come by the short way."""
@@ -378,6 +385,8 @@ class Connection(web.RequestHandler):
     def refuse(self, status: int, message: str, code: str) -> None:
         """Answers outside any request and takes no other."""
         error = ApiError(status, message, "invalid_request_error" if status < 500 else "server_error", code)
+        if self._manager is not None:
+            self._manager.outbox.flush()
         transport = self.transport
         if transport is not None and not transport.is_closing():
             transport.write(raw_answer(error))
@@ -399,6 +408,8 @@ class Connection(web.RequestHandler):
 
     def force_close(self) -> None:
         """Closes at once, unless the client is in the middle of a body that was ended."""
+        if self._manager is not None:
+            self._manager.outbox.flush()
         if self._refused_at or not isinstance(self._body.exception(), BodyEnded):
             super().force_close()
         else:

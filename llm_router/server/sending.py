@@ -17,6 +17,7 @@ from aiohttp.base_protocol import BaseProtocol
 
 from llm_router.errors import ApiError
 from llm_router.proxy.exchange import ROUTER_HEADERS, Told
+from llm_router.proxy.outbox import Outbox
 from llm_router.server.answers import SERVER_NAME
 
 _STREAM: Final = (
@@ -66,9 +67,10 @@ class Sender:
 
     `keep_alive` tells, once the answer was sent, whether the connection may carry another request; `begun` whether
     any byte was sent. `modern` says that the request is of HTTP 1.1: before that a stream ends with its connection.
+    `outbox` takes what is no stream; without one it is sent at once.
     """
 
-    __slots__ = ("_extra", "_head", "_modern", "_transport", "_wire", "begun", "keep_alive", "request_id")
+    __slots__ = ("_extra", "_head", "_modern", "_outbox", "_transport", "_wire", "begun", "keep_alive", "request_id")
 
     def __init__(
         self,
@@ -78,10 +80,12 @@ class Sender:
         keep_alive: bool,
         modern: bool = True,
         extra: Mapping[str, str] | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self._wire = wire
         self._transport = wire.transport
         self._modern = modern
+        self._outbox = outbox
         self._extra = b"" if not extra else _lines(extra)
         self._head = b""
         self.request_id = request_id
@@ -125,6 +129,9 @@ class Sender:
 
     def start_stream(self, told: Told, allowed: Mapping[str, str]) -> Sender:
         """The head of a stream; it leaves with the first bytes."""
+        if self._outbox is not None:
+            self._outbox.flush()  # it may still have the last answer of this connection
+            self._outbox = None
         if not self._modern:
             self.keep_alive = False
         framing = b"Transfer-Encoding: chunked\r\n\r\n" if self._modern else b"\r\n"
@@ -178,7 +185,11 @@ class Sender:
     def _write(self, data: bytes) -> None:
         self.begun = True
         transport = self._transport
-        if transport is not None and not transport.is_closing():
+        if transport is None:
+            return
+        if self._outbox is not None:
+            self._outbox.put(transport, data)
+        elif not transport.is_closing():
             transport.write(data)
 
     def _start(self, openings: Openings, told: Told, allowed: Mapping[str, str], framing: bytes, body: bytes) -> bytes:

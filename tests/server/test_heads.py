@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_router.proxy.outbox import Outbox
 from llm_router.server.bodies import await_whole
 from llm_router.server.connections import Connection as ServerConnection
 from llm_router.server.connections import Connections
@@ -112,6 +113,7 @@ class Readers:
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
+        self.outbox = Outbox()
 
     def reads(self, message: Any) -> PlainHead | None:
         """Every request with a length."""

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from llm_router.errors import ApiError
+from llm_router.server.chat import DirectChat
+from llm_router.server.sending import Sender
 from tests.server.conftest import StartRouter
 from tests.support.client import Connection, request_bytes
 from tests.support.waiting import until
@@ -70,3 +73,35 @@ async def test_others_are_served_meanwhile(serve: StartRouter) -> None:
             assert (await connection.answer(20)).status == 400
     finally:
         connection.close()
+
+
+async def test_answers_keep_their_order_between_the_two_ways(serve: StartRouter) -> None:
+    """An answer that waits for the end of the turn is not overtaken by one that aiohttp sends at once."""
+    served = await serve()
+    served.router.upstream.outbox.awaited = 2
+    connection = await Connection.open(served.port)
+    await connection.send(BAD + request_bytes("GET", "/health"))
+    assert [(await connection.answer()).status for _ in range(2)] == [400, 200]
+    connection.close()
+
+
+async def test_what_follows_in_the_same_turn_follows_on_the_wire(
+    serve: StartRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a waiting answer come the stream of the next request, and the refusal of what was no request."""
+    served = await serve()
+
+    async def answer_all(direct: Any, connection: Any, *_: Any) -> bool:
+        direct.outbox.awaited = 2
+        first, second = (Sender(connection, name, keep_alive=True, outbox=direct.outbox) for name in ("a", "b"))
+        first.send_error(ApiError(404, "no"), {})
+        second.start_stream(("code", "local", "a/m", "a", "1"), {}).end(b"data: [DONE]\n\n")
+        first.send_error(ApiError(409, "no"), {})
+        connection.refuse(431, "too large", "headers_too_large")
+        return False
+
+    monkeypatch.setattr(DirectChat, "serve", answer_all)
+    connection = await Connection.open(served.port)
+    await connection.send(BAD)
+    assert [(await connection.answer()).status for _ in range(4)] == [404, 200, 409, 431]
+    connection.close()

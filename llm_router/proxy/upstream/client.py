@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from llm_router.proxy.outbox import Outbox
 from llm_router.proxy.upstream.connection import READ_BYTES, BufferedConnection, Connection
 from llm_router.proxy.upstream.dial import Dialer
 from llm_router.proxy.upstream.errors import CancelledUnsent, ConnectFailed, ConnectionLost
@@ -24,12 +25,13 @@ class UpstreamClient:
     """Sends calls to upstreams over HTTP/1.1: keep-alive, TLS, proxies; no redirects, cookies or pool limit.
 
     `environ` gives the proxy variables and, unless an `ssl_context` is handed in, SSL_CERT_FILE and SSL_CERT_DIR.
-    `secrets` are those that the proxies' addresses hold.
+    `secrets` are those that the proxies' addresses hold. `outbox` is what requests leave by.
     """
 
     def __init__(self, *, ssl_context: ssl.SSLContext | None = None, environ: Mapping[str, str] = _NOTHING) -> None:
         environ = dict(environ)
         self.secrets = proxy_secrets(environ)
+        self.outbox = Outbox()
         self._routes = Routes(environ)
         self._dialer = Dialer(Trust(ssl_context, environ))
         self._pool = Pool()
@@ -63,25 +65,29 @@ class UpstreamClient:
         head = route.head(call.headers)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()  # asking costs a system call each time
-        kept = self._pool.take(route.endpoint.origin, self._loop.time())
-        if kept is not None:
-            waiter = kept.request(head, call.body)
+        self.outbox.awaited += 1
+        try:
+            kept = self._pool.take(route.endpoint.origin, self._loop.time())
+            if kept is not None:
+                waiter = kept.request(head, call.body)
+                try:
+                    return await waiter
+                except BaseException as error:
+                    _give_up(kept, waiter)
+                    if not isinstance(error, ConnectionLost) or error.started:
+                        raise
+            try:
+                fresh = await self._connect(route, connect_timeout, self._loop)
+            except asyncio.CancelledError:
+                raise CancelledUnsent from None
+            waiter = fresh.request(head, call.body)
             try:
                 return await waiter
-            except BaseException as error:
-                _give_up(kept, waiter)
-                if not isinstance(error, ConnectionLost) or error.started:
-                    raise
-        try:
-            fresh = await self._connect(route, connect_timeout, self._loop)
-        except asyncio.CancelledError:
-            raise CancelledUnsent from None
-        waiter = fresh.request(head, call.body)
-        try:
-            return await waiter
-        except BaseException:
-            _give_up(fresh, waiter)
-            raise
+            except BaseException:
+                _give_up(fresh, waiter)
+                raise
+        finally:
+            self.outbox.awaited -= 1
 
     def sweep(self, now: float) -> None:
         """Closes connections that have been idle for too long and sees to old ones; `now` is the loop's time."""
@@ -99,9 +105,9 @@ class UpstreamClient:
         if origin.secure:
             if self._buffer is None:
                 self._buffer = memoryview(bytearray(READ_BYTES))
-            connection: Connection = BufferedConnection(origin, self._pool, loop, self._buffer)
+            connection: Connection = BufferedConnection(origin, self._pool, loop, self.outbox, self._buffer)
         else:
-            connection = Connection(origin, self._pool, loop)
+            connection = Connection(origin, self._pool, loop, self.outbox)
         self._pool.add(connection)
         try:
             await self._dialer.dial(connection, route.proxy, loop=loop, seconds=seconds)

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from llm_router.proxy.outbox import Outbox
 from llm_router.proxy.upstream.errors import ConnectionLost, UpstreamError
 from llm_router.proxy.upstream.http1 import IDLE_SECONDS, ResponseReader, idle_seconds
 from llm_router.proxy.upstream.request import Origin, head_end
@@ -50,6 +51,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         "_drain_timer",
         "_holder",
         "_loop",
+        "_outbox",
         "_reading",
         "_response",
         "_resting",
@@ -62,7 +64,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         "watch_from",
     )
 
-    def __init__(self, origin: Origin, holder: Holder, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, origin: Origin, holder: Holder, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         super().__init__()
         self.origin = origin
         self.idle_until = 0.0
@@ -71,6 +73,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         self.push: Callable[[bytes], None] = ignore  # where body bytes go; the response decides
         self._holder = holder
         self._loop = loop
+        self._outbox = outbox
         self._transport: asyncio.Transport | None = None
         self._answers = 0
         self._asked = False  # a request is under way
@@ -113,7 +116,7 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         if len(body) > JOIN_BYTES:
             transport.writelines(parts)  # no copy of a large body where the loop can help it
         else:
-            transport.write(b"".join(parts))
+            self._outbox.put(transport, b"".join(parts))
         return waiter
 
     def abort(self) -> None:
@@ -246,8 +249,10 @@ class BufferedConnection(Connection, asyncio.BufferedProtocol):
 
     __slots__ = ("_buffer",)
 
-    def __init__(self, origin: Origin, holder: Holder, loop: asyncio.AbstractEventLoop, buffer: memoryview) -> None:
-        super().__init__(origin, holder, loop)
+    def __init__(
+        self, origin: Origin, holder: Holder, loop: asyncio.AbstractEventLoop, outbox: Outbox, buffer: memoryview
+    ) -> None:
+        super().__init__(origin, holder, loop, outbox)
         self._buffer = buffer
 
     def get_buffer(self, sizehint: int) -> memoryview:
