@@ -156,15 +156,17 @@ async def test_headers_that_are_passed_on_are_plain_and_short(parts: Parts, upst
 
 
 async def test_a_limit_that_is_changed_holds_for_who_comes_then(parts: Parts) -> None:
-    """After a reload the places of a provider are counted anew, by its new limit; the same limit keeps its count."""
+    """After a reload the places of a provider are as many as its new limit says, those who hold one counted in."""
     provider = Provider("custom", "http://x", builtin=False, max_concurrency=1)
     slot = parts.slot(provider)
     assert slot is not None
     assert parts.slot(provider) is slot
     await slot.acquire()
-    wider = parts.slot(replace(provider, max_concurrency=2))
-    assert wider is not None
-    assert wider is not slot
-    assert await wider.acquire()
-    assert await wider.acquire()
+    assert parts.slot(replace(provider, max_concurrency=2)) is slot
+    assert await slot.acquire()
+    third = asyncio.ensure_future(slot.acquire())
+    await asyncio.sleep(0)
+    assert not third.done()
+    slot.release()
+    assert await third
     assert parts.slot(replace(provider, max_concurrency=None)) is None
