@@ -189,9 +189,9 @@ class SharedState:
         with self.bearing():
             if self._is_new or not self._begun:
                 self.rows.contribute(self.circuits.rows())
-                self.hedges.tell_again()
             if not self._begun:
                 self._begin()
+            self.hedges.tell_again()
             for provider, taken in self._slots.items():
                 self.rows.put_share("slot", provider, taken)
             self._is_new = False
@@ -304,18 +304,23 @@ class SharedHedges(HedgeBudget):
         self._shared: dict[str, int] = {}
 
     def load(self) -> None:
-        """Takes over what this worker's predecessor counted."""
-        self._requests = {name: own for name, (own, _) in self._state.rows.shares("request").items()}
-        self._shared = dict(self._requests)
+        """Adds what this worker's predecessor counted to what was counted here before the file could be asked."""
+        for kind, counted in (("request", self._requests), ("hedge", self._hedges)):
+            for name, (own, _) in self._state.rows.shares(kind).items():
+                counted[name] = counted.get(name, 0) + own
         self.learn(self._state.rows)
 
     def take(self, category: str, share: float) -> bool:
         """Whether one more hedge keeps within `share`; it is counted then."""
         requests = self._requests.get(category, 0) + self._elsewhere.get(category, 0)
         most = int(max(1.0, share * requests))
+        taken = self._hedges.get(category, 0)
         if self._state.is_usable:
             with self._state.bearing():
-                return self._state.rows.take_share("hedge", category, most)
+                if not self._state.rows.take_share("hedge", category, most, taken):
+                    return False
+                self._hedges[category] = taken + 1
+                return True
         return super().take(category, share)
 
     def share(self, rows: StateRows) -> None:
@@ -326,8 +331,10 @@ class SharedHedges(HedgeBudget):
                 rows.put_share("request", name, amount)
 
     def tell_again(self) -> None:
-        """What was told stands nowhere any more."""
+        """Tells what a file that was made anew does not know, and what one that was locked has missed."""
         self._shared.clear()
+        for name, taken in self._hedges.items():
+            self._state.rows.put_share("hedge", name, taken)
 
     def learn(self, rows: StateRows) -> None:
         """How many requests there were elsewhere."""

@@ -23,6 +23,11 @@ def _vandal(folder: Path) -> sqlite3.Connection:
     return sqlite3.connect(folder / "state.sqlite3", isolation_level=None)
 
 
+def _remove(folder: Path) -> None:
+    for path in folder.glob("state.sqlite3*"):
+        path.unlink()
+
+
 async def _two_states(folder: Path) -> tuple[SharedState, SharedState]:
     shared_rows.create(folder)
     both = SharedState(folder, 1, SETTINGS), SharedState(folder, 2, SETTINGS)
@@ -76,6 +81,32 @@ async def test_hedges_keep_within_the_share_of_all(tmp_path: Path) -> None:
     successor.start()
     assert not successor.hedges.take("code", 0.05)
     await asyncio.to_thread(successor.close)
+
+
+@pytest.mark.parametrize("harm", ["removed", "locked"])
+async def test_hedges_are_not_forgotten_with_the_file(tmp_path: Path, harm: str) -> None:
+    """What was hedged before the file was gone, or while it was locked, is spent: the share of all is no larger."""
+    both = await _two_states(tmp_path)
+    for state in both:
+        for _ in range(100):
+            state.hedges.count("code")
+    await until(lambda: all(state.hedges._elsewhere == {"code": 100} for state in both))
+    if harm == "removed":
+        assert all(both[turn % 2].hedges.take("code", 0.05) for turn in range(10))
+        _remove(tmp_path)
+    else:
+        with contextlib.closing(_vandal(tmp_path)) as vandal:
+            vandal.execute("BEGIN EXCLUSIVE")
+            for state in both:
+                assert all(state.hedges.take("code", 0.05) for _ in range(5))
+                assert not state.hedges.take("code", 0.05)
+    for state in both:
+        await until(lambda one=state: one.is_usable and not one.rows.has_moved())
+    await until(lambda: both[0].rows.shares("hedge") == {"code": (5, 5)})
+    await until(lambda: all(state.hedges._elsewhere == {"code": 100} for state in both))
+    assert [state.hedges.take("code", 0.05) for state in both] == [False, False]
+    for state in both:
+        await asyncio.to_thread(state.close)
 
 
 async def test_a_file_that_breaks_is_borne(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
