@@ -306,7 +306,7 @@ def test_explain_answers_as_shown(demo: RouterProcess) -> None:
 
 
 def test_a_running_ledger_is_backed_up_as_told(tmp_path: Path) -> None:
-    """The command of DEPLOYMENT.md copies a database that somebody writes to, with what is not in its file yet."""
+    """DEPLOYMENT.md's command copies a database in use, with what is not in its file yet, for nobody else to read."""
     (command,) = (block for block in blocks(ROOT / "docs/DEPLOYMENT.md", "bash") if "backup(" in block)
     with contextlib.closing(sqlite3.connect(tmp_path / "running.sqlite3")) as running:
         running.execute("PRAGMA journal_mode=WAL")
@@ -319,6 +319,7 @@ def test_a_running_ledger_is_backed_up_as_told(tmp_path: Path) -> None:
         subprocess.run(["bash", "-euo", "pipefail", "-c", script], check=True)
     with contextlib.closing(sqlite3.connect(tmp_path / "copy.sqlite3")) as copy:
         assert copy.execute("SELECT n FROM t").fetchall() == [(7,)]
+    assert (tmp_path / "copy.sqlite3").stat().st_mode & 0o777 == 0o600
 
 
 def test_every_metric_is_listed(demo: RouterProcess) -> None:
