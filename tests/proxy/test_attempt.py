@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+import asyncio
 import orjson
 import pytest
 
