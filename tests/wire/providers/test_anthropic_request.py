@@ -223,3 +223,20 @@ def test_an_agents_request_as_it_was_recorded(name: str) -> None:
     judge(made)
     assert "cache_control" not in made["messages"][-1]["content"][-1]
     assert "cache_control" in made["tools"][-1]
+
+
+@pytest.mark.parametrize(("model", "taken"), [("claude-sonnet-4-5", True), ("claude-3-opus-20240229", False)])
+def test_a_strict_tool_is_one_where_the_model_knows_of_it(model: str, taken: bool) -> None:
+    """Its arguments then fit the schema, which is closed for that; older models are not told what they would refuse."""
+    tool = {"type": "function", "function": {**TOOL["function"], "strict": True}}
+    (made,) = body(model=model, info=None, tools=[tool])["tools"]
+    assert made.get("strict") is (True if taken else None)
+    assert made["input_schema"].get("additionalProperties") is (False if taken else None)
+
+
+@pytest.mark.parametrize(
+    ("tier", "sent"), [("auto", "auto"), ("standard_only", "standard_only"), ("flex", None), (5, None)]
+)
+def test_a_service_tier_that_claude_has_goes_along(tier: Any, sent: str | None) -> None:
+    """OpenAI's other tiers are not Anthropic's, and would be refused."""
+    assert body(service_tier=tier).get("service_tier") == sent
