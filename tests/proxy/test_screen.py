@@ -56,6 +56,12 @@ def test_screen_cuts_nothing_up_that_can_hold_no_end(unit: bytes, monkeypatch: p
     assert screen(block) == Screened(block)
 
 
+@pytest.mark.parametrize("end", [b": [DONE]\n\n", b"id: [DONE]\n\n", b"data: x [DONE]\n\n"])
+def test_a_done_that_is_no_datas_is_none(end: bytes) -> None:
+    """A comment, an id or a text may end with the word."""
+    assert screen(TEXT + end) == Screened(TEXT + end)
+
+
 def test_screen_lets_the_words_pass() -> None:
     """Text that merely talks about errors or [DONE] is untouched, and so is a broken event."""
     block = b'data: {"choices":[{"delta":{"content":"say \\"error\\" or [DONE]"}}]}\n\ndata: {"error": broken\n\n'
@@ -89,6 +95,14 @@ def test_every_choice_must_finish() -> None:
     assert finished_choices([one, TEXT], 1)
     assert not finished_choices([one, TEXT], 2)
     assert finished_choices([STOP, one, TEXT], 2)
+
+
+@pytest.mark.parametrize("choices", [b'[null,5,{"finish_reason":"stop"}]', b'{"finish_reason":"stop"}', b"null"])
+def test_choices_of_any_shape_are_looked_through(choices: bytes) -> None:
+    """What is no list of objects has finished nothing, and stops nobody from looking on."""
+    block = b'data: {"choices":' + choices + b',"more":{"finish_reason":"stop"}}\n\n'
+    assert finished_choices([block], 1) is choices.startswith(b"[")
+    assert finished_choices([block, STOP], 1)
 
 
 @pytest.mark.parametrize("space", [b"", b" ", b"\ndata: ", b" \t "])
