@@ -219,3 +219,28 @@ def test_system_prompts_are_not_read(prompt: str, role: str, where: int) -> None
     messages = [user("Prove that 7 is prime"), {"role": "assistant", "content": "It is."}, user("and 11?")]
     added = [*messages[:where], {"role": role, "content": prompt}, *messages[where:]]
     assert read_turns(added) == read_turns(messages)
+
+
+CALL = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("last", "looping"),
+    [
+        ([{"role": "assistant", "content": None, "tool_calls": [CALL]}], True),
+        ([{"role": "assistant", "content": None, "function_call": {"name": "f"}}], True),
+        ([{"role": "assistant", "content": "done", "tool_calls": []}], False),
+        ([{"role": "tool", "content": "ok"}], True),
+        ([{"role": "function", "content": "ok"}], True),
+        ([{"role": "tool", "content": "ok"}, {"role": "system", "content": "go on"}], True),
+        ([{"role": "tool", "content": "ok"}, {"role": "user", "content": "and now?"}], False),
+        ([{"role": "tool", "content": "ok"}, {"role": "user", "content": " "}], True),
+        ([{"role": "tool", "content": "ok"}, {"role": "user", "content": [{"type": "image_url"}]}], False),
+        ([{"role": "user", "content": [{"type": "tool_result"}, {"type": "text", "text": "and now?"}]}], True),
+    ],
+)
+def test_what_came_last_tells_a_tool_loop(last: list[dict[str, object]], looping: bool) -> None:
+    """A call that waits or a result that came in, unless somebody has spoken since; both ways of looking agree."""
+    messages = [{"role": "user", "content": "hello"}, *last]
+    assert read_turns(messages).in_tool_loop is looping
+    assert in_tool_loop(messages) is looping
