@@ -10,7 +10,7 @@ import orjson
 
 from llm_router.errors import Failure, FailureKind
 from llm_router.wire.loose import load_carelessly, load_loosely
-from llm_router.wire.sse import data_event
+from llm_router.wire.sse import BOM, data_event
 
 _OPENERS = (b"{", b"[")
 _BARE_BYTES = 16 * 1024
@@ -79,7 +79,7 @@ def _careless_error(data: bytes) -> Any:
 
 def bare_error(raw: bytes) -> ErrorSeen | None:
     """The error in a piece of a stream that is JSON without a field name, as Google's servers write it in between."""
-    bare = raw.strip()
+    bare = raw.removeprefix(BOM).strip()
     if bare[:1] not in _OPENERS or len(bare) > _BARE_BYTES:
         return None
     try:

@@ -103,6 +103,13 @@ def test_one_choice_of_several_is_enough(place: int, number: int) -> None:
     assert judge_completion({"choices": [{"message": choice["delta"]} for choice in choices]}).failure is None
 
 
+def test_an_error_without_a_field_name_may_begin_with_a_mark() -> None:
+    """Its server put a byte order mark before the stream."""
+    gate = Gate()
+    assert gate.feed(b'\xef\xbb\xbf{"error":{"message":"boom"}}\n\n' + TEXT) is Verdict.REJECT
+    assert gate.failure().message == "boom"
+
+
 def test_a_stop_with_nothing_is_an_empty_completion() -> None:
     """Role, stop and [DONE] without content is a failed attempt that may still be passed on."""
     gate = Gate()
