@@ -266,6 +266,22 @@ def test_a_rate_limit_inside_a_200_is_no_long_prompt(error: dict[str, object]) -
     assert request_trouble(upstream_error(ErrorSeen(error))) is None
 
 
+@pytest.mark.parametrize("field", ["type", "code"])
+def test_only_so_much_of_a_word_is_searched(field: str) -> None:
+    """A provider may send megabytes as the type of an error: what is searched for in them must not hold the loop."""
+    said = {"message": "no", "code": "403", field: "403" + "violat" * 100_000}
+    began = time.process_time()
+    assert request_trouble(upstream_error(ErrorSeen(said))) is None
+    assert read_failure(400, {}, body(**said), NOW).kind is K.INVALID_REQUEST
+    assert time.process_time() - began < 3.0
+
+
+def test_a_code_is_masked_before_it_is_cut() -> None:
+    """Of a secret that was cut in two, the half would stay."""
+    code = "x" * 190 + " sk-secret-0123456789"
+    assert read_failure(400, {}, body(code=code), NOW).code == code
+
+
 def test_the_words_of_the_provider_are_kept() -> None:
     """Message, code and param of the provider reach the client; pages of HTML do not."""
     failure = read_failure(400, {}, body(message="bad tool", code="x", param="tools[0]"), NOW)

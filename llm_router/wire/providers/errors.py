@@ -30,7 +30,7 @@ _CONTEXT_WORDS = re.compile(
 )
 _POLICY_WORDS = re.compile(
     r"content[_ ]policy|content[_ ]filter|moderation|guardrail|flagged|safety (?:system|policy)|usage policies"
-    r"|\brefusal\b|violat\w+ (?:our|the) .{0,40}polic",
+    r"|\brefusal\b|violat\w{1,9} (?:our|the) .{0,40}polic",
     re.IGNORECASE,
 )
 _REFUSED_CONTENT = re.compile(r"content_policy_violation|content[_ ]filter", re.IGNORECASE)
@@ -89,6 +89,7 @@ _NAMES = re.compile(r"https?://\S+|(['`])[^\s'`]+\1")
 # With these the request itself is refused; any other status below 500 tells of a wrong address or a broken server.
 _REQUEST_STATUSES = frozenset({400, 409, 413, 414, 422})
 _MOST_WORDS = 5  # of a list of errors
+_WORD_CHARS = 200
 _DEEPEST = 4
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
 
@@ -96,14 +97,14 @@ _DURATION = re.compile(r"^(\d+(?:\.\d+)?)s$")
 def read_failure(status: int, headers: Mapping[str, str], body: bytes, now: float) -> Failure:
     """The failure that a non-200 answer stands for. Names of `headers` are in lower case; `now` is Unix time.
 
-    The message is not masked yet, so it is not cut either: of a secret that was cut in two, the half would stay.
+    Message and code are not masked yet, so they are not cut: of a secret that was cut in two, the half would stay.
     """
     error = error_object(body)
     message = _message(error, body, status)
     code, kind = _word(error.get("code")), _word(error_type(error))
     param = error.get("param")
     return Failure(
-        _kind(status, headers, error, _Said(code or "", kind or "", message[:MESSAGE_CHARS])),
+        _kind(status, headers, error, _said(code, kind, message)),
         _with_inner_words(message, error),
         status=status,
         code=code,
@@ -115,7 +116,7 @@ def read_failure(status: int, headers: Mapping[str, str], body: bytes, now: floa
 
 def request_trouble(failure: Failure) -> FailureKind | None:
     """Whether an error that came inside a 200 is about the length or the content of the request; else None."""
-    said = _Said(failure.code or "", failure.type or "", failure.message)
+    said = _said(failure.code, failure.type, failure.message)
     if failure.code == "429" or _RATE_CODES.search(said.codes):
         return None  # too many tokens a minute are no long prompt
     if failure.code == "403" and _POLICY_WORDS.search(said.text):
@@ -140,6 +141,11 @@ class _Said(NamedTuple):
     def text(self) -> str:
         """All of it, to search in."""
         return " ".join(filter(None, self))
+
+
+def _said(code: str | None, type: str | None, message: str) -> _Said:
+    """As much of it as is searched."""
+    return _Said((code or "")[:_WORD_CHARS], (type or "")[:_WORD_CHARS], message[:MESSAGE_CHARS])
 
 
 def error_object(body: bytes) -> dict[str, Any]:
@@ -203,7 +209,7 @@ def _words(value: Any, depth: int = _DEEPEST) -> str:
 def _word(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
-    return str(value)[:200] or None
+    return str(value) or None
 
 
 def _kind(status: int, headers: Mapping[str, str], error: Mapping[str, Any], said: _Said) -> FailureKind:
