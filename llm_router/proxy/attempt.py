@@ -86,6 +86,14 @@ class EmptyAnswer(AttemptFailed):
         won.empty = failure
 
 
+class CancelledReported(asyncio.CancelledError):
+    """Given up before the answer had meaning; the provider had said by then what it read."""
+
+    def __init__(self, usage: Usage) -> None:
+        super().__init__()
+        self.usage = usage
+
+
 async def attempt(
     parts: Parts, live: Live, chat: ChatRequest, way: Way, seconds: float, permit: Permit | None = None
 ) -> WonStream | WonWhole:
@@ -94,6 +102,7 @@ async def attempt(
     Raises AttemptFailed (its message masked). Unless it gives an answer, the upstream is closed at once.
     """
     response: UpstreamResponse | None = None
+    relay: Relay | None = None
     task = parts.deadlines.start(seconds)
     try:
         connect = way.connect
@@ -123,13 +132,19 @@ async def attempt(
             response.close()
         late = parts.deadlines.stop(task) and isinstance(error, asyncio.CancelledError)
         failure = _late(response, live.mask, seconds) if late else _told_by(error, response, live.mask)
-        if failure is None:
+        told = _given_up(error, relay) if failure is None else AttemptFailed(failure)
+        if told is None:
             raise
         # The frames hold the future that holds the error: request and answer would wait for the collector.
         error.__traceback__ = None
-        raise AttemptFailed(failure) from None
+        raise told from None
     parts.deadlines.stop(task)
     return won
+
+
+def _given_up(error: BaseException, relay: Relay | None) -> CancelledReported | None:
+    usage = relay.usage if relay is not None and isinstance(error, asyncio.CancelledError) else None
+    return CancelledReported(usage) if usage is not None else None
 
 
 def _late(response: UpstreamResponse | None, mask: Mask, seconds: float) -> Failure:

@@ -10,7 +10,7 @@ from typing import Literal
 from llm_router.accounting.booking import SideCost
 from llm_router.config.values import Category
 from llm_router.errors import AttemptFailed, Failure, FailureKind
-from llm_router.proxy.attempt import EmptyAnswer, WonStream, WonWhole, attempt
+from llm_router.proxy.attempt import CancelledReported, EmptyAnswer, WonStream, WonWhole, attempt
 from llm_router.proxy.exchange import Exchange
 from llm_router.proxy.failover import Tried, chain_failed, ends_here, is_blameless, provider_answer
 from llm_router.proxy.live import Live, Way
@@ -159,7 +159,7 @@ class Contest:
                 self._judge(candidate, error)
                 return None
             except BaseException as error:
-                self._note_leaving(candidate, permit, began, asked=not isinstance(error, CancelledUnsent))
+                self._note_leaving(candidate, permit, began, error)
                 if slot is not None:
                     slot.release()
                 raise
@@ -205,11 +205,12 @@ class Contest:
             parts.circuits.failed(permit, failure, parts.clock(), in_chain=not self._decision.explicit)
         parts.changed()
 
-    def _note_leaving(self, candidate: Candidate, permit: Permit, began: float, *, asked: bool) -> None:
-        """The client has left, or another was quicker; who waited for a connection was not `asked`."""
+    def _note_leaving(self, candidate: Candidate, permit: Permit, began: float, error: BaseException) -> None:
+        """The client has left, or another was quicker; who waited for a connection was not asked."""
         self._note_given_up(candidate, (self._time() - began) * 1000)
-        if asked:
-            self._bill(candidate)
+        if not isinstance(error, CancelledUnsent):
+            usage = error.usage if isinstance(error, CancelledReported) else None
+            self._bill(candidate, stream=self._exchange.chat.stream, usage=usage)
         self._parts.circuits.released(permit)
 
     def _note_given_up(self, candidate: Candidate, ms: float) -> None:

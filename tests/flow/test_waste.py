@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from tests.faults.conftest import Stage
 from tests.support.chunks import event, finish, role
-from tests.support.upstream import Exchange, hang, plain, reply, stream
+from tests.support.upstream import Exchange, hang, healthy, plain, reply, stream
 from tests.support.waiting import until
 
 Own = Callable[..., Awaitable[Stage]]
@@ -61,6 +63,32 @@ async def test_a_client_that_leaves_two_candidates_pays_for_two(own: Own) -> Non
     assert record["model"] == "a/m1"
     assert [side["model"] for side in record["side_costs"]] == ["b/m2"]
     assert record["cost_usd"] == 2 * record["counted_input"]
+
+
+@pytest.mark.parametrize("who", ["loser", "left"])
+async def test_what_was_reported_before_the_meaning_is_billed(own: Own, who: str) -> None:
+    """A provider that has told what it read, caches included, is believed also where nobody waited for its answer."""
+    upstreams = await own()
+    said = {"input_tokens": 1000, "cache_read_input_tokens": 500, "output_tokens": 1}
+    start = {"type": "message_start", "message": {"id": "msg_1", "model": "m", "content": [], "usage": said}}
+    upstreams.a.script = stream([b"event: message_start\n" + event(start)], end="hang")
+    upstreams.b.script = healthy if who == "loser" else hang
+    claude = {"base_url": upstreams.a.url, "api": "anthropic-messages"}
+    stage = await own(
+        env={"ROUTER_FIRST_BYTE_TIMEOUT": "60"},
+        models={"code": ["claude/m", "other/m"]},
+        providers={"claude": claude, "other": {"base_url": upstreams.b.url}},
+        prices={"claude/m": {"input": 10, "cached_input": 1, "output": 100}, "other/m": {"input": 0, "output": 0}},
+        hedge={"after": 1, "budget": 1.0},
+    )
+    if who == "loser":
+        record = await stage.record(await stage.chat("router/code"))
+        (side,) = record["side_costs"]
+        assert (side["model"], side["input_tokens"], side["cost_source"]) == ("claude/m", 1500, "provider_usage")
+    else:
+        record = await left(stage, "router/code", lambda: upstreams.b.wait_for(1))
+        assert (record["model"], record["reported_cache_read"]) == ("claude/m", 500)
+    assert record["cost_usd"] == pytest.approx((1000 * 10 + 500 * 1 + 1 * 100) / 1e6)
 
 
 async def test_who_waited_for_a_place_pays_nothing(own: Own) -> None:
