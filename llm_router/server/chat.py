@@ -31,13 +31,14 @@ from llm_router.server.answers import (
 )
 from llm_router.server.app_keys import ROUTER
 from llm_router.server.bodies import await_whole, read_body, whole_body
-from llm_router.server.connections import Body, Connection
+from llm_router.server.connections import Connection
 from llm_router.server.guard import Guard, client_of
 from llm_router.server.heads import PlainHead
 from llm_router.server.limits import BIG_BODY_BYTES
 from llm_router.server.refusals import refusals
 from llm_router.server.rules import Identity
 from llm_router.server.sending import Sender
+from llm_router.server.short_way import Body
 from llm_router.wire.chat import parse_chat
 
 __all__ = ["CHAT_PATHS", "DirectChat", "caller_in", "chat"]

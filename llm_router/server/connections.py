@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from itertools import islice
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.hdrs import CONTENT_LENGTH
@@ -20,7 +20,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from llm_router.errors import CLOSE, ApiError, shutting_down
 from llm_router.proxy.outbox import Outbox
 from llm_router.server.answers import error_answer, raw_answer
-from llm_router.server.heads import KnownHead, PlainHead, ends_there, learn
+from llm_router.server.heads import KnownHead, ends_there, learn
 from llm_router.server.limits import (
     BIG_BODY_BYTES,
     FAREWELL_S,
@@ -34,7 +34,7 @@ from llm_router.server.limits import (
     parser_words,
 )
 from llm_router.server.refusals import refusals
-from llm_router.server.rules import Identity
+from llm_router.server.short_way import Direct, Plain
 
 _EVICTION_LOOK = 64
 _LESSONS = 4  # a client whose heads are never the same is not worth more of them
@@ -48,32 +48,6 @@ class BodyEnded(web.RequestPayloadError):
     def __init__(self, answer: ApiError) -> None:
         super().__init__(answer.message)
         self.answer = answer
-
-
-class Direct(Protocol):
-    """A short way for some requests, past aiohttp's application; what it does not take goes the usual way.
-
-    Its answers leave by `outbox`.
-    """
-
-    outbox: Outbox
-
-    def reads(self, message: RawRequestMessage) -> PlainHead | None:
-        """What counts of its head, if such a request may come by the short way."""
-        ...
-
-    def admits(self, head: PlainHead, length: int) -> Identity | None:
-        """Who sent this request with a body of `length` bytes, if it may come by the short way now."""
-        ...
-
-    async def serve(self, connection: Connection, head: PlainHead, identity: Identity, body: Body) -> bool:
-        """Answers it; tells whether the connection may carry another request."""
-        ...
-
-
-Body: TypeAlias = bytes | StreamReader  # whole, or still coming
-# A request that comes by the short way. No class of its own: one is made per request.
-Plain: TypeAlias = tuple[PlainHead, Identity, Body]
 
 
 class Connections(web.Server):

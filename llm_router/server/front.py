@@ -10,10 +10,11 @@ from aiohttp import web
 
 from llm_router.config.values import Snapshot
 from llm_router.server.answers import ADMITTED, ERROR, Handler, answer_errors, request_id
-from llm_router.server.connections import Connection, Connections, Direct
+from llm_router.server.connections import Connection, Connections
 from llm_router.server.guard import make_guard
 from llm_router.server.limits import MAX_SWEEP_S, framing_problem
 from llm_router.server.refusals import refusals
+from llm_router.server.short_way import Direct
 
 
 class Server(Connections):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from aiohttp import web
 
 from llm_router.config.values import Snapshot
-from llm_router.server.connections import Direct
 from llm_router.server.front import Server
 from llm_router.server.limits import (
     KEEPALIVE_S,
@@ -19,6 +18,7 @@ from llm_router.server.limits import (
     READ_AHEAD_BYTES,
     check_parser,
 )
+from llm_router.server.short_way import Direct
 
 logger = logging.getLogger(__name__)
 
