@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import llm_router
+from llm_router.config.values import BreakerSettings
+from llm_router.routing.breaker import Circuits
 from llm_router.routing.classify import Brain, Roster
 from tests.routing.prompts import BUILTIN, CREATIVE
 
@@ -24,3 +26,9 @@ def brain() -> Brain:
 def roster(brain: Brain) -> Roster:
     """The built-in categories and `creative`."""
     return brain.roster([*BUILTIN, CREATIVE])
+
+
+@pytest.fixture
+def circuits() -> Circuits:
+    """Threshold 3, recovery 300 seconds."""
+    return Circuits(BreakerSettings())
