@@ -89,7 +89,7 @@ class EmptyAnswer(AttemptFailed):
 class CancelledReported(asyncio.CancelledError):
     """Given up before the answer had meaning; the provider had said by then what it read."""
 
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: Usage | None) -> None:
         super().__init__()
         self.usage = usage
 
@@ -132,19 +132,22 @@ async def attempt(
             response.close()
         late = parts.deadlines.stop(task) and isinstance(error, asyncio.CancelledError)
         failure = _late(response, live.mask, seconds) if late else _told_by(error, response, live.mask)
-        told = _given_up(error, relay) if failure is None else AttemptFailed(failure)
-        if told is None:
+        usage = _reported(error, relay)
+        if failure is None and usage is None:
             raise
         # The frames hold the future that holds the error: request and answer would wait for the collector.
+        # For the same reason this frame holds nothing that it raises.
         error.__traceback__ = None
-        raise told from None
+        if failure is not None:
+            raise AttemptFailed(failure) from None
+        raise CancelledReported(usage) from None
     parts.deadlines.stop(task)
     return won
 
 
-def _given_up(error: BaseException, relay: Relay | None) -> CancelledReported | None:
-    usage = relay.usage if relay is not None and isinstance(error, asyncio.CancelledError) else None
-    return CancelledReported(usage) if usage is not None else None
+def _reported(error: BaseException, relay: Relay | None) -> Usage | None:
+    """What the provider of an answer that was given up had said by then."""
+    return relay.usage if relay is not None and isinstance(error, asyncio.CancelledError) else None
 
 
 def _late(response: UpstreamResponse | None, mask: Mask, seconds: float) -> Failure:
