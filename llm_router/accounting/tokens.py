@@ -15,6 +15,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import orjson
 
+from llm_router.wire.loose import SLOW_PARSE_BYTES
+
 MESSAGE_OVERHEAD = 3
 NAME_OVERHEAD = 1
 REPLY_PRIMING = 3
@@ -34,7 +36,6 @@ _LONG_BYTES, _LONG_KEPT_BYTES = 32 * 1024, 2 * 1024 * 1024
 _SAMPLED_KEPT = 256
 # The JSON parser holds the interpreter lock: bodies beyond this, without their images, are counted as plain text.
 _PARSE_BYTES = 1024 * 1024
-_SLOW_PARSE_BYTES = 1_000_000
 _MAX_DEPTH = 8
 # Between these characters every pattern of ours ends one piece and begins the next: a cut there changes no token.
 _SAFE_CUT = re.compile(r"[A-Za-z](?= [A-Za-z])")
@@ -321,7 +322,7 @@ def _parse(raw: bytes) -> dict[str, Any] | None:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        if len(raw) > _SLOW_PARSE_BYTES:
+        if len(raw) > SLOW_PARSE_BYTES:
             return None
         try:
             body = json.loads(raw)

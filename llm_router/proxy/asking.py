@@ -42,7 +42,7 @@ class Opinion:
 
 
 @dataclass(slots=True)
-class Call:
+class SharedCall:
     """One question to one model after the other; `costs` are theirs whose answers came, of use or not."""
 
     costs: tuple[SideCost, ...] = ()
@@ -62,7 +62,7 @@ class Asker:
         self._tasks = tasks
         self.circuits = Circuits(BreakerSettings(recovery_timeout_sec=_RECOVERY_SECONDS))
         self._known: OrderedDict[bytes, Opinion] = OrderedDict()
-        self._running: dict[bytes, tuple[Call, asyncio.Task[Opinion | None]]] = {}
+        self._running: dict[bytes, tuple[SharedCall, asyncio.Task[Opinion | None]]] = {}
 
     def __repr__(self) -> str:
         return f"<Asker known={len(self._known)} running={len(self._running)}>"
@@ -85,7 +85,7 @@ class Asker:
         seconds = live.snapshot.classifier.timeout_ms / 1000
         running = self._running.get(key)
         if running is None:
-            call = Call()
+            call = SharedCall()
             work = self._ask_in_turn(key, call, decision, categories, models, live, seconds)
             running = self._running[key] = call, self._tasks.start(work, "ask for a category")
         call, task = running
@@ -123,7 +123,7 @@ class Asker:
     async def _ask_in_turn(
         self,
         key: bytes,
-        call: Call,
+        call: SharedCall,
         decision: Decision,
         categories: list[Category],
         models: list[tuple[str, str]],
@@ -145,14 +145,14 @@ class Asker:
         finally:
             self._forget(key, call)
 
-    def _forget(self, key: bytes, call: Call) -> None:
+    def _forget(self, key: bytes, call: SharedCall) -> None:
         """Nobody joins `call` any more; the question may meanwhile have been asked anew."""
         running = self._running.get(key)
         if running is not None and running[0] is call:
             del self._running[key]
 
     async def _ask(
-        self, model: str, call: Call, decision: Decision, categories: list[Category], live: Live, seconds: float
+        self, model: str, call: SharedCall, decision: Decision, categories: list[Category], live: Live, seconds: float
     ) -> str | None:
         """The category that the model names, if it names one."""
         turns = decision.turns

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import orjson
 
 from llm_router.errors import ApiError
+from llm_router.wire.loose import SLOW_PARSE_BYTES
 
 ROUTED_MODELS = ("router", "auto")
 FORCED_PREFIX = "router/"
@@ -32,8 +33,6 @@ _MODEL_CHARS = 256
 _TOO_LONG = f"'model' must have at most {_MODEL_CHARS} characters and no control characters"
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _MODELS_HINT = 'use "router", "router/<category>" or "provider/model"'
-# Bodies that orjson refuses (lone surrogates) are read by the slower parser of the standard library up to here.
-_SLOW_PARSE_BYTES = 1_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -197,7 +196,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 def _parse_slowly(raw: bytes, error: orjson.JSONDecodeError) -> Any:
-    if ("surrogate" in str(error) or "hex escape" in str(error)) and len(raw) <= _SLOW_PARSE_BYTES:
+    if ("surrogate" in str(error) or "hex escape" in str(error)) and len(raw) <= SLOW_PARSE_BYTES:
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(raw.decode(), parse_constant=_no_constant)
     _refuse(None, f"The request body is not valid JSON: {error}")

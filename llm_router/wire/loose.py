@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
-# The parser of the standard library is slow, and holds up all others.
-_MOST_BYTES = 1_000_000
+# The parser of the standard library is slow, and holds up all others: what orjson refuses is read by it up to here.
+SLOW_PARSE_BYTES = 1_000_000
 _MOST_CARELESS_BYTES = 65_536  # with numbers read by functions of ours it takes ten times as long
 _EXACT_DIGITS = 18
 _HALF = re.compile("[\ud800-\udfff]")
@@ -34,7 +34,7 @@ def load_json(data: bytes, *, exactly: bool = False) -> Any:
 
 def load_loosely(data: bytes) -> Any:
     """The value of `data` with U+FFFD for what is no character; None where it is no JSON for another reason, too."""
-    if len(data) > _MOST_BYTES or (data.isascii() and b"\\u" not in data):
+    if len(data) > SLOW_PARSE_BYTES or (data.isascii() and b"\\u" not in data):
         return None
     with contextlib.suppress(ValueError, RecursionError):
         return _sound(json.loads(data.decode("utf-8-sig", "replace")))
@@ -69,7 +69,7 @@ def _whole(text: str) -> int | str:
 def load_exactly(data: bytes | str) -> Any:
     """What a tool is called with: orjson would make a float of an integer past 64 bits. Raises JSONDecodeError."""
     value = orjson.loads(data)
-    if len(data) <= _MOST_BYTES and (_LONG.search(data) if isinstance(data, str) else _LONG_BYTES.search(data)):
+    if len(data) <= SLOW_PARSE_BYTES and (_LONG.search(data) if isinstance(data, str) else _LONG_BYTES.search(data)):
         with contextlib.suppress(RecursionError):
             return json.loads(data)
     return value
