@@ -240,3 +240,10 @@ def test_a_million_records_are_still_quick(tmp_path):
     assert took["one request"] < 0.1, took
     assert took["one write"] < 0.001, took
     store.close()
+
+
+def test_an_empty_file_is_no_ledger_yet(tmp_path):
+    """A router that was started and killed at once leaves one: nothing was booked, and nothing is wrong."""
+    (tmp_path / LEDGER_NAME).touch()
+    with pytest.raises(NothingBooked):
+        LedgerReader(tmp_path).usage()
