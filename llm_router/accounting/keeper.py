@@ -1,9 +1,10 @@
 """The keeper: the process that keeps the books for all workers.
 
 It has the one `Bookkeeper` (tokenizer, ledger, access log) and the one `Metrics`. Workers hand over what has closed on
-a Unix socket, in batches (see `passing`), and are told of each request that is in the ledger; until then it stands on
-their own board. So a worker that is killed loses nothing: what it had handed over is booked, what still stands on its
-board is found there. A keeper that is killed loses the live figures; workers hand over again what was not confirmed.
+a Unix socket, in batches (see `frames` and `passing`), and are told of each request that is in the ledger; until then
+it stands on their own board. So a worker that is killed loses nothing: what it had handed over is booked, what still
+stands on its board is found there. A keeper that is killed loses the live figures; workers hand over again what was not
+confirmed.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from tests.config.reading import read
 
 
 def test_the_example_of_the_contract_loads() -> None:
-    """The file that DESIGN.md shows is taken as it is."""
+    """A file with a key of every kind is taken as it is."""
     content = {
         "model_mappings": {
             "tools": ["openrouter/moonshotai/kimi-k2.5", "openai/gpt-4o"],

@@ -1,7 +1,7 @@
 """OpenAI-shaped providers: OpenAI, OpenRouter, compatibility endpoints of others, and custom hosts.
 
-Their streams pass through byte for byte; their requests are the client's own, changed only where DESIGN.md's "Request
-adaptation" says so.
+Their streams pass through byte for byte; their requests are the client's own, changed only where a provider would
+refuse them or a field means nothing there. docs/PROVIDERS.md has the table.
 """
 
 from __future__ import annotations
