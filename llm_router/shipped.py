@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llm_router.routing.classify import Brain
+if TYPE_CHECKING:
+    from llm_router.routing.classify import Brain
 
 _FOLDER = Path(__file__).parent / "data"
 
@@ -16,4 +18,6 @@ def prices() -> bytes:
 
 def brain() -> Brain:
     """The classifier; the list of subjects is read once a category needs it."""
+    from llm_router.routing.classify import Brain  # who wants prices alone can do without
+
     return Brain.load((_FOLDER / "classifier.bin").read_bytes(), (_FOLDER / "subjects.txt").read_bytes)
