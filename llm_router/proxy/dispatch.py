@@ -339,6 +339,8 @@ class Router:
         return snapshot
 
     def _use(self, live: Live) -> None:
+        if live.roster is not self.live.roster:
+            live.brain.forget()  # each set of categories is large, and hundreds would be kept
         self.live = live
         self.circuits.settings = live.snapshot.breaker
         self.bookkeeper.count = live.snapshot.count

@@ -103,11 +103,7 @@ def go_live(
 
     `secrets` are those that it does not know of, and that nobody shall read either.
     """
-    if before is not None and before.snapshot.categories == snapshot.categories:
-        brain, roster = before.brain, before.roster
-    else:
-        # One of its own: what it remembers of texts holds the categories in memory that they were judged by.
-        roster, brain = brain.roster(snapshot.categories.values()), Brain(brain.model)
+    same = before is not None and before.snapshot.categories == snapshot.categories
     providers = snapshot.providers
     adapters = Adapters(providers, time.time)
     for model in {model for category in snapshot.categories.values() for model in category.models}:
@@ -119,7 +115,7 @@ def go_live(
         accounts={name: accounts_of(provider) for name, provider in providers.items()},
         mask=masker_for(snapshot, secrets),
         brain=brain,
-        roster=roster,
+        roster=before.roster if before is not None and same else brain.roster(snapshot.categories.values()),
     )
 
 

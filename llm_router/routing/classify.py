@@ -111,6 +111,10 @@ class Brain:
             self._cache.popitem(last=False)
         return found
 
+    def forget(self) -> None:
+        """Lets go of what was classified, and with it of the categories that it was judged by."""
+        self._cache.clear()
+
     def _classify(self, texts: Sequence[str], roster: Roster) -> Classification:
         if not texts[0].strip():
             return Classification(CONVERSATION, 0.5, "structure", {CONVERSATION: 0.5}, ("no words to go by",))

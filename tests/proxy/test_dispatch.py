@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import threading
 from typing import Any, cast
 
@@ -16,7 +18,9 @@ from llm_router.proxy.attempt import WonWhole
 from llm_router.proxy.dispatch import Router
 from llm_router.proxy.exchange import Caller
 from llm_router.proxy.upstream import UpstreamClient
+from llm_router.routing.classify import Roster
 from llm_router.routing.plan import Candidate
+from llm_router.routing.turns import Turns
 from llm_router.wire.chat import parse_chat
 from tests.support.waiting import PATIENCE
 
@@ -113,3 +117,21 @@ async def test_a_fault_of_ours_is_booked_as_one(place: str, status: int, monkeyp
     (booking,) = books.bookings
     assert (booking.outcome, booking.status, booking.failure) == ("failed", status, "internal")
     assert router.in_flight == 0
+
+
+async def test_categories_that_were_changed_are_let_go_of() -> None:
+    """At once, without the collector: each set of them is large, and who is classified with one does not keep it."""
+    router = make_router(bookkeeper=Books())
+    gc.collect()
+    gc.disable()
+    try:
+        before = {id(known) for known in gc.get_objects() if isinstance(known, Roster)} - {id(router.live.roster)}
+        for turn in range(3):
+            creative = {"creative": {"models": ["openai/m"], "keywords": [f"story {turn}"]}}
+            file = json.dumps({"custom_categories": creative}).encode()
+            router.apply(load({"HOME": "/home/u"}, {}, file, "router_config.json"))
+            assert router.live.classify(Turns(f"tell me story {turn}")).category == "creative"
+        rosters = [known for known in gc.get_objects() if isinstance(known, Roster) and id(known) not in before]
+    finally:
+        gc.enable()
+    assert rosters == [router.live.roster]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 
 import pytest
@@ -12,9 +11,7 @@ from llm_router.accounting.pricing import ModelInfo
 from llm_router.config.loading import load
 from llm_router.config.values import BUILTIN_CATEGORIES
 from llm_router.proxy.live import Live, go_live
-from llm_router.routing.classify import Roster
 from llm_router.routing.plan import Candidate
-from llm_router.routing.turns import Turns
 
 
 @pytest.fixture
@@ -46,20 +43,6 @@ def test_a_token_in_an_address_or_a_header_is_masked(live: Live, form: str) -> N
 def test_secrets_that_no_configuration_holds_are_masked(live: Live) -> None:
     """What the environment has for proxies is handed in."""
     assert go_live(live.snapshot, shipped.prices(), live.brain, live, ["proxypass"]).mask("no: proxypass") == "no: ***"
-
-
-def test_categories_that_were_changed_are_forgotten() -> None:
-    """Every change is as large as the categories are; who has been classified with them does not keep them."""
-    live, brain = None, shipped.brain()
-    for turn in range(3):
-        creative = {"creative": {"models": ["openai/m"], "keywords": [f"story {turn}"]}}
-        file = json.dumps({"custom_categories": creative}).encode()
-        live = go_live(load({"HOME": "/home/u"}, {}, file, "router_config.json"), shipped.prices(), brain, live)
-        assert live.classify(Turns(f"tell me story {turn}")).category == "creative"
-    gc.collect()
-    assert [known for known in gc.get_objects() if isinstance(known, Roster) and "creative" in known.names] == [
-        live.roster
-    ]
 
 
 @pytest.mark.parametrize(
