@@ -367,7 +367,7 @@ async def test_the_first_done_ends_an_empty_answer(behind: bytes) -> None:
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\n\n"])
 async def test_an_error_without_a_field_name_is_no_empty_answer(ending: bytes) -> None:
-    """Before the commit point as after it: the attempt has failed by the provider's words, with or without their end."""
+    """Before the commit point as after it: the attempt has failed by the provider's words, with their end or not."""
     relay, _ = make()
     relay.body_received(STOP + b'{"error":{"message":"boom"}}' + ending)
     relay.body_ended(None)
