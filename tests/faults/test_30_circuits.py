@@ -276,6 +276,7 @@ async def test_a_commit_frees_the_permit(own: Own) -> None:
     stage.a.script = long
     connection = await stage.router.open_chat("router/ab")
     await connection.answer(3, until=lambda got: bool(got.body))
+    await stage.router.agree()
     assert await served_by(stage, until=lambda got: bool(got.body)) == "a/m1"
     connection.close()
 

@@ -84,7 +84,7 @@ async def test_listens_on_loopback_only(stage: Stage) -> None:
             local, _, state = line.split()[1:4]
             if state == "0A" and local.endswith(f":{wanted}"):
                 listening.append(local.partition(":")[0])
-    assert listening == ["0100007F"]
+    assert set(listening) == {"0100007F"}
 
 
 async def test_wide_binding_without_a_key_is_refused(tmp_path: Path) -> None:
@@ -141,9 +141,7 @@ async def test_a_kill_loses_no_settled_record(own: Own) -> None:
     for name in names:
         assert (await stage.router.ask("GET", f"/v1/requests/{name}")).status == 200
     for name in running:
-        got = await stage.router.ask("GET", f"/v1/requests/{name}")
-        assert got.status == 200
-        assert "interrupted" in got.body.decode()
+        assert (await stage.record(name))["outcome"] == "interrupted"
 
 
 async def test_every_admitted_request_leaves_one_record(stage: Stage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import signal
 import uuid
@@ -25,8 +26,9 @@ async def _wait(router: RouterProcess, seconds: float = 15.0) -> int:
 
 
 def _limit_files(stage: Stage, size: int) -> None:
-    hard = resource.prlimit(stage.router.pid, resource.RLIMIT_FSIZE)[1]
-    resource.prlimit(stage.router.pid, resource.RLIMIT_FSIZE, (size if size >= 0 else hard, hard))
+    for pid in stage.router.processes():
+        hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size if size >= 0 else hard, hard))
 
 
 async def test_a_disk_that_fills_up(own: Own) -> None:
@@ -63,6 +65,7 @@ async def test_a_disk_that_is_full_from_the_start(own: Own) -> None:
     assert (await stage.router.ask("GET", "/metrics")).status == 200
 
 
+@pytest.mark.skipif("ROUTER_WORKERS" in os.environ, reason="workers need a folder, and say so at the start")
 @pytest.mark.parametrize("folder", ["/proc/llm-router-state", "/dev/null/state"])
 async def test_a_state_folder_that_cannot_be_written(own: Own, folder: str) -> None:
     """An unwritable state folder: chat goes on and the operator is told."""

@@ -125,7 +125,7 @@ async def test_workers_do_not_outlive_their_supervisor(crew: Any) -> None:
     """When the supervisor is killed the others see it, end by themselves, and let go of the port."""
     both = await crew()
     pids = list(workers(both.router).values())
-    await asyncio.to_thread(both.router.kill)
+    await both.kill_supervisor()
     await until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
     await until(lambda: refuses(both.router.port))
 
@@ -134,7 +134,7 @@ async def test_a_router_starts_while_orphans_end(crew: Any) -> None:
     """When the supervisor is killed, another router takes its place at once; streams of the old one end whole."""
     both = await crew()
     end, running = await both.begin_lasting("orphan")
-    await asyncio.to_thread(both.router.kill)
+    await both.kill_supervisor()
     await asyncio.to_thread(both.router.start)
     both.stage.a.script = healthy
     assert (await both.stage.chat("router/ab")).status == 200

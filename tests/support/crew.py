@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import signal
 import socket
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.support.client import Answer, Connection, chat_body, request_bytes
 from tests.support.fixtures import Stage
 from tests.support.router import RouterProcess
 from tests.support.upstream import Exchange, PeerGone, Script, reply
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 BROKEN = reply(500, {"error": {"message": "broken"}})
 # What a test waits for shall happen however busy the machine is; a test that wants a clock to strike sets it.
@@ -163,6 +164,12 @@ class Crew:
         """The record of a request as that worker finds it, None while there is none."""
         found = await self.ask(number, "GET", f"/v1/requests/{name}")
         return found.json() if found.status == 200 else None
+
+    async def kill_supervisor(self) -> None:
+        """SIGKILL, and waits until the others have let go of the port: nobody of them answers what is asked next."""
+        self.router.signal(signal.SIGKILL)
+        await asyncio.to_thread(self.router.wait, PATIENCE)
+        await until(lambda: refuses(self.router.port))
 
     def forget(self) -> None:
         """Closes all connections."""

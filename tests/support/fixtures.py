@@ -57,6 +57,7 @@ class Stage:
         """Lets the router answer three other questions: what it does at once is done by then, on any machine."""
         for _ in range(3):
             assert (await self.router.ask()).status == 200
+        await self.router.agree()
 
     async def record(self, answer: Answer | str, patience: float = PATIENCE) -> dict[str, Any]:
         """The ledger record of a request, once it is settled."""
@@ -139,7 +140,9 @@ async def own(launch: Launch) -> AsyncIterator[Callable[..., Awaitable[Stage]]]:
         found = await start_upstreams(dict.fromkeys("abc", 0))
         upstreams.extend(found.values())
         config = chains({name: upstream.port for name, upstream in found.items()}, models, **keys)
-        router = await launch(config, env=env, args=args, umask=umask, limits=limits)
+        # Workers want a state folder of their own.
+        folder = f"router-{len(upstreams)}"
+        router = await launch(config, folder=folder, env=env, args=args, umask=umask, limits=limits)
         return Stage(router, **found)
 
     yield start

@@ -22,7 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 from tests.support.client import Answer, Connection, ask, chat_body, request_bytes
+from tests.support.colleagues import Colleagues
 from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +99,14 @@ FAST = {
 }
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process has anything left, be it waited for or not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Watch:
     """How long the router takes, of its own time: what other processes take of a busy machine does not count."""
 
@@ -113,7 +124,7 @@ class RouterProcess:
     """One `python -m llm_router serve` with its own home, state folder, configuration file and log file.
 
     `env` is added to a clean environment, which has ROUTER_WORKERS where the suite itself was given it: so the suite
-    can be run over several workers (what it says of circuits and figures then holds within a second only). `limits`
+    can be run over several workers. What one of them learned is waited for in the others then: see `agree`. `limits`
     are rlimits of the process (soft and hard alike).
     """
 
@@ -153,6 +164,8 @@ class RouterProcess:
             self.env.setdefault("ROUTER_CONFIG_FILE", str(self.config_file))
         self.command = [sys.executable, "-m", "llm_router", *command, "--port", str(self.port), *args]
         self.process: subprocess.Popen[bytes] | None = None
+        self.has_workers = "ROUTER_WORKERS" in self.env
+        self._colleagues: Colleagues | None = None
         self.started_at = 0.0
         self.ready_at = 0.0
 
@@ -173,6 +186,7 @@ class RouterProcess:
             )
         if wait:
             self.wait_ready()
+            self._agree()
         return self
 
     def _limit(self) -> None:
@@ -225,8 +239,27 @@ class RouterProcess:
         """The same, while the loop goes on."""
         return await asyncio.to_thread(self.wait, timeout)
 
+    async def agree(self) -> None:
+        """Waits until all workers know what one of them has learned, where the suite runs over several."""
+        if self.has_workers:
+            await asyncio.to_thread(self._agree)
+
+    def _agree(self) -> None:
+        if not self.has_workers or self.process is None or self.process.poll() is not None:
+            return
+        if self._colleagues is None or self._colleagues.pid != self.pid:
+            self._part()
+            self._colleagues = Colleagues(self.pid, self.port, self.env.get("ROUTER_API_KEY", ""))
+        self._colleagues.agree()
+
+    def _part(self) -> None:
+        if self._colleagues is not None:
+            self._colleagues.close()
+            self._colleagues = None
+
     def stop(self) -> None:
         """Ends the process, by force where it does not end within two seconds."""
+        self._part()
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
@@ -236,16 +269,17 @@ class RouterProcess:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL, and waits; for workers, too, until they have let go of the port: nobody else answers `/health`."""
+        """SIGKILL, and waits. Its workers are killed, too: after it, since it would replace them."""
         assert self.process is not None
-        orphans = self.children() if self.process.poll() is None else []
+        self._part()
+        others = self.children() if self.process.poll() is None else []
         self.process.kill()
         self.process.wait(10)
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE
-        while orphans and time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)):
-                    return
+        while any(map(is_alive, others)) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def watch(self) -> Watch:
@@ -255,7 +289,7 @@ class RouterProcess:
     def cpu(self) -> float:
         """Seconds of processor time that it and its workers have used so far."""
         ticks = 0
-        for pid in (self.pid, *self.children()):
+        for pid in self.processes():
             with contextlib.suppress(OSError):  # a worker may end while we look
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 ticks += int(fields[11]) + int(fields[12])
@@ -265,18 +299,25 @@ class RouterProcess:
         """The ids of the processes that it has started: the keeper and the workers."""
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
+    def processes(self) -> list[int]:
+        """The ids of all its processes, its own first."""
+        return [self.pid, *self.children()]
+
     def rss(self) -> int:
-        """Resident memory in bytes."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
+        """Resident memory of all its processes in bytes."""
+        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.processes()]
+        return sum(pages) * resource.getpagesize()
 
     def descriptors(self) -> int:
-        """Open file descriptors."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        """Open file descriptors of all its processes."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.processes())
 
     async def ask(self, method: str = "GET", path: str = "/health", body: Any = None, **more: Any) -> Answer:
         """One request on a connection of its own."""
-        return await ask(self.port, method, path, body, **more)
+        answer = await ask(self.port, method, path, body, **more)
+        if method not in ("GET", "HEAD"):
+            await self.agree()
+        return answer
 
     async def chat(
         self,
@@ -290,7 +331,9 @@ class RouterProcess:
     ) -> Answer:
         """One chat request."""
         body = chat_body(model, stream, **fields)
-        return await ask(self.port, "POST", path, body, headers, patience, until)
+        answer = await ask(self.port, "POST", path, body, headers, patience, until)
+        await self.agree()
+        return answer
 
     async def open_chat(
         self, model: str = "router/ab", stream: bool | None = True, receive_buffer: int | None = None, **fields: Any
