@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
+# What is larger keeps its reader awake by itself, and whoever sent it wants to know at once that it is too much.
+MOST_BYTES = 32 * 1024
+
 logger = logging.getLogger(__name__)
 
 
@@ -17,6 +20,7 @@ class Outbox:
 
     Whoever writes to such a transport past it, or closes it, calls `flush` before. `awaited` is how many upstreams are
     being waited for: while there is one at most nothing is likely to come together, and what is put in leaves at once.
+    So does what is large.
     """
 
     __slots__ = ("_loop", "_waiting", "awaited")
@@ -31,8 +35,11 @@ class Outbox:
 
     def put(self, transport: asyncio.WriteTransport, data: bytes) -> None:
         """Sends `data` at the end of this turn or before, if `transport` is not closed by then."""
+        large = len(data) > MOST_BYTES
+        if large:
+            self.flush()
         if not self._waiting:
-            if self.awaited < 2:
+            if large or self.awaited < 2:
                 if not transport.is_closing():
                     transport.write(data)
                 return

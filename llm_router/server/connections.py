@@ -144,12 +144,6 @@ class Connection(web.RequestHandler):
 
     async def _go_direct(self, server: Connections, direct: Direct) -> None:
         while not self._force_close:
-            if self._paused:
-                # who does not read answers gets no more of them
-                try:
-                    await self._drain_helper()
-                except ConnectionError:
-                    return
             plain, self._recognized = self._recognized, None
             if plain is None:
                 if not self._messages:
@@ -171,11 +165,17 @@ class Connection(web.RequestHandler):
                 raise
             finally:
                 self._request_in_progress = False
+            if keep and self._messages:
+                await asyncio.sleep(0)  # others shall not wait for who asks without pause; what was answered leaves
+            if keep and self._paused:
+                # who does not read answers gets no more of them
+                try:
+                    await self._drain_helper()
+                except ConnectionError:
+                    return
             if not keep or self._close:
                 self.force_close()
                 return
-            if self._messages:
-                await asyncio.sleep(0)  # others shall not wait for who asks without pause; what was answered leaves
 
     def _take_parsed(self, direct: Direct) -> Plain | None:
         """The next message, if it may come by the short way."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from llm_router.proxy.outbox import Outbox
+from llm_router.proxy.outbox import MOST_BYTES, Outbox
 
 
 class Wire:
@@ -69,6 +69,16 @@ async def test_each_turn_has_its_own(outbox: Outbox) -> None:
     assert sent == [("a", b"1"), ("b", b"2")]
     outbox.flush()
     await asyncio.sleep(0)
+    assert len(sent) == 2
+
+
+async def test_what_is_large_does_not_wait(outbox: Outbox) -> None:
+    """Its sender learns at once whether that was too much; what waited before leaves before."""
+    sent, (a, b) = wires("a", "b")
+    outbox.put(a, b"1")
+    outbox.put(a, bytes(MOST_BYTES + 1))
+    assert [len(data) for _, data in sent] == [1, MOST_BYTES + 1]
+    outbox.put(b, bytes(MOST_BYTES))
     assert len(sent) == 2
 
 
