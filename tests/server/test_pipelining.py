@@ -85,6 +85,17 @@ async def test_answers_keep_their_order_between_the_two_ways(serve: StartRouter)
     connection.close()
 
 
+async def test_what_waits_leaves_before_its_connection_is_closed(serve: StartRouter) -> None:
+    """The last answer of a connection arrives whole, though it waits for the end of the turn."""
+    served = await serve()
+    served.router.upstream.outbox.awaited = 2
+    connection = await Connection.open(served.port)
+    await connection.send(request_bytes("POST", "/v1/chat/completions", b"{", {"Connection": "close"}))
+    answer = await connection.answer()
+    assert (answer.status, answer.ended) == (400, "whole")
+    connection.close()
+
+
 async def test_what_follows_in_the_same_turn_follows_on_the_wire(
     serve: StartRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,14 @@ async def test_what_was_admitted_is_told_when_it_is_settled(serve: StartRouter, 
     assert told() == []
 
 
+async def test_a_fault_of_ours_is_no_refusal(serve: StartRouter, told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves its own trace in the log, and no line that blames the request."""
+    served = await serve()
+    monkeypatch.setattr(served.router, "explain", lambda *_: 1 // 0)
+    assert (await served.ask("POST", "/v1/explain", chat_body())).status == 500
+    assert told() == []
+
+
 async def test_bad_http_is_told_without_a_word_of_it(serve: StartRouter, told: Any) -> None:
     """What was no request at all leaves its status and its sender, nothing of what was sent."""
     served = await serve()

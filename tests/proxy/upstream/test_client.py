@@ -7,10 +7,12 @@ import socket
 
 import pytest
 
+from llm_router.proxy.outbox import Outbox
 from llm_router.proxy.upstream import ConnectFailed, InvalidCall, ResponseTooLarge, UpstreamClient
 from llm_router.proxy.upstream.connection import WATCH_AFTER_SECONDS
 from llm_router.wire.providers.base import UpstreamCall
 from tests.proxy.upstream.peers import STREAM_HEAD, WHOLE, Peer, Serve, chunk, echo
+from tests.support.waiting import until
 
 
 async def test_there_and_back(serve: Serve, client: UpstreamClient) -> None:
@@ -53,6 +55,36 @@ async def test_socket_options(serve: Serve, client: UpstreamClient) -> None:
     assert not raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     client.sweep(asyncio.get_running_loop().time() + WATCH_AFTER_SECONDS)
     assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+async def test_how_many_are_awaited(serve: Serve, client: UpstreamClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests leave by the outbox, which knows how many wait for an answer: who got one, left or failed does not."""
+    answer, put = asyncio.Event(), client.outbox.put
+    sent: list[bytes] = []
+
+    def note(outbox: Outbox, transport: asyncio.WriteTransport, data: bytes) -> None:
+        sent.append(data)
+        put(transport, data)
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await answer.wait()
+        await peer.send(WHOLE)
+
+    monkeypatch.setattr(Outbox, "put", note)
+    server = await serve(script)
+    calls = [asyncio.ensure_future(client.send(server.call(), connect_timeout=30)) for _ in range(3)]
+    await until(lambda: len(server.requests) == 3)
+    assert (client.outbox.awaited, len(sent)) == (3, 3)
+    calls[0].cancel()
+    await asyncio.wait({calls[0]})
+    assert client.outbox.awaited == 2
+    answer.set()
+    for call in calls[1:]:
+        await (await call).read(9)
+    with pytest.raises(ConnectFailed):
+        await client.send(UpstreamCall("http://127.0.0.1:9/", {}, b""), connect_timeout=30)
+    assert client.outbox.awaited == 0
 
 
 async def test_redirects_are_answers(serve: Serve, client: UpstreamClient) -> None:
