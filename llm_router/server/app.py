@@ -180,13 +180,13 @@ async def _serve_alone(
 ) -> int:
     router = make_router(snapshot, config_file, environ)
 
-    def tell() -> None:
+    def announce() -> None:
         address = _address(snapshot, listener)
         log.info("llm-router %s is ready on %s", __version__, address)
         if greeting is not None:
             print(greeting(address), flush=True)
 
-    await serve(router, make_app(router), listener, systemd.Notifier.from_environment(environ), tell)
+    await serve(router, make_app(router), listener, systemd.Notifier.from_environment(environ), announce)
     return exits.OK
 
 
