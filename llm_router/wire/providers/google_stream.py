@@ -36,8 +36,8 @@ class GeminiTranslator:
     """
 
     __slots__ = (
-        "_calls", "_created", "_details", "_ended", "_model", "_reason", "_refusal", "_reported", "_said", "_splitter",
-        "_wants_usage", "_writer",
+        "_calls", "_created", "_details", "_ended", "_images", "_model", "_reason", "_refusal", "_reported", "_said",
+        "_splitter", "_wants_usage", "_writer",
     )  # fmt: skip
 
     def __init__(self, model: str, created: int, *, wants_usage: bool) -> None:
@@ -48,6 +48,7 @@ class GeminiTranslator:
         self._splitter = EventSplitter()
         self._writer: ChunkWriter | None = None
         self._calls = 0
+        self._images = 0
         self._details: list[dict[str, Any]] = []
         self._said = False
         self._reason = ""  # Google's finish reason, once there is one
@@ -141,7 +142,12 @@ class GeminiTranslator:
             return writer.content(value)
         if kind == "reasoning":
             return writer.reasoning(value)
-        return writer.images([value]) if kind == "image" else self._call(writer, value)
+        return self._image(writer, value) if kind == "image" else self._call(writer, value)
+
+    def _image(self, writer: ChunkWriter, image: Mapping[str, Any]) -> bytes:
+        self._images += 1
+        # Numbered like tool calls: OpenAI's clients refuse a list that comes in pieces without an index.
+        return writer.images([{"index": self._images - 1, **image}])
 
     def _call(self, writer: ChunkWriter, part: Mapping[str, Any]) -> bytes:
         call, signed = read_call(part, writer.id, self._calls)
