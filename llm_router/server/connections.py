@@ -19,6 +19,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from llm_router.errors import CLOSE, ApiError, shutting_down
 from llm_router.proxy.outbox import Outbox
+from llm_router.proxy.vanished import GONE_SECONDS, unheard_for
 from llm_router.server.answers import error_answer, raw_answer
 from llm_router.server.heads import KnownHead, ends_there, learn
 from llm_router.server.limits import (
@@ -344,6 +345,12 @@ class Connection(web.RequestHandler):
         elif now - self._last_data > limit and not self._reading_paused and self._body_is_awaited():
             message = "The request body stopped coming (ROUTER_HEADER_TIMEOUT bounds the silence)"
             self._end_body(ApiError(408, message, code="request_timeout", headers=CLOSE))
+
+    def check_client(self) -> None:
+        """Closes the connection of a client that vanished before it had its answer: what that costs shall end."""
+        transport = self.transport
+        if transport is not None and not self.idle and unheard_for(transport.get_extra_info("socket")) > GONE_SECONDS:
+            transport.abort()
 
     def refuse_unfinished(self) -> None:
         """The router drains: a request that is not whole yet is none that runs."""

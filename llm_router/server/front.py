@@ -12,7 +12,7 @@ from llm_router.config.values import Snapshot
 from llm_router.server.answers import ADMITTED, ERROR, Handler, answer_errors, request_id
 from llm_router.server.connections import Connection, Connections
 from llm_router.server.guard import make_guard
-from llm_router.server.limits import MAX_SWEEP_S, framing_problem
+from llm_router.server.limits import LOOK_EVERY_S, MAX_SWEEP_S, framing_problem
 from llm_router.server.refusals import refusals
 from llm_router.server.short_way import Direct
 
@@ -34,6 +34,7 @@ class Server(Connections):
         self._snapshot = snapshot
         self._draining = draining
         self._sweeper: asyncio.TimerHandle | None = None
+        self._look_at = 0.0
         self._sweep()
 
     def __call__(self) -> web.RequestHandler:
@@ -68,9 +69,13 @@ class Server(Connections):
         now = self._loop.time()
         # First, since what is wrong with one connection must not stop the clocks of all others.
         self._sweeper = self._loop.call_later(min(MAX_SWEEP_S, limit / 4), self._sweep)
+        if look := now >= self._look_at:
+            self._look_at = now + LOOK_EVERY_S
         for connection in tuple(self._connections):
             if isinstance(connection, Connection):
                 connection.check_clocks(now, limit)
+                if look:
+                    connection.check_client()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's signature
         await super().shutdown(timeout)

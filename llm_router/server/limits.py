@@ -12,6 +12,7 @@ from aiohttp.http import HttpProcessingError, HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import InvalidURLError, LineTooLong
 
 from llm_router.errors import CLOSE, ApiError, ConfigError
+from llm_router.proxy.vanished import watch
 
 KEEPALIVE_S: Final = 75.0
 LINGER_S: Final = 5.0  # reading on after a refusal, so that the client sees it before the connection goes
@@ -24,6 +25,7 @@ MAX_FIELD_BYTES: Final = 16_380
 MAX_FIELDS: Final = 100
 MAX_HEAD_BYTES: Final = 65_536
 MAX_SWEEP_S: Final = 1.0
+LOOK_EVERY_S: Final = 5.0  # for clients that vanished
 MOST_CONNECTIONS: Final = 32_768
 # Twice this is read of a body before its reader takes any: fewer pauses while an agent's prompt comes in.
 READ_AHEAD_BYTES: Final = 262_144
@@ -82,8 +84,8 @@ def check_parser() -> None:
 
 
 def prepare_listener(listener: socket.socket) -> None:
-    """Sets what every connection that it accepts shall have, which spares two system calls for each."""
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    """Sets what every connection that it accepts shall have, which spares the system calls for each."""
+    watch(listener)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 

@@ -174,7 +174,7 @@ async def refresh(router: Router, *, aloud: bool = True) -> None:
 
 
 async def _watch(router: Router, aloud: bool) -> None:
-    """Looks after a running router from time to time, and notices a clock that was set back."""
+    """Looks after a running router from time to time, and notices a clock that was set, or a machine that slept."""
     loop = asyncio.get_running_loop()
     ahead = router.clock() - loop.time()
     outages = Outages(router) if aloud else None
@@ -183,6 +183,8 @@ async def _watch(router: Router, aloud: bool) -> None:
         before, ahead = ahead, router.clock() - loop.time()
         if ahead < before - CLOCK_STEP:
             router.circuits.bound_waits(router.clock())
+        elif ahead > before + CLOCK_STEP:
+            router.upstream.distrust()  # the loop's own clock stands still while the machine sleeps
         try:
             await _look_after(router, outages)
         except Exception:

@@ -11,10 +11,12 @@ import pytest
 
 from llm_router.errors import Failure, FailureKind
 from llm_router.server import connections, front, serving
-from tests.server.conftest import StartRouter, StartSmall
+from tests.server.conftest import CONFIG, StartRouter, StartSmall
 from tests.server.raw import HEAD
 from tests.support.client import Connection as ClientConnection
-from tests.support.client import request_bytes
+from tests.support.client import chat_body, request_bytes
+from tests.support.upstream import Exchange, Upstream
+from tests.support.vanishing import linux_alone, vanish
 from tests.support.waiting import PATIENCE, until
 
 
@@ -150,6 +152,35 @@ async def test_whoever_was_refused_is_not_waited_for_without_end(
     connection.close()
 
 
+@linux_alone
+async def test_a_client_that_vanished_stops_the_spending(
+    serve: StartRouter, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A laptop that is closed in mid-stream sends no FIN: its upstream is closed once nothing is acknowledged."""
+    monkeypatch.setattr(connections, "GONE_SECONDS", 0.3)
+    monkeypatch.setattr(front, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(front, "MAX_SWEEP_S", 0.1)
+
+    async def drip(exchange: Exchange) -> None:
+        await exchange.head()
+        while True:
+            await exchange.body(b'data: {"choices":[{"index":0,"delta":{"content":"word "}}]}\n\n')
+            await asyncio.sleep(0.05)
+
+    upstream.script = drip
+    provider = {"base_url": f"http://127.0.0.1:{upstream.port}/v1", "api_key_env": "A_KEY"}
+    served = await serve({**CONFIG, "providers": {"a": provider}})
+    connection = await ClientConnection.open(served.port)
+    await connection.send(request_bytes("POST", "/v1/chat/completions", chat_body("a/m1")))
+    assert b"word" in await connection.receive(PATIENCE)
+    await asyncio.sleep(0.8)
+    assert upstream.exchanges[0].closed_at is None
+    vanish(connection.sock)
+    await until(lambda: upstream.exchanges[0].closed_at)
+    await until(lambda: not served.router.in_flight)
+    connection.close()
+
+
 async def test_a_connection_that_cannot_be_looked_at_stops_no_clock(
     start: StartSmall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,3 +237,22 @@ async def test_a_clock_set_back_is_noticed(serve: StartRouter, monkeypatch: pyte
     router.tasks.begin(serving._watch(router, aloud=False), "watch")
     recovery = router.snapshot.breaker.recovery_timeout_sec
     await until(lambda: router.circuits.block("a/m1", ("key",), time.time() + recovery + 1) is None)
+
+
+async def test_a_sleep_is_noticed(serve: StartRouter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's clock stands still while the machine sleeps, the wall's does not; kept connections are let go then."""
+    monkeypatch.setattr(serving, "WATCH_CONFIG_EVERY", 0.01)
+    router = (await serve()).router
+    slept = 0.0
+    router.clock = lambda: time.time() + slept
+    distrusted: list[float] = []
+    monkeypatch.setattr(router.upstream, "distrust", lambda: distrusted.append(slept))
+    looks: list[bool] = []
+    monkeypatch.setattr(router.config_file, "changed", lambda: looks.append(True))
+    router.tasks.begin(serving._watch(router, aloud=False), "watch")
+    await until(lambda: len(looks) > 3)
+    slept = 60.0
+    await until(lambda: distrusted)
+    seen = len(looks)
+    await until(lambda: len(looks) > seen + 3)
+    assert distrusted == [60.0]

@@ -93,6 +93,11 @@ class UpstreamClient:
         """Closes connections that have been idle for too long and sees to old ones; `now` is the loop's time."""
         self._pool.sweep(now)
 
+    def distrust(self) -> None:
+        """Lets go of what may have come to nothing, as while the machine slept: kept connections, known addresses."""
+        self._pool.drop_idle()
+        self._dialer.distrust()
+
     async def close(self) -> None:
         """Aborts every connection, busy ones too."""
         self._closed = True

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -14,14 +12,18 @@ from llm_router.proxy.upstream.errors import ConnectionLost, UpstreamError
 from llm_router.proxy.upstream.http1 import IDLE_SECONDS, ResponseReader, idle_seconds
 from llm_router.proxy.upstream.request import Origin, head_end
 from llm_router.proxy.upstream.response import UpstreamResponse, ignore
+from llm_router.proxy.vanished import Socket, unheard_for, watch
 
 DRAIN_SECONDS = 1.0
 READ_BYTES = 256 * 1024
 # More is waiting behind such a read, and uvloop would take up to 32 of them, 8 MB, before anybody else has a turn.
 FULL_READ_BYTES = READ_BYTES // 2
-# By then it is a long stream: few live to see the kernel ask for the peer (after two hours, usually), and to have it
-# do so costs as much as a tenth of connecting.
-WATCH_AFTER_SECONDS = 60.0
+# To have the kernel watch a peer costs as much as a tenth of connecting, and most answers are whole by then.
+WATCH_AFTER_SECONDS = 10.0
+# For so long a request may go unacknowledged: sent again four times by then, on most networks. A kept connection is
+# likelier to lead nowhere, and to replace it costs less.
+UNHEARD_SECONDS = 10.0
+STALE_SECONDS = 3.0
 # Up to here a copy costs less than a system call with several buffers.
 JOIN_BYTES = 32 * 1024
 
@@ -149,10 +151,17 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
     def watch(self) -> None:
         """Has the kernel ask a silent peer now and then whether it is still there: one that vanished says nothing."""
         self.watch_from = math.inf
-        sock = None if self._transport is None else self._transport.get_extra_info("socket")
-        if sock is not None:
-            with contextlib.suppress(OSError):  # a peer that has left already shows soon enough
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if (sock := self._socket()) is not None:
+            watch(sock)
+
+    def vanished(self) -> bool:
+        """Whether it was closed because its peer does not even acknowledge the request; who waits hears that it is."""
+        if self._waiter is None or (sock := self._socket()) is None:
+            return False
+        if unheard_for(sock) < (STALE_SECONDS if self._answers else UNHEARD_SECONDS):
+            return False
+        cast(asyncio.Transport, self._transport).abort()
+        return True
 
     # Called by the transport.
 
@@ -191,6 +200,9 @@ class Connection(ResponseReader, asyncio.BaseProtocol):
         self._holder.connection_gone(self)
 
     # Details.
+
+    def _socket(self) -> Socket | None:
+        return None if self._transport is None else self._transport.get_extra_info("socket")
 
     def _rest(self) -> None:
         """Lets everybody else have a turn before the next read, however much a provider sends."""

@@ -37,6 +37,10 @@ class Dialer:
     def __repr__(self) -> str:
         return f"<Dialer {self._resolver} {self._trust}>"
 
+    def distrust(self) -> None:
+        """Has names asked for again."""
+        self._resolver.forget_all()
+
     def close(self) -> None:
         """Gives up the lookups under way."""
         self._resolver.close()

@@ -57,7 +57,7 @@ class Pool:
             waiting.pop(connection, None)
 
     def sweep(self, now: float) -> None:
-        """Closes what has been idle for too long, and has the kernel watch those that live long."""
+        """Closes what has been idle for too long, or leads nowhere, and has the kernel watch those that live long."""
         for key, waiting in list(self._idle.items()):
             for connection in [one for one in waiting if now >= one.idle_until]:
                 connection.abort()
@@ -66,6 +66,14 @@ class Pool:
         for connection in self._all:
             if now >= connection.watch_from:
                 connection.watch()
+        if [one for one in tuple(self._all) if one.vanished()]:
+            self.drop_idle()  # the way to them may be the one that is gone
+
+    def drop_idle(self) -> None:
+        """Closes all that wait for a request."""
+        for waiting in tuple(self._idle.values()):
+            for connection in tuple(waiting):
+                connection.abort()
 
     def close(self) -> None:
         """Aborts every connection, busy ones too."""

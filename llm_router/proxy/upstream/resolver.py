@@ -57,6 +57,10 @@ class Resolver:
         """The addresses led nowhere: the next connection asks again."""
         self._known.pop((host, port), None)
 
+    def forget_all(self) -> None:
+        """Every next connection asks again."""
+        self._known.clear()
+
     def close(self) -> None:
         """Gives up the lookups under way."""
         for lookup in self._lookups.values():

@@ -7,8 +7,9 @@ import gc
 
 import pytest
 
-from llm_router.proxy.upstream import ConnectionLost, UpstreamClient
+from llm_router.proxy.upstream import ConnectionLost, UpstreamClient, connection
 from tests.proxy.upstream.peers import LAST_CHUNK, STREAM_HEAD, WHOLE, Peer, Serve, chunk, collect, echo, until
+from tests.support.vanishing import linux_alone, vanish
 
 
 async def test_connection_is_reused(serve: Serve, client: UpstreamClient) -> None:
@@ -173,6 +174,107 @@ async def test_stale_after_the_first_byte_is_not_replaced(serve: Serve, client: 
         await client.send(server.call(), connect_timeout=30)
     assert caught.value.started
     assert len(server.requests) == 2
+
+
+async def _sweep(client: UpstreamClient) -> None:
+    while True:
+        await asyncio.sleep(0.01)
+        client.sweep(asyncio.get_running_loop().time())
+
+
+@linux_alone
+async def test_connections_that_were_forgotten_on_the_way_are_replaced(
+    serve: Serve, client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where packets vanish, as behind a NAT that forgot, a fresh connection is made, and no other kept one trusted."""
+    monkeypatch.setattr(connection, "STALE_SECONDS", 0.3)
+    together = asyncio.Barrier(3)
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if len(server.peers) <= 3:
+            await together.wait()
+            await peer.send(WHOLE)
+            vanish(peer.writer.get_extra_info("socket"))
+            await asyncio.sleep(30)
+        await peer.send(WHOLE)
+
+    server = await serve(script)
+    first = await asyncio.gather(*(client.send(server.call(), connect_timeout=30) for _ in range(3)))
+    assert [await one.read(9) for one in first] == [b"hello"] * 3
+    assert client.idle == 3
+    sweeping = asyncio.ensure_future(_sweep(client))
+    response = await client.send(server.call(b"again"), connect_timeout=30)
+    assert (response.reused, await response.read(9)) == (False, b"hello")
+    assert [request.body for request in server.requests] == [b"{}"] * 3 + [b"again"]
+    assert client.open <= 1
+    sweeping.cancel()
+
+
+@linux_alone
+async def test_a_request_that_nobody_acknowledges_is_given_up(
+    serve: Serve, client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a fresh connection too, without waiting for the first-byte timeout, and without another try."""
+    monkeypatch.setattr(connection, "UNHEARD_SECONDS", 0.3)
+
+    async def script(peer: Peer) -> None:
+        await asyncio.sleep(30)
+
+    server = await serve(script)
+    sending = asyncio.ensure_future(client.send(server.call(bytes(64 << 20)), connect_timeout=30))
+    await until(lambda: server.peers)
+    await asyncio.sleep(0)
+    vanish(server.peers[0].writer.get_extra_info("socket"))
+    sweeping = asyncio.ensure_future(_sweep(client))
+    with pytest.raises(ConnectionLost) as caught:
+        await sending
+    assert not caught.value.started
+    assert len(server.peers) == 1
+    sweeping.cancel()
+
+
+async def test_who_thinks_for_long_is_not_given_up(
+    serve: Serve, client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that was acknowledged may wait for its answer for as long as its clocks allow."""
+    monkeypatch.setattr(connection, "STALE_SECONDS", 0.05)
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await asyncio.sleep(0.7)
+            await peer.send(WHOLE)
+
+    server = await serve(script)
+    sweeping = asyncio.ensure_future(_sweep(client))
+    for reused in (False, True):
+        response = await client.send(server.call(), connect_timeout=30)
+        assert (response.reused, await response.read(9)) == (reused, b"hello")
+    assert len(server.requests) == 2
+    sweeping.cancel()
+
+
+async def test_after_a_sleep_no_kept_connection_is_trusted(serve: Serve, client: UpstreamClient) -> None:
+    """What was idle when the machine fell asleep is let go, whatever its clock says; what is under way goes on."""
+    answer = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if peer is server.peers[0]:
+            await answer.wait()
+        await peer.send(WHOLE)
+        await peer.gone()
+
+    server = await serve(script)
+    busy = asyncio.ensure_future(client.send(server.call(), connect_timeout=30))
+    await until(lambda: server.requests)
+    await (await client.send(server.call(), connect_timeout=30)).read(9)
+    assert (client.idle, client.open) == (1, 2)
+    client.distrust()
+    assert (client.idle, client.open) == (0, 1)
+    answer.set()
+    assert await (await busy).read(9) == b"hello"
 
 
 async def test_many_stale_connections(serve: Serve, client: UpstreamClient) -> None:

@@ -22,6 +22,7 @@ class Idle:
         self.watch_from = math.inf
         self.watched = 0
         self.closed = False
+        self.silent = False
         pool.add(self.itself)
         pool.connection_idle(self.itself)
 
@@ -32,6 +33,9 @@ class Idle:
     def watch(self) -> None:
         self.watch_from = math.inf
         self.watched += 1
+
+    def vanished(self) -> bool:
+        return self.silent
 
     def abort(self) -> None:
         self.closed = True
@@ -89,6 +93,19 @@ def test_sweep_has_old_ones_watched() -> None:
     for now in (59.9, 60.0, 61.0):
         pool.sweep(now)
     assert (busy.watched, idle.watched, young.watched) == (1, 1, 0)
+
+
+def test_where_one_leads_nowhere_no_idle_one_is_trusted() -> None:
+    """The network may be another one by now: each kept connection would cost its request the same wait."""
+    pool = Pool()
+    idle, elsewhere, busy = Idle(pool), Idle(pool, Origin(True, "there.test", 443)), Idle(pool)
+    assert pool.take(HERE, 1.0) is busy
+    pool.sweep(1.0)
+    assert (pool.idle, pool.open) == (2, 3)
+    busy.silent = True
+    pool.sweep(2.0)
+    assert (idle.closed, elsewhere.closed) == (True, True)
+    assert pool.idle == 0
 
 
 def test_close_takes_the_busy_ones_too() -> None:

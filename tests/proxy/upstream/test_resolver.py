@@ -138,3 +138,13 @@ async def test_literals_need_no_lookup(lookups: Lookups, host: str, family: Call
 async def test_the_systems_resolver_knows_localhost() -> None:
     """Against the real resolver: a name has addresses."""
     assert await Resolver().resolve("localhost", 80)
+
+
+async def test_all_can_be_forgotten(lookups: Lookups) -> None:
+    """After a sleep every name is asked for again."""
+    resolver = Resolver()
+    lookups.answer.set()
+    await resolver.resolve("a.test", 80)
+    resolver.forget_all()
+    await resolver.resolve("a.test", 80)
+    assert lookups.asked == ["a.test", "a.test"]
