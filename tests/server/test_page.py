@@ -14,6 +14,7 @@ import pytest
 
 from llm_router import __version__
 from llm_router.accounting.booking import Booking
+from llm_router.errors import Failure, FailureKind
 from tests.server.conftest import Served, StartRouter
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -85,8 +86,16 @@ async def test_what_the_page_links_to_and_reads_is_there(serve: StartRouter) -> 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
 async def test_a_browser_shows_the_figures(serve: StartRouter, tmp_path: Path) -> None:
-    """A real browser runs the page under its policy and shows figures, models and requests; hostile names stay text."""
+    """A real browser runs the page under its policy and shows figures, models and requests; hostile names stay text.
+
+    Who is left out is told beside the state.
+    """
     served = await serve()
+    circuits = served.router.circuits
+    for _ in range(circuits.settings.failure_threshold):
+        permit = circuits.admit("a/m2", ("key",), served.router.clock())
+        assert permit is not None
+        circuits.failed(permit, Failure(FailureKind.SERVER_ERROR, "down"), served.router.clock())
     keeper = served.router.bookkeeper
     for number, model in enumerate(("a/m1", HOSTILE)):
         booking = Booking(
@@ -123,7 +132,8 @@ async def test_a_browser_shows_the_figures(serve: StartRouter, tmp_path: Path) -
         shown, _ = await browser.communicate()
     page = shown.decode()
     assert '<main id="live">' in page
-    assert "ready, up for" in page
+    assert re.search(r'id="state"[^>]*>ready, 1 of \d+ models left out<', page)
+    assert re.search(r'id="since"[^>]*>up for \d+ s, routing mode local<', page)
     assert "<img" not in page
     cells = {unescape(cell) for cell in re.findall(r"<td[^>]*>([^<]*)</td>", page)}
-    assert {HOSTILE, "a/m1", "code", "completed", "2.5 s", "40 ms"} <= cells
+    assert {HOSTILE, "a/m1", "code", "completed", "2.5 s", "40 ms", "open (server_error), again in 4 min"} <= cells
