@@ -131,7 +131,7 @@ def _attempts(attempts: Sequence[Attempt]) -> str:
     if len(attempts) == 1 and attempts[0][1] == "ok":
         return "1"
     kinds = ",".join(f"{_safe(attempt.model)}:{attempt.kind}" for attempt in attempts)
-    return f"{len(attempts)}({kinds})" if attempts else "0"
+    return f"{sum([attempt.was_made for attempt in attempts])}({kinds})" if attempts else "0"
 
 
 def _safe_id(request_id: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
@@ -15,16 +15,26 @@ from llm_router.wire.usage import Usage
 # What is kept of the answer where too much waits.
 _SHED_BLOCKS, _SHED_BLOCK_BYTES = 4, 16_384
 
+SKIPPED: Final = "skipped_"
+
 Outcome = Literal["completed", "cut", "cancelled", "failed", "interrupted"]
 
 
 class Attempt(NamedTuple):
-    """One try at a candidate: `kind` is a FailureKind or "ok", `status` the provider's, `ms` how long it took."""
+    """One try at a candidate: `kind` is a FailureKind or "ok", `status` the provider's, `ms` how long it took.
+
+    Where nobody answered those that were not asked stand behind them: their `kind` is `SKIPPED` and what kept them out.
+    """
 
     model: str
     kind: str
     status: int | None
     ms: int
+
+    @property
+    def was_made(self) -> bool:
+        """Whether the model was asked."""
+        return not self.kind.startswith(SKIPPED)
 
 
 @dataclass(slots=True)

@@ -300,7 +300,7 @@ def _record(
         booking.outcome,
         booking.status,
         booking.failure or None,
-        len(attempts),
+        len(attempts) if booking.outcome != "failed" else sum([attempt.was_made for attempt in attempts]),
         ended and ended[:_NAME_CHARS],
         answer.model and answer.model[:_NAME_CHARS],
         counted_by,

@@ -12,7 +12,7 @@ from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any, Final, Protocol
 
-from llm_router.accounting.booking import Attempt, Kind, LedgerRecord
+from llm_router.accounting.booking import SKIPPED, Attempt, Kind, LedgerRecord
 
 SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 TOKENS: Final = (16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576)
@@ -180,6 +180,8 @@ class Sums:
 
     def _add_attempts(self, attempts: Iterable[Attempt]) -> None:
         for (model, end), number in Counter(map(_model_and_end, attempts)).items():
+            if end.startswith(SKIPPED):
+                continue
             labels = (self._label(model), end)
             self.attempts[labels] = self.attempts.get(labels, 0) + number
 

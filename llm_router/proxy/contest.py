@@ -82,6 +82,7 @@ class Contest:
                 self._exchange.discharge(self._empty_cost)
             return self._empty
         tried = self._exchange.tried
+        self._exchange.skipped = self._skipped
         raise chain_failed(
             tried,
             self._skipped,

@@ -9,11 +9,11 @@ from typing import Protocol
 from llm_router.accounting.booking import Attempt, Booking, Outcome, SideCost
 from llm_router.errors import ApiError, Failure, FailureKind
 from llm_router.proxy.attempt import WonStream, WonWhole
-from llm_router.proxy.failover import Tried
+from llm_router.proxy.failover import Tried, skipped_booked
 from llm_router.proxy.relay import ClientStream
 from llm_router.proxy.tap import Tap
 from llm_router.routing.decision import Decision
-from llm_router.routing.plan import Candidate
+from llm_router.routing.plan import Candidate, Skipped
 from llm_router.routing.sticky import Stay
 from llm_router.wire.chat import ChatRequest
 from llm_router.wire.usage import Usage
@@ -66,6 +66,7 @@ class Exchange:
     conversation: bytes | None = field(init=False, default=None)
     stay: Stay | None = field(init=False, default=None)  # where the conversation was served, if this goes on with one
     tried: tuple[Tried, ...] = field(init=False, default=())
+    skipped: tuple[Skipped, ...] = field(init=False, default=())  # where nobody answered
     candidate: Candidate | None = field(init=False, default=None)
     won: WonStream | WonWhole | None = field(init=False, default=None)
     tap: Tap | None = field(init=False, default=None)
@@ -153,6 +154,8 @@ class Exchange:
         if candidate is not None and self.committed_ms is not None:
             kind = failure.kind.value if failure is not None and outcome == "cut" else "ok"
             attempts += (tuple.__new__(Attempt, (candidate.model, kind, 200, round(self.committed_ms))),)
+        elif self.skipped:
+            attempts += tuple(map(skipped_booked, self.skipped))
         # By position, in the order of the fields: names would cost more than all the rest.
         return Booking(
             caller.request_id,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_router.accounting.booking import Attempt
+from llm_router.accounting.booking import SKIPPED, Attempt
 from llm_router.errors import ApiError, Failure, FailureKind
 from llm_router.routing.breaker import COOLDOWN_MOST, COOLDOWN_WITHOUT_WORD, EARLY_PROBE_EVERY
 from llm_router.routing.plan import Candidate, Obstacle, Skipped
@@ -195,10 +195,15 @@ def _keys_to_check(candidate: Candidate | None, refused: bool) -> str:
     return f", check {' and '.join(names)}" if names else ""
 
 
+def skipped_booked(entry: Skipped) -> Attempt:
+    """Who was not asked, for the ledger of a request that nobody answered."""
+    return Attempt(entry.model, f"{SKIPPED}{entry.obstacle.value}", None, 0)
+
+
 def _skipped_public(entry: Skipped) -> dict[str, Any]:
     return {
         "model": entry.model,
-        "kind": f"skipped_{entry.obstacle.value}",
+        "kind": f"{SKIPPED}{entry.obstacle.value}",
         "status": None,
         "ms": 0,
         "reason": entry.reason,

@@ -36,6 +36,14 @@ def test_a_failure_is_named():
     assert (read["failure"], read["level"]) == ("all_candidates_failed", "info")
 
 
+def test_who_was_not_asked_is_named_and_not_counted():
+    """Where nobody answered the line says of each model whether it failed or what kept it out."""
+    attempts = (Attempt("a/m", "server_error", 500, 3), Attempt("b/m", "skipped_circuit", None, 0))
+    one = settled(model="", outcome="failed", answer=[], attempts=attempts)
+    assert " attempts=1(a/m:server_error,b/m:skipped_circuit) " in text_line(one)
+    assert orjson.loads(json_line(one))["attempts"] == ["a/m:server_error", "b/m:skipped_circuit"]
+
+
 def test_what_is_unknown_is_a_dash_and_never_0():
     """No model, no times, no price: dashes in text, nulls in JSON."""
     one = settled(model="", outcome="failed", answer=[], first_byte_ms=None, attempts=())

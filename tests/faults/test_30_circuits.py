@@ -43,6 +43,23 @@ async def test_an_outage_is_in_the_log(own: Own) -> None:
     assert "request id" not in stage.router.log()
 
 
+async def test_who_was_not_asked_is_on_record(stage: Stage) -> None:
+    """Log and ledger of a request that nobody could answer name who was not asked and why, and count only who was."""
+    before = (await stage.metrics())["failovers"]
+    stage.a.script = BROKEN
+    for _ in range(3):
+        assert (await stage.chat("a/m1")).status == 503
+    answer = await stage.chat("a/m1")
+    assert (answer.status, answer.header("x-router-attempts"), stage.a.count) == (503, "0", 3)
+    record = await stage.record(answer)
+    assert record["attempts"] == [{"model": "a/m1", "kind": "skipped_circuit", "status": None, "ms": 0}]
+    assert record["attempt_count"] == 0
+    await until(lambda: " attempts=0(a/m1:skipped_circuit) " in stage.router.log())
+    text = await stage.router.ask("GET", "/metrics", headers={"Accept": "text/plain"})
+    assert b"skipped" not in text.body
+    assert (await stage.metrics())["failovers"] == before
+
+
 async def test_a_whole_answer_resets_the_row(stage: Stage) -> None:
     """Only failures in a row count: one whole answer starts the row anew."""
     for script in (BROKEN, BROKEN, healthy, BROKEN, BROKEN, healthy):
