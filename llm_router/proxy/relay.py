@@ -263,6 +263,7 @@ class Relay:
         self.tap.keep(whole)
         client.end(whole)
         self.end = COMPLETED
+        self.response.release()
 
     async def run(self) -> End:
         """Until the answer has ended; drains the client where it is slower than the upstream."""
@@ -349,11 +350,11 @@ class Relay:
         self._wake_up()
 
     def abandon(self) -> None:
-        """Stops the upstream at once: the client left, or another candidate answers."""
-        if self.end is None:
-            self.end = CUT
+        """Stops the upstream at once, if it still answers: the client left, or another candidate was better."""
         self._write = None
-        self.response.close()
+        if self.end is not COMPLETED:  # else the message may be about to end, and then the connection is kept
+            self.end = CUT
+            self.response.close()
 
     def stop(self, failure: Failure) -> None:
         """Ends an answer that still runs with an error event: this router will not live to see its own end."""
