@@ -175,13 +175,21 @@ def _unavailable(
 
 
 def _summary(tried: Sequence[Tried], skipped: Sequence[Skipped]) -> str:
-    failures = [(entry.candidate, entry.failure.kind) for entry in tried]
-    parts = [f"{one.model}: {kind.value}{_keys_to_check(one, kind in _OUR_ACCOUNT)}" for one, kind in failures]
+    failures = [(entry.candidate, entry.failure) for entry in tried]
+    parts = [
+        f"{one.model}: {_said(failure)}{_keys_to_check(one, failure.kind in _OUR_ACCOUNT)}" for one, failure in failures
+    ]
     parts += [f"{e.model}: {e.reason}{_keys_to_check(e.candidate, e.obstacle is Obstacle.ACCOUNT)}" for e in skipped]
     if not tried and skipped and all(entry.obstacle is Obstacle.NO_KEY for entry in skipped):
         names = dict.fromkeys(name for e in skipped if e.candidate for name in e.candidate.provider.key_variables)
         return f"No candidate has a key; set {', '.join(names)} ({'; '.join(parts)})"
     return f"No candidate could answer ({'; '.join(parts)})" if parts else "No candidate could answer"
+
+
+def _said(failure: Failure) -> str:
+    """The kind, and why there was no connection: these words are ours, all others may be the provider's."""
+    kind = failure.kind
+    return f"{kind.value}: {failure.message}" if kind is FailureKind.CONNECT_ERROR else kind.value
 
 
 def _keys_to_check(candidate: Candidate | None, refused: bool) -> str:

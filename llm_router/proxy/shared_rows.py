@@ -29,7 +29,7 @@ CREATE TABLE clock (version INTEGER NOT NULL);
 INSERT INTO clock VALUES (0);
 CREATE TABLE circuits (
     scope TEXT NOT NULL, name TEXT NOT NULL, failures INTEGER NOT NULL, until REAL NOT NULL, kind TEXT NOT NULL,
-    prober INTEGER NOT NULL, last_attempt REAL NOT NULL, gone INTEGER NOT NULL, version INTEGER NOT NULL,
+    prober INTEGER NOT NULL, last_attempt REAL NOT NULL, gone INTEGER NOT NULL, words TEXT NOT NULL, version INTEGER NOT NULL,
     PRIMARY KEY (scope, name)
 ) WITHOUT ROWID;
 CREATE INDEX circuits_by_version ON circuits (version);
@@ -43,7 +43,7 @@ CREATE TABLE shares (
     PRIMARY KEY (kind, name, worker)
 ) WITHOUT ROWID;
 CREATE TABLE notices (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID"""
-_ROW: Final = "scope, name, failures, until, kind, prober, last_attempt, gone"
+_ROW: Final = "scope, name, failures, until, kind, prober, last_attempt, gone, words"
 # A commit takes microseconds; whoever finds the file locked for this long goes on alone.
 _PATIENCE: Final = 0.25
 # There is no such table; the file is malformed; it is no database.
@@ -60,7 +60,7 @@ def create(folder: Path, rows: Sequence[Row] = ()) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
-        connection.executemany(f"INSERT INTO circuits VALUES ({'?, ' * 8}0)", rows)  # noqa: S608 - constants
+        connection.executemany(f"INSERT INTO circuits VALUES ({'?, ' * 9}0)", rows)  # noqa: S608 - constants
 
 
 def restore(folder: Path) -> bool:
@@ -224,7 +224,7 @@ class StateRows:
         with self.transaction():
             version = self._next_version()
             self._connection.executemany(
-                f"INSERT OR IGNORE INTO circuits VALUES ({'?, ' * 8}?)",  # noqa: S608 - constants
+                f"INSERT OR IGNORE INTO circuits VALUES ({'?, ' * 9}?)",  # noqa: S608 - constants
                 [(*row, version) for row in rows],
             )
 
@@ -282,7 +282,7 @@ class StateRows:
         return common
 
     def _put(self, row: Row, version: int) -> None:
-        self._connection.execute(f"INSERT OR REPLACE INTO circuits VALUES ({'?, ' * 8}?)", (*row, version))  # noqa: S608
+        self._connection.execute(f"INSERT OR REPLACE INTO circuits VALUES ({'?, ' * 9}?)", (*row, version))  # noqa: S608
 
     # --- conversations ----------------------------------------------------------------------------------------------
 
@@ -368,5 +368,5 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _row(found: tuple[Any, ...]) -> Row:
-    scope, name, failures, until, kind, prober, last_attempt, gone = found
-    return Row(scope, name, failures, until, kind, prober, last_attempt, bool(gone))
+    scope, name, failures, until, kind, prober, last_attempt, gone, words = found
+    return Row(scope, name, failures, until, kind, prober, last_attempt, bool(gone), words)

@@ -46,13 +46,22 @@ _COUNTED = frozenset(
 
 @dataclass(slots=True)
 class Circuit:
-    """Failures in a row, and until when nobody may pass. `open_until` 0 means closed."""
+    """Failures in a row, and until when nobody may pass. `open_until` 0 means closed.
+
+    `words` are ours for a connection that could not be made; they are not kept over a restart.
+    """
 
     failures: int = 0
     open_until: float = 0.0
     kind: str = ""
     probing: bool = False
     last_attempt: float = 0.0
+    words: str = ""
+
+    @property
+    def why(self) -> str:
+        """The kind of failure that opened it, with the words to it."""
+        return f"{self.kind}: {self.words}" if self.words else self.kind
 
     def state(self, now: float) -> str:
         """closed, open or half-open."""
@@ -64,12 +73,14 @@ class Circuit:
         """Whether a permit may be handed out."""
         return not self.open_until or (now >= self.open_until and not self.probing)
 
-    def fail(self, kind: FailureKind, now: float, settings: BreakerSettings, *, at_once: bool = False) -> None:
+    def fail(
+        self, kind: FailureKind, now: float, settings: BreakerSettings, *, at_once: bool = False, words: str = ""
+    ) -> None:
         """Counts one failure; opens at the threshold, and again when a probe failed."""
         self.failures += 1
         if at_once or self.open_until or self.failures >= settings.failure_threshold:
             self.open_until = max(self.open_until, now + settings.recovery_timeout_sec)
-            self.kind = kind.value
+            self.kind, self.words = kind.value, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +154,7 @@ class Circuits:
             if circuit is not None and not circuit.passable(now):
                 until = max(circuit.open_until, now)
                 doing = "is being probed" if circuit.probing and now >= circuit.open_until else "is open"
-                reason = f"the circuit of {name} {doing} ({circuit.kind})"
+                reason = f"the circuit of {name} {doing} ({circuit.why})"
                 return Block("open", until, reason, circuit.kind, by_failures=True)
         if not accounts or self.usable_account(model, accounts, now) is not None:
             return None
@@ -259,7 +270,8 @@ class Circuits:
         if kind in _CONNECTION or kind in _ACCOUNT:
             self._circuit(self._models, permit.model)  # so that the report names the model: it may be in no chain
         if kind in _CONNECTION:
-            self._circuit(self._providers, provider).fail(kind, now, self.settings)
+            words = failure.message if kind is FailureKind.CONNECT_ERROR else ""
+            self._circuit(self._providers, provider).fail(kind, now, self.settings, words=words)
         elif kind in _ACCOUNT:
             self._accounts[permit.account] = (now + self.settings.recovery_timeout_sec, kind.value)
         elif kind is FailureKind.RATE_LIMITED:
@@ -348,7 +360,7 @@ class Circuits:
         """What is not simply asked, cooldowns aside: ("model", "provider" or "account", name), why and until when."""
         circuits = {"model": self._models, "provider": self._providers}
         found = {
-            (scope, name): (circuit.kind, circuit.open_until)
+            (scope, name): (circuit.why, circuit.open_until)
             for scope, known in circuits.items()
             for name, circuit in known.items()
             if circuit.open_until

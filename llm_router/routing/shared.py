@@ -39,6 +39,7 @@ class Row(NamedTuple):
     prober: int = 0
     last_attempt: float = 0.0
     gone: bool = False
+    words: str = ""
 
     @property
     def key(self) -> Key:
@@ -90,7 +91,8 @@ class RowCircuits(Circuits):
         if circuit is None:
             return Row(scope, name, gone=True)
         held = prober if circuit.probing else 0
-        return Row(scope, name, circuit.failures, circuit.open_until, circuit.kind, held, circuit.last_attempt)
+        failures, until, kind = circuit.failures, circuit.open_until, circuit.kind
+        return Row(scope, name, failures, until, kind, held, circuit.last_attempt, words=circuit.words)
 
     def take(self, row: Row, *, free_for: int = 0) -> None:
         """Puts a row in the place of what is known; a probe that `free_for` holds counts as free."""
@@ -116,7 +118,7 @@ class RowCircuits(Circuits):
             circuit = self._circuit(circuits, name)
             circuit.failures, circuit.open_until, circuit.kind = row.failures, row.until, row.kind
             circuit.probing = is_held
-            circuit.last_attempt = row.last_attempt
+            circuit.last_attempt, circuit.words = row.last_attempt, row.words
 
     def rows(self) -> list[Row]:
         """All of them, without probes."""

@@ -190,10 +190,13 @@ async def test_a_reset_lets_go_of_the_provider(stage: Stage, which: str) -> None
 
 
 async def test_connection_failures_count_per_provider(stage: Stage) -> None:
-    """A provider that refuses connections is left alone as a whole after three of them."""
+    """A provider that refuses connections is left alone as a whole after three of them; log and client learn why."""
     await stage.a.stop()
     for _ in range(2):
         assert await served_by(stage, "router/aab") == "b/m2"
+    why = "(connect_error: the upstream could not be reached: connection refused)"
+    await until(lambda: f"WARNING provider a is left out {why}; it is tried again in" in stage.router.log())
+    assert f"the circuit of a is open {why}" in (await stage.chat("a/m1")).json()["error"]["message"]
     stage.a.script = healthy
     await stage.a.start()
     assert await served_by(stage, "router/aab") == "b/m2"

@@ -274,3 +274,9 @@ def test_provider_answers_keep_status_and_words() -> None:
         assert provider_answer(Failure(K.INVALID_REQUEST, "w", status), []).status == sent
     policy = provider_answer(Failure(K.CONTENT_POLICY, "w", 403), [])
     assert (policy.status, policy.code) == (400, "content_policy_violation")
+
+
+def test_why_there_was_no_connection_is_told() -> None:
+    """These words are ours; those of a provider stay out of the answer of a chain."""
+    message = failed(tried(K.CONNECT_ERROR), tried(K.SERVER_ERROR, status=500)).message
+    assert message == "No candidate could answer (p/m: connect_error: words of connect_error; p/m: server_error)"

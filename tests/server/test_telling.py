@@ -22,7 +22,7 @@ def fail(served: Served, model: str, kind: FailureKind, times: int = 1) -> None:
     for _ in range(times):
         permit = router.circuits.admit(model, [account], router.clock())
         assert permit is not None
-        router.circuits.failed(permit, Failure(kind, "the provider's words"), router.clock())
+        router.circuits.failed(permit, Failure(kind, "words to it"), router.clock())
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -64,14 +64,16 @@ async def test_an_outage_that_has_waited_long_enough(
 
 
 async def test_providers_and_keys_are_named(serve: StartRouter, caplog: pytest.LogCaptureFixture) -> None:
-    """A provider that cannot be reached is one line for all its models; a refused key is named by its variable."""
+    """A provider that cannot be reached is one line for all its models, with the reason; a key is its variable."""
     caplog.set_level(logging.INFO, "llm_router")
     served = await serve()
     outages = Outages(served.router)
     fail(served, "a/m1", FailureKind.CONNECT_ERROR, times=3)
     served.router.circuits.reset("b/other")
     outages.look()
-    assert lines(caplog) == [("WARNING", "provider a is left out (connect_error); it is tried again in 300 s")]
+    assert lines(caplog) == [
+        ("WARNING", "provider a is left out (connect_error: words to it); it is tried again in 300 s")
+    ]
     served.router.reset_all_circuits()
     fail(served, "a/vendor/m2", FailureKind.AUTHENTICATION)
     outages.look()

@@ -172,6 +172,16 @@ def test_whatever_one_learns_the_other_knows(make: Make, failure: Failure, state
     assert (one.state(101), two.state(101)) == ("closed", "closed")
 
 
+def test_all_know_why_a_provider_cannot_be_reached(make: Make) -> None:
+    """The worker that tells of outages need not be the one that met it."""
+    one, two = make(1), make(2)
+    for _ in range(3):
+        one.fail(100, Failure(FailureKind.CONNECT_ERROR, "the certificate has expired"))
+    sync(one, two)
+    why, _ = two.circuits.left_out()["provider", MODEL.partition("/")[0]]
+    assert why == "connect_error: the certificate has expired"
+
+
 def test_a_key_that_is_taken_again_is_so_for_all(make: Make) -> None:
     """What one attempt found out about a refused key all workers know; a failure after it does not call it back."""
     one, two = make(1), make(2)
