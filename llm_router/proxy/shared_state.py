@@ -184,6 +184,8 @@ class SharedState:
 
     def _come_back(self) -> None:
         """The file can be used again, or another one is there: it is told what is known here, and asked from now on."""
+        if self._closing:  # the thread has said so with its last breath, and nobody would close what is opened now
+            return
         self._is_new |= self.rows.has_moved()
         self.rows.close()
         with self.bearing():

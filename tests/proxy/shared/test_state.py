@@ -131,6 +131,24 @@ async def test_a_file_that_breaks_is_borne(tmp_path: Path, caplog: pytest.LogCap
     assert sum("goes on alone" in record.message for record in caplog.records) == 1
 
 
+async def test_a_closed_state_does_not_open_the_file_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that can be used again just before the end is not come back to after it."""
+    monkeypatch.setattr(shared_state, "_MEND_EVERY", 0.0)
+    shared_rows.create(tmp_path)
+    state = SharedState(tmp_path, 1, SETTINGS)
+    state.start()
+    with contextlib.closing(_vandal(tmp_path)) as vandal:
+        vandal.execute("BEGIN IMMEDIATE")
+        assert state.take_slot("a", 1)
+        assert not state.is_usable
+        vandal.execute("COMMIT")
+    state.close()  # its last look finds the file usable, while the event loop is not there to hear of it
+    heard = asyncio.Event()
+    asyncio.get_running_loop().call_soon(heard.set)
+    await heard.wait()
+    assert "open=False" in repr(state.rows)
+
+
 async def test_what_happens_while_the_file_is_locked_reaches_the_others(tmp_path: Path) -> None:
     """Failures and resets that could not be written down are told once they can be."""
     one, two = await _two_states(tmp_path)
