@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,10 +18,12 @@ from llm_router.config.advice import advice, unguarded
 from llm_router.config.fields import nearest
 from llm_router.config.report import CONFIG_FILE, SettingRow, missing_variables, setting_rows
 from llm_router.config.values import Provider, Snapshot
+from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile
 from llm_router.proxy.upstream.errors import ConnectFailed
 from llm_router.proxy.upstream.proxies import proxy_for
 from llm_router.proxy.upstream.request import Origin
+from llm_router.proxy.upstream.tls import create_tls_context
 from llm_router.standard_error import complain
 
 
@@ -72,7 +75,7 @@ def _print_json(snapshot: Snapshot, prices: PriceTable, where: str, *, live: boo
             for category in snapshot.categories.values()
         },
         "without_price": _unpriced(snapshot, prices),
-        "worth_a_look": advice(snapshot),
+        "worth_a_look": _worth_a_look(snapshot),
         "refusal": refusal,
     }
     code = exits.OK if refusal is None else exits.CONFIG
@@ -189,12 +192,29 @@ def _print_advice(snapshot: Snapshot, prices: PriceTable) -> None:
     if unpriced:
         print("\nModels without a price (their cost is recorded as unknown; `prices` in the file can say it):")
         print("\n".join(f"  {model}{_similar(model, prices.models())}" for model in unpriced))
-    problems = advice(snapshot)
+    problems = _worth_a_look(snapshot)
     if problems:
         print("\nWorth a look:")
         print("\n".join(f"  - {problem}" for problem in problems))
     else:
         print("\nNothing looks wrong.")
+
+
+def _worth_a_look(snapshot: Snapshot) -> list[str]:
+    return [*advice(snapshot), *_about_this_machine(snapshot)]
+
+
+def _about_this_machine(snapshot: Snapshot) -> Iterator[str]:
+    """What `serve` would stumble over on the disk; nothing is written to find out."""
+    folder = Path(snapshot.state_dir)
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        yield f"the state folder {folder} cannot be written by this user: nothing would be kept over a restart"
+    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        try:
+            create_tls_context(os.environ)
+        except ConfigError as error:
+            yield str(error)
 
 
 def _unpriced(snapshot: Snapshot, prices: PriceTable) -> list[str]:

@@ -69,6 +69,17 @@ def test_check_tells_what_looks_wrong(run: Run) -> None:
     assert "OPENAI_API_KEY begins or ends with a quotation mark" in out
 
 
+def test_check_looks_at_the_disk(run: Run) -> None:
+    """A state folder and certificates that cannot be used are told before the start, and no folder is made."""
+    Path("file").write_text("")
+    told = run("check", ROUTER_STATE_DIR="file/state", SSL_CERT_FILE="nosuch.pem")[1]
+    assert "  - the state folder file/state cannot be written by this user" in told
+    assert "  - SSL_CERT_FILE, SSL_CERT_DIR: no certificates could be read" in told
+    told = run("check", ROUTER_STATE_DIR="new/state")[1]
+    assert "cannot be written" not in told
+    assert not Path("new").exists()
+
+
 def test_check_for_programs(run: Run) -> None:
     """One JSON object says what the tables say, keys masked; a start that would be refused is 78 here too."""
     chain = ["openai/gpt-4o", "openai/nosuch-9", "anthropic/claude-opus-5-5"]
