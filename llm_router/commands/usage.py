@@ -14,6 +14,9 @@ from typing import Any
 from llm_router import exits
 from llm_router.accounting.report import By, LedgerReader, NoLedger, NothingBooked, parse_since, usage_columns
 from llm_router.commands.common import dollars, load_configuration, print_table
+from llm_router.config.report import mask
+from llm_router.config.values import Access
+from llm_router.server.rules import client_name
 from llm_router.standard_error import complain
 
 # What a table shows, and as what; JSON and CSV have the rest too.
@@ -47,8 +50,19 @@ def run(arguments: Namespace) -> int:
         if not isinstance(error, NothingBooked):
             return exits.FAILED
         rows = []  # a report of nothing is a report: scripts get one that they can read
+    if arguments.by == "client" and arguments.format == "table":
+        known = _clients(snapshot.access)
+        rows = [{**row, "client": known.get(row["client"], row["client"])} for row in rows]
     _print(rows, arguments.by, arguments.format)
     return exits.OK
+
+
+def _clients(access: Access) -> dict[str, str]:
+    """What the ledger calls the holders of the keys in force, and which keys those are."""
+    keys = [(key, f"key {number}") for number, key in enumerate(access.api_keys, 1)]
+    if access.admin_key:
+        keys.append((access.admin_key, "admin key"))
+    return {client_name(key): f"{client_name(key)} ({which}, {mask(key)})" for key, which in keys}
 
 
 def _print(rows: Sequence[dict[str, Any]], by: By, style: str) -> None:

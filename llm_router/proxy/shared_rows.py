@@ -29,7 +29,8 @@ CREATE TABLE clock (version INTEGER NOT NULL);
 INSERT INTO clock VALUES (0);
 CREATE TABLE circuits (
     scope TEXT NOT NULL, name TEXT NOT NULL, failures INTEGER NOT NULL, until REAL NOT NULL, kind TEXT NOT NULL,
-    prober INTEGER NOT NULL, last_attempt REAL NOT NULL, gone INTEGER NOT NULL, words TEXT NOT NULL, version INTEGER NOT NULL,
+    prober INTEGER NOT NULL, last_attempt REAL NOT NULL, gone INTEGER NOT NULL, words TEXT NOT NULL,
+    version INTEGER NOT NULL,
     PRIMARY KEY (scope, name)
 ) WITHOUT ROWID;
 CREATE INDEX circuits_by_version ON circuits (version);

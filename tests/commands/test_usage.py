@@ -14,6 +14,7 @@ import pytest
 
 from llm_router.accounting import report
 from llm_router.commands import usage
+from llm_router.server.rules import client_name
 from tests.commands.conftest import Run
 
 ROWS = [
@@ -51,6 +52,25 @@ def test_usage_as_a_table(run: Run, ledger: list[tuple[str, float | None]]) -> N
     by, since = ledger[0]
     assert by == "model"
     assert since == pytest.approx(time.time() - 86_400, abs=5)
+
+
+def test_clients_are_told_by_their_keys(
+    run: Run, ledger: list[tuple[str, float | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the ledger's name of a client stands which of the keys in force it is; nobody else knows."""
+    keys = ("team-one-0123456789", "team-two-abcdefghij")
+    names = [client_name(key) for key in (*keys, "gone")]
+    monkeypatch.setattr(
+        f"{__name__}.ROWS", [{"client": name, "requests": 1, "cost_usd": 0.5, "avg_ms": 1.0} for name in (*names, "")]
+    )
+    out = run("usage", "--by", "client", ROUTER_API_KEY=",".join(keys))[1]
+    assert [line.partition("  ")[0] for line in out.splitlines()[2:]] == [
+        f"{names[0]} (key 1, ****6789)",
+        f"{names[1]} (key 2, ****ghij)",
+        names[2],
+        "-",
+        "total",
+    ]
 
 
 def test_usage_as_json_and_csv(run: Run, ledger: list[tuple[str, float | None]]) -> None:

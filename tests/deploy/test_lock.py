@@ -39,7 +39,7 @@ def needed(name: str) -> set[str]:
 
 def test_what_setup_cfg_asks_for_is_locked_as_it_asks() -> None:
     """Every requirement of the package, and of its build, is in the lock in a version that it allows."""
-    lines = SETUP["options"]["install_requires"].splitlines() + ["setuptools >= 77"]
+    lines = [*SETUP["options"]["install_requires"].splitlines(), "setuptools >= 77"]
     requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
     entries = locked()
     assert len(requirements) > 5
