@@ -7,6 +7,8 @@ from math import inf
 from types import TracebackType
 from typing import Any
 
+from llm_router.proxy.pauses import judge_from
+
 
 class Deadlines:
     """The running deadlines, at most one a task. The timer is set for the earliest that was ever due; it looks again
@@ -57,8 +59,11 @@ class Deadlines:
 
     def _fire(self) -> None:
         self._timer = None
-        self._next = inf
         now = self.loop.time()
+        grace = judge_from(self._next, now)
+        self._next = inf
+        if grace > now:
+            self._running = {task: max(due, grace) for task, due in self._running.items()}
         for task in [task for task, due in self._running.items() if due <= now]:
             del self._running[task]
             task.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from llm_router.errors import Failure
+from llm_router.proxy.pauses import judge_from
 from llm_router.proxy.relay import Relay
 
 SWEEP_EVERY = 0.25  # seconds
@@ -18,6 +19,7 @@ class IdleSweep:
     def __init__(self) -> None:
         self._relays: set[Relay] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._judge_from = 0.0
 
     def __len__(self) -> int:
         return len(self._relays)
@@ -39,9 +41,13 @@ class IdleSweep:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
+        now = loop.time()
+        assert self._timer is not None
+        self._judge_from = max(self._judge_from, judge_from(self._timer.when(), now))
         # First, since what is wrong with one relay must not stop the clocks of all others.
         self._timer = loop.call_later(SWEEP_EVERY, self._sweep) if self._relays else None
-        self.look(loop.time())
+        if now >= self._judge_from:
+            self.look(now)
 
     def look(self, now: float) -> None:
         """Ends what has been silent for too long; `now` is the loop's clock."""

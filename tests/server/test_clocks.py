@@ -77,6 +77,22 @@ async def test_idle_keep_alive_connections_end(start: StartSmall, monkeypatch: p
     connection.close()
 
 
+async def test_a_request_that_came_in_a_pause_is_read(start: StartSmall, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the process stood still an idle connection's time was over: what its client had sent counts still."""
+    monkeypatch.setattr(connections, "KEEPALIVE_S", 1.0)
+    monkeypatch.setattr(front, "MAX_SWEEP_S", 0.05)
+    small = await start()
+    connection = await small.open()
+    for _ in range(2):
+        await connection.send(request_bytes("GET", "/"))
+        assert (await connection.answer()).status == 200
+        await asyncio.sleep(0.2)  # it is noted as idle
+    connection.sock.send(request_bytes("GET", "/"))
+    time.sleep(2.5)  # noqa: ASYNC251 - the pause
+    assert (await connection.answer()).status == 200
+    connection.close()
+
+
 async def test_idle_keep_alive_connections_end_on_the_short_way_too(
     serve: StartRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
