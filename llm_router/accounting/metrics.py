@@ -142,6 +142,7 @@ def _recent(record: LedgerRecord) -> dict[str, Any]:
         "stream": bool(kind.stream),
         "outcome": kind.outcome,
         "status": kind.status,
+        "failure": kind.failure,
         "attempts": kind.attempt_count,
         "first_byte_ms": record.first_byte_ms,
         "total_ms": record.total_ms,

@@ -91,20 +91,21 @@ async def test_a_browser_shows_the_figures(serve: StartRouter, tmp_path: Path) -
     Who is left out is told beside the state.
     """
     served = await serve()
-    circuits = served.router.circuits
+    circuits, then = served.router.circuits, served.router.clock() - 30
     for _ in range(circuits.settings.failure_threshold):
-        permit = circuits.admit("a/m2", ("key",), served.router.clock())
+        permit = circuits.admit("a/m2", ("key",), then)
         assert permit is not None
-        circuits.failed(permit, Failure(FailureKind.SERVER_ERROR, "down"), served.router.clock())
+        circuits.failed(permit, Failure(FailureKind.SERVER_ERROR, "down"), then)
     keeper = served.router.bookkeeper
-    for number, model in enumerate(("a/m1", HOSTILE)):
+    for number, (model, failure) in enumerate((("a/m1", ""), (HOSTILE, "idle_timeout"))):
         booking = Booking(
             request_id=f"r-{number}",
             started=served.router.started,
             category="code",
             model=model,
             provider="a",
-            outcome="completed",
+            outcome="cut" if failure else "completed",
+            failure=failure,
             status=200,
             first_byte_ms=40.0,
             total_ms=2500.0,
@@ -136,4 +137,13 @@ async def test_a_browser_shows_the_figures(serve: StartRouter, tmp_path: Path) -
     assert re.search(r'id="since"[^>]*>up for \d+ s, routing mode local<', page)
     assert "<img" not in page
     cells = {unescape(cell) for cell in re.findall(r"<td[^>]*>([^<]*)</td>", page)}
-    assert {HOSTILE, "a/m1", "code", "completed", "2.5 s", "40 ms", "open (server_error), again in 4 min"} <= cells
+    assert {
+        HOSTILE,
+        "a/m1",
+        "code",
+        "completed",
+        "cut (idle_timeout)",
+        "2.5 s",
+        "40 ms",
+        "open (server_error), again in 4 min",
+    } <= cells
