@@ -79,7 +79,11 @@ class Dialer:
             sock = await aiohappyeyeballs.start_connection(
                 addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1, loop=loop
             )
-            return await adopt(loop, sock, protocol)
+            transport = await adopt(loop, sock, protocol)
+            peer = transport.get_extra_info("peername")
+            if peer and peer[0] != addresses[0][4][0]:
+                self._resolver.prefer(host, port, peer[0])
+            return transport
         except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for some
             self._resolver.forget(host, port)
             if isinstance(error, TimeoutError):

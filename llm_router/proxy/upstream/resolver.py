@@ -13,9 +13,13 @@ from aiohappyeyeballs import AddrInfoType
 from llm_router.proxy.upstream.errors import ConnectFailed
 
 TTL_SECONDS = 10.0
+# Where the nameserver is silent or fails, what it said before does for that long; nobody waits longer for it than this.
+STALE_SECONDS = 3600.0
+PATIENCE_SECONDS = 1.0
 MAX_NAMES = 256
 
 _Key = tuple[str, int]
+_NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 
 class Resolver:
@@ -27,6 +31,7 @@ class Resolver:
     def __init__(self) -> None:
         self._known: dict[_Key, tuple[float, Sequence[AddrInfoType]]] = {}
         self._lookups: dict[_Key, asyncio.Task[Sequence[AddrInfoType]]] = {}
+        self._best: dict[_Key, str] = {}  # the addresses that won a race without being asked first
 
     def __repr__(self) -> str:
         return f"<Resolver known={len(self._known)} asking={len(self._lookups)}>"
@@ -45,21 +50,37 @@ class Resolver:
             self._remember((host, port), math.inf, literal)
             return literal
         lookup = self._lookups.get((host, port)) or self._ask(loop, (host, port))
-        await asyncio.wait((lookup,))  # being cancelled here does not cancel the lookup
+        stale = self.known(host, port, loop.time() - STALE_SECONDS)
+        # Being cancelled here does not cancel the lookup.
+        await asyncio.wait((lookup,), timeout=PATIENCE_SECONDS if stale else None)
+        if not lookup.done():
+            return stale
         if lookup.cancelled():
             raise ConnectFailed("the client is closed")
         try:
-            return lookup.result()
-        except (OSError, UnicodeError):
+            return self._in_order((host, port), lookup.result())
+        except (OSError, UnicodeError) as error:
+            if stale and not (isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME):
+                return stale
             raise ConnectFailed("the upstream's name could not be resolved") from None
+
+    def prefer(self, host: str, port: int, address: str) -> None:
+        """The address that answered goes first from now on: those before it may be dead, as half an IPv6 is."""
+        if len(self._best) >= MAX_NAMES:
+            self._best.clear()
+        self._best[host, port] = address
+        if known := self._known.get((host, port)):
+            self._remember((host, port), *known)
 
     def forget(self, host: str, port: int) -> None:
         """The addresses led nowhere: the next connection asks again."""
         self._known.pop((host, port), None)
+        self._best.pop((host, port), None)
 
     def forget_all(self) -> None:
         """Every next connection asks again."""
         self._known.clear()
+        self._best.clear()
 
     def close(self) -> None:
         """Gives up the lookups under way."""
@@ -83,7 +104,11 @@ class Resolver:
     def _remember(self, key: _Key, until: float, addresses: Sequence[AddrInfoType]) -> None:
         if len(self._known) >= MAX_NAMES:
             self._known.clear()
-        self._known[key] = until, addresses
+        self._known[key] = until, self._in_order(key, addresses)
+
+    def _in_order(self, key: _Key, addresses: Sequence[AddrInfoType]) -> Sequence[AddrInfoType]:
+        best = self._best.get(key)
+        return sorted(addresses, key=lambda one: one[4][0] != best) if best else addresses
 
 
 async def _look_up(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Sequence[AddrInfoType]:

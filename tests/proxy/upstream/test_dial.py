@@ -77,6 +77,20 @@ async def test_a_silent_address_is_overtaken(serve: Serve, client: UpstreamClien
     await until(lambda: sockets_of_this_process() <= before)
 
 
+async def test_an_address_that_was_overtaken_is_not_first_again(
+    serve: Serve, client: UpstreamClient, hosts: Hosts
+) -> None:
+    """Where IPv6 works by half, the next connections do not wait for it: the address that answered is asked first."""
+    server = await serve(whole)
+    with silent_port("::1") as port:
+        hosts(("::1", port), ("127.0.0.1", server.port))
+        for _ in range(2):
+            response = await client.send(server.call(host="both.test"), connect_timeout=30)
+            assert await response.read(9) == b"hello"
+            known = client._dialer._resolver.known("both.test", server.port, 0.0)
+            assert [one[4][0] for one in known] == ["127.0.0.1", "::1"]
+
+
 async def test_all_addresses_refuse(client: UpstreamClient, hosts: Hosts) -> None:
     """When nobody answers the error names no address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llm_router.proxy.upstream import resolver as resolving
 from llm_router.proxy.upstream.errors import ConnectFailed
 from llm_router.proxy.upstream.resolver import MAX_NAMES, Resolver
 
@@ -66,6 +67,84 @@ async def test_forgotten_names_are_asked_again(lookups: Lookups) -> None:
     resolver.forget("a.test", 80)
     await resolver.resolve("a.test", 80)
     assert lookups.asked == ["a.test"] * 2
+
+
+@pytest.fixture
+async def stale(lookups: Lookups, monkeypatch: pytest.MonkeyPatch) -> Resolver:
+    """One that has known a name for so long that it has to ask again; the nameserver is silent from now on."""
+    monkeypatch.setattr(resolving, "TTL_SECONDS", 0.0)
+    monkeypatch.setattr(resolving, "PATIENCE_SECONDS", 0.02)
+    resolver = Resolver()
+    lookups.answer.set()
+    await resolver.resolve("a.test", 80)
+    lookups.answer.clear()
+    return resolver
+
+
+async def test_a_silent_nameserver_is_not_waited_for(lookups: Lookups, stale: Resolver) -> None:
+    """What it said before holds meanwhile; it is asked on, once, and its answer counts when it comes."""
+    assert await asyncio.gather(*start(stale, 3)) == [ANSWER] * 3
+    assert await stale.resolve("a.test", 80) == ANSWER
+    assert lookups.asked == ["a.test"] * 2
+    lookups.answer.set()
+    await asyncio.sleep(0.01)
+    assert repr(stale) == "<Resolver known=1 asking=0>"
+
+
+async def test_a_nameserver_that_fails_is_forgiven(lookups: Lookups, stale: Resolver) -> None:
+    """Its old answer holds for an hour, unless the name is no more, or the address has led nowhere since."""
+    lookups.answer.set()
+    lookups.error = socket.gaierror(socket.EAI_AGAIN, "try again")
+    assert await stale.resolve("a.test", 80) == ANSWER
+    lookups.error = socket.gaierror(socket.EAI_NONAME, "no such name")
+    with pytest.raises(ConnectFailed):
+        await stale.resolve("a.test", 80)
+    lookups.error = socket.gaierror(socket.EAI_AGAIN, "try again")
+    stale.forget("a.test", 80)
+    with pytest.raises(ConnectFailed):
+        await stale.resolve("a.test", 80)
+
+
+async def test_an_answer_of_long_ago_is_not_believed(
+    lookups: Lookups, stale: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then a failure is one."""
+    monkeypatch.setattr(resolving, "STALE_SECONDS", -1.0)
+    lookups.answer.set()
+    lookups.error = socket.gaierror(socket.EAI_AGAIN, "try again")
+    with pytest.raises(ConnectFailed):
+        await stale.resolve("a.test", 80)
+
+
+async def test_the_preferred_address_goes_first(lookups: Lookups, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once and after the next lookup; not once it has led nowhere, and not where the name no longer has it."""
+    three = [(*ANSWER[0][:4], (f"127.0.0.{number}", 80)) for number in (1, 2, 3)]
+    lookups.answer.set()
+    resolver = Resolver()
+
+    async def order() -> list[str]:
+        return [one[4][0][-1] for one in await resolver.resolve("a.test", 80)]
+
+    monkeypatch.setattr("tests.proxy.upstream.test_resolver.ANSWER", three)
+    assert await order() == ["1", "2", "3"]
+    resolver.prefer("a.test", 80, "127.0.0.2")
+    assert await order() == ["2", "1", "3"]
+    monkeypatch.setattr(resolving, "TTL_SECONDS", 0.0)
+    resolver._known.clear()
+    assert await order() == ["2", "1", "3"]
+    monkeypatch.setattr("tests.proxy.upstream.test_resolver.ANSWER", three[2:])
+    assert await order() == ["3"]
+    monkeypatch.setattr("tests.proxy.upstream.test_resolver.ANSWER", three)
+    resolver.forget("a.test", 80)
+    assert await order() == ["1", "2", "3"]
+
+
+async def test_preferences_are_bounded(lookups: Lookups) -> None:
+    """Many names do not pile up here either."""
+    resolver = Resolver()
+    for number in range(2 * MAX_NAMES):
+        resolver.prefer(f"{number}.test", 80, "127.0.0.1")
+    assert len(resolver._best) <= MAX_NAMES
 
 
 async def test_who_asked_first_may_leave(lookups: Lookups) -> None:
