@@ -137,7 +137,7 @@ Try, in another terminal:
   curl -s {base_url}/v1/explain -H 'Content-Type: application/json' \
 -d '{{"model": "router", "messages": [{{"role": "user", "content": "Prove that 17 is prime, step by step"}}]}}'
 
-  # what happened so far, what it cost, and which circuits are open
+  # what happened so far, what it cost, and which circuits are open; a browser shows it all at {base_url}/
   curl -s {base_url}/metrics
   curl -s {base_url}/v1/usage
   curl -s {base_url}/circuit-breaker
