@@ -8,7 +8,9 @@ import gc
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from aiohttp import web
@@ -26,6 +28,7 @@ log = logging.getLogger("llm_router")
 WATCH_CONFIG_EVERY = 1.0
 CLOCK_STEP = 1.0  # seconds; a clock that is put right bit by bit stays below it
 LAST_MOMENT = 0.2
+HELPERS = 4
 
 
 class Reporter(Protocol):
@@ -125,6 +128,7 @@ async def serve(
     ending = Ending()
     _handle_signals(router, ending, reporter, aloud)
     watching = router.tasks.start(_watch(router, aloud), "watch configuration")
+    asyncio.get_running_loop().set_default_executor(hire(HELPERS))
     settle_memory()
     reporter.ready()
     reporter.start_watchdog(ending.ask, ending.hurry)
@@ -139,6 +143,26 @@ async def serve(
     if reporter.alone:
         log.info("stopped")
     reporter.close()
+
+
+def hire(number: int) -> ThreadPoolExecutor:
+    """Threads for what would hold up the loop, as many as the system grants. Raises RuntimeError where it grants none.
+
+    They are there before the first request: a system short of them later would else fail what needs one, and the
+    executor carry out at some time what was said to have failed.
+    """
+    pool, are_all_there = ThreadPoolExecutor(number, "helper"), threading.Event()
+    try:
+        for _ in range(number):
+            pool.submit(are_all_there.wait)
+    except RuntimeError:
+        if number == 1:
+            raise
+        pool.shutdown(wait=False, cancel_futures=True)
+        return hire(number - 1)
+    finally:
+        are_all_there.set()
+    return pool
 
 
 def settle_memory() -> None:
@@ -178,6 +202,7 @@ async def _watch(router: Router, aloud: bool) -> None:
     loop = asyncio.get_running_loop()
     ahead = router.clock() - loop.time()
     outages = Outages(router) if aloud else None
+    trouble = ""
     while True:
         await asyncio.sleep(WATCH_CONFIG_EVERY)
         before, ahead = ahead, router.clock() - loop.time()
@@ -185,11 +210,13 @@ async def _watch(router: Router, aloud: bool) -> None:
             router.circuits.bound_waits(router.clock())
         elif ahead > before + CLOCK_STEP:
             router.upstream.distrust()  # the loop's own clock stands still while the machine sleeps
+        before_that, trouble = trouble, ""
         try:
             await _look_after(router, outages)
-        except Exception:
-            # Whatever it was, it must not be the last look.
-            log.exception("looking after the router failed")
+        except Exception as error:
+            # Whatever it was, it must not be the last look; nor need each one tell of it.
+            if (trouble := repr(error)) != before_that:
+                log.exception("looking after the router failed")
 
 
 async def _look_after(router: Router, outages: Outages | None) -> None:

@@ -43,7 +43,7 @@ from llm_router.proxy.shared_state import SharedState
 from llm_router.proxy.state import CircuitFile, prepare_state_folder
 from llm_router.routing.shared import Row, RowCircuits
 from llm_router.server.opening import BACKLOG, access_logs
-from llm_router.server.serving import serve, settle_memory
+from llm_router.server.serving import HELPERS, hire, serve, settle_memory
 from llm_router.server.supervisor import Events, Post, Supervisor
 from llm_router.server.systemd import Notifier
 
@@ -299,6 +299,7 @@ class Crew:
         # What is wrong with the ledger is told meanwhile; nobody is heard before there is something to count with.
         keeper.bookkeeper.start()
         encodings.build(DEFAULT_ENCODING)
+        asyncio.get_running_loop().set_default_executor(hire(HELPERS))
         settle_memory()
         reporter.ready()
         reporter.start_watchdog(stop.set, bool)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import math
 import socket
+import threading
 from collections.abc import Sequence
+from functools import partial
 
 from aiohappyeyeballs import AddrInfoType
 
@@ -112,7 +115,28 @@ class Resolver:
 
 
 async def _look_up(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Sequence[AddrInfoType]:
-    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    """Asks the system in a thread of its own, which the end of the process need not wait for. Raises OSError.
+
+    Not in the loop's own way: uvloop's ends the process where the system grants it no threads.
+    """
+    answer: asyncio.Future[Sequence[AddrInfoType]] = loop.create_future()
+
+    def ask() -> Sequence[AddrInfoType]:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+
+    def ask_and_tell() -> None:
+        try:
+            told = partial(answer.set_result, ask())
+        except Exception as error:
+            told = partial(answer.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(lambda: answer.done() or told())
+
+    try:
+        threading.Thread(target=ask_and_tell, name="lookup", daemon=True).start()
+    except RuntimeError:
+        return await loop.run_in_executor(None, ask)  # those threads are there already
+    return await answer
 
 
 def _literal(host: str, port: int) -> Sequence[AddrInfoType]:
