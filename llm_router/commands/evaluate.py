@@ -54,7 +54,7 @@ def run(arguments: Namespace) -> int:
         text = sys.stdin.read() if arguments.file == "-" else Path(name).read_text(encoding="utf-8")
         # Further ends of a line that Unicode knows may stand in a text; some programs begin UTF-8 with a mark.
         rows = list(read_rows(text.removeprefix("\ufeff").split("\n")))
-        judged = asyncio.run(_judge_all(rows, arguments.config))
+        judged, strange = asyncio.run(_judge_all(rows, arguments.config))
     except OSError as error:
         complain(f"{name}: {error.strerror or error}")
     except UnicodeDecodeError:
@@ -67,6 +67,8 @@ def run(arguments: Namespace) -> int:
     else:
         if judged:
             _print(summary(judged), arguments.format)
+            if strange:
+                complain(f"{name}: has labels that no category is called: {', '.join(strange)}")
             return exits.OK
         complain(f"{name}: holds no rows; a row looks like {_EXAMPLE}")
     return exits.FAILED
@@ -97,7 +99,8 @@ def _read_row(line: int, row: Any) -> Row:
     return Row(line, row["label"], frozenset(accept), json.dumps({**request, "model": "router"}).encode())
 
 
-async def _judge_all(rows: Sequence[Row], config: str | None) -> list[Judged]:
+async def _judge_all(rows: Sequence[Row], config: str | None) -> tuple[list[Judged], list[str]]:
+    """What became of the rows, and the labels of those that no category can be right for."""
     router = offline_router(config)
     judged = []
     for row in rows:
@@ -109,7 +112,8 @@ async def _judge_all(rows: Sequence[Row], config: str | None) -> list[Judged]:
         category = found["category"]
         right = category == row.label or category in row.accept
         judged.append(Judged(row.label, category, right, first["estimated_cost_usd"] if first else None))
-    return judged
+    categories = router.snapshot.categories
+    return judged, sorted({row.label for row in rows if not {row.label, *row.accept} & categories.keys()})
 
 
 def summary(judged: Sequence[Judged]) -> dict[str, Any]:

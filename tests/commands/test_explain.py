@@ -108,6 +108,15 @@ def test_a_label_that_is_always_wrong_scores_nothing(run: Run) -> None:
     assert scores["code"] == {"rows": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0}
 
 
+def test_a_misspelt_label_is_told(run: Run) -> None:
+    """A label that is no category's name can never be right: it is named, beside figures that stay readable."""
+    rows = [{"label": "cod", "text": "x = 1"}, {"label": "odd", "accept": ["code"], "text": "x = 1"}]
+    Path("rows").write_text("\n".join(map(json.dumps, rows)))
+    code, out, err = run("evaluate", "rows", "--format", "json")
+    assert (code, json.loads(out)["rows"]) == (0, 2)
+    assert err == "llm-router: rows: has labels that no category is called: cod\n"
+
+
 def test_evaluate_scores_the_users_own_rows(run: Run) -> None:
     """Accuracy, confusion and cost come from the configuration in force; `accept` counts as right."""
     rows: list[dict[str, Any]] = [
