@@ -389,6 +389,7 @@ class Circuits:
             "failures": own.failures,
             "provider_failures": provider.failures,
             "kind": worst.kind if worst.open_until else (block.failure if block else ""),
+            "words": worst.words if worst.open_until else "",
             "retry_in_s": round(max(0.0, until - now), 3) if until else 0.0,
         }
 

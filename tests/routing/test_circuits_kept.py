@@ -48,6 +48,7 @@ def test_the_report_tells_the_state_and_the_time_that_is_left(
     report = circuits.report({MODEL: KEYS, "q/m": KEYS[:0]}, now)
     about = report["circuits"][MODEL]
     assert (about["state"], about["retry_in_s"]) == (state, wait)
+    assert about["words"] == ("x" if kind is FailureKind.CONNECT_ERROR else "")  # the others' may be the provider's
     assert report["open_circuits"] == ([MODEL] if state == "open" else [])
     assert (report["circuits"]["q/m"]["state"], report["circuits"]["q/m"]["retry_in_s"]) == ("closed", 0)
 
