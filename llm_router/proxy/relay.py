@@ -22,6 +22,7 @@ from llm_router.proxy.upstream import ConnectionLost, UpstreamError, UpstreamRes
 from llm_router.wire.chat import TooDeep
 from llm_router.wire.error_objects import bare_error_event, upstream_error
 from llm_router.wire.providers.base import StreamTranslator
+from llm_router.wire.providers.errors import request_trouble
 from llm_router.wire.sse import DONE_EVENT, EventSplitter, EventTooLarge, data_event, unfinished_event
 from llm_router.wire.usage import Usage
 
@@ -320,7 +321,7 @@ class Relay:
         if finished_choices(self.tap.last_blocks(), self._choices):
             self._close(COMPLETED, DONE_EVENT)
         else:
-            message = "the provider ended the stream before the answer was finished"
+            message = "the provider's stream ended without a finish_reason: the answer is not whole"
             self._cut_off(Failure(FailureKind.TRUNCATED, message))
 
     def _fail(self, failure: Failure) -> None:
@@ -367,7 +368,7 @@ class Relay:
             return
         # The clock stands still while the client is not reading.
         if now - max(self.response.last_read, self._resumed) > self.idle:
-            message = f"the provider sent nothing for {self.idle:g} seconds"
+            message = f"the provider's stream timed out: nothing came for {self.idle:g} seconds"
             self._cut_off(Failure(FailureKind.IDLE_TIMEOUT, message))
 
     def _next_wake(self) -> asyncio.Future[None]:
@@ -395,7 +396,12 @@ _CODES = {
 
 
 def error_event(failure: Failure, mask: Callable[[str], str]) -> bytes:
-    """The one event that ends a cut answer, in OpenAI's shape."""
+    """The one event that ends a cut answer, in OpenAI's shape.
+
+    Agents read in the type, or in the words that our own failures have, whether to repeat the turn.
+    """
     code = _CODES.get(failure.kind, "upstream_error")
-    error = {"message": mask(failure.message), "type": code, "param": None, "code": code}
+    hopeless = failure.kind is FailureKind.UPSTREAM_ERROR and request_trouble(failure) is not None
+    kind = "invalid_request_error" if hopeless else "server_error"
+    error = {"message": mask(failure.message), "type": kind, "param": None, "code": code}
     return data_event(orjson.dumps({"error": error}))

@@ -230,7 +230,10 @@ async def _look_after(router: Router, outages: Outages | None) -> None:
             await refresh(router, aloud=outages is not None)
 
 
-_OUT_OF_TIME = Failure(FailureKind.SHUTTING_DOWN, "the router was stopped before the answer was finished")
+# In words that agents take for a reason to ask again.
+_OUT_OF_TIME = Failure(
+    FailureKind.SHUTTING_DOWN, "service unavailable: the router was stopped before the answer was finished"
+)
 
 
 async def shut_down(

@@ -154,6 +154,23 @@ async def test_a_cut_answer_never_looks_complete(stage: Stage, cut: Cut) -> None
         assert "provider exploded" in got.error["message"]
 
 
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (stream(SOME), "ended without a finish_reason"),
+        (stream(SOME, end="hang"), "stream timed out"),
+        (stream(SOME, end="reset"), "upstream connection closed"),
+    ],
+    ids=["clean_end", "silence", "reset"],
+)
+async def test_a_cut_is_told_in_words_that_agents_know(stage: Stage, script: Script, words: str) -> None:
+    """Agents that search the message for what they may repeat (pi, OpenCode) find it there: else the turn is lost."""
+    stage.a.script = script
+    got = await stage.chat("router/ab")
+    assert words in got.error["message"]
+    assert got.error["type"] == "server_error"
+
+
 async def test_done_without_a_finish(stage: Stage) -> None:
     """`[DONE]` ends the answer at once, also where the provider never gave a finish_reason: nothing is invented."""
     stage.a.script = stream([*SOME, DONE], end="hang")

@@ -337,7 +337,23 @@ async def test_a_client_that_is_full_pauses_its_upstream(event: bytes) -> None:
 def test_a_cut_has_one_of_three_codes(kind: FailureKind, code: str) -> None:
     """Clients tell by it whether the provider went silent, left, or said what went wrong."""
     event = error_event(Failure(kind, "why"), str)
-    assert orjson.loads(event.removeprefix(b"data: "))["error"]["code"] == code
+    error = orjson.loads(event.removeprefix(b"data: "))["error"]
+    assert (error["code"], error["type"]) == (code, "server_error")
+
+
+@pytest.mark.parametrize(
+    ("failure", "type"),
+    [
+        (Failure(FailureKind.UPSTREAM_ERROR, "Overloaded", 200, type="overloaded_error"), "server_error"),
+        (Failure(FailureKind.UPSTREAM_ERROR, "No", 200, code="401", type="authentication_error"), "server_error"),
+        (Failure(FailureKind.UPSTREAM_ERROR, "too long", 200, code="context_length_exceeded"), "invalid_request_error"),
+        (Failure(FailureKind.UPSTREAM_ERROR, "flagged", 200, code="content_policy_violation"), "invalid_request_error"),
+        (Failure(FailureKind.CONNECTION_LOST, "context length exceeded"), "server_error"),
+    ],
+)
+def test_agents_read_in_the_type_of_a_cut_whether_to_try_again(failure: Failure, type: str) -> None:
+    """OpenCode repeats a turn whose error says `server_error`, and gave up over a type that is no API's."""
+    assert orjson.loads(error_event(failure, str).removeprefix(b"data: "))["error"]["type"] == type
 
 
 @pytest.mark.parametrize(("choices", "done"), [(1, b""), (1, DONE), (2, b""), (2, DONE)])
