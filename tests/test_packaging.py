@@ -139,7 +139,6 @@ def test_data_travels_with_the_package() -> None:
 
 def test_a_source_archive_has_the_guides(tmp_path: Path) -> None:
     """Who installs from the archive has what docs/DEPLOYMENT.md tells to install, and no half of the tests."""
-    pytest.importorskip("setuptools")
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE", "MANIFEST.in"):

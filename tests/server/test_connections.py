@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import socket
 import time
 from dataclasses import replace
@@ -23,6 +24,8 @@ from tests.server.conftest import Small, StartSmall
 from tests.support.client import Connection as ClientConnection
 from tests.support.client import request_bytes
 from tests.support.waiting import until
+
+UNLIMITED = resource.RLIM_INFINITY  # another number from Python 3.15 on
 
 
 async def test_connections_are_kept_alive_and_not_delayed(small: Small) -> None:
@@ -214,14 +217,14 @@ def test_pure_python_parser_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_connection_limit_follows_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each connection is counted with its upstream's descriptor; where the system has no limit, ours holds."""
-    for soft, limit in ((1024, 480), (64, 8), (10**9, limits.MOST_CONNECTIONS), (-1, limits.MOST_CONNECTIONS)):
+    for soft, limit in ((1024, 480), (64, 8), (10**9, limits.MOST_CONNECTIONS), (UNLIMITED, limits.MOST_CONNECTIONS)):
         monkeypatch.setattr(limits.resource, "getrlimit", lambda _, soft=soft: (soft, soft))
         assert limits.connection_limit() == limit
 
 
 @pytest.mark.parametrize(
     ("soft", "hard", "wanted"),
-    [(1024, 4096, 4096), (1024, 1 << 20, 65_600), (1024, -1, 65_600), (1 << 20, 1 << 20, None)],
+    [(1024, 4096, 4096), (1024, 1 << 20, 65_600), (1024, UNLIMITED, 65_600), (1 << 20, 1 << 20, None)],
 )
 def test_descriptors_are_taken(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: int | None) -> None:
     """The soft limit is raised as far as the system allows and we can use, and never lowered."""
@@ -244,7 +247,7 @@ def test_descriptors_are_taken_where_the_hard_limit_is_not_all(
             raise ValueError("current limit exceeds maximum limit")
         limit[0] = values[0]
 
-    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (limit[0], -1))
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (limit[0], UNLIMITED))
     monkeypatch.setattr(limits.resource, "setrlimit", setrlimit)
     limits.raise_descriptor_limit()
     assert limit == [taken]

@@ -80,6 +80,8 @@ def test_one_wish_may_come_as_two_signals(supervisor: Supervisor, post: Post, mo
         end.close()
 
 
+# Python 3.12 and newer warn of threads, which a supervisor has none of; other tests may have left some in this process.
+@pytest.mark.filterwarnings(r"ignore:.* is multi-threaded, use of fork\(\):DeprecationWarning")
 @pytest.mark.parametrize("what", ["fork", "socketpair"])
 def test_a_process_for_which_there_is_no_room_is_started_later(
     supervisor: Supervisor, post: Post, monkeypatch: pytest.MonkeyPatch, what: str
