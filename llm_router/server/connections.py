@@ -2,7 +2,7 @@
 
 One coarse sweep watches all connections; a timer per connection or per read would cost more than it brings. What a
 connection is doing can only be learned from attributes that aiohttp keeps to itself (`_waiter`, `_messages`,
-`_request_in_progress`, `_reading_paused`); the tests hold them fast.
+`_request_in_progress`, `_reading_paused`, `_max_msg_queue_size`); the tests hold them fast, setup.cfg its version.
 """
 
 from __future__ import annotations
@@ -181,6 +181,8 @@ class Connection(web.RequestHandler):
     def _take_parsed(self, direct: Direct) -> Plain | None:
         """The next message, if it may come by the short way."""
         messages = self._messages
+        if len(messages) >= self._max_msg_queue_size:
+            return None  # reading is paused, and aiohttp's own loop resumes it
         message, payload = messages[0]
         if type(message) is not RawRequestMessage or (head := direct.reads(message)) is None:
             return None
@@ -191,8 +193,6 @@ class Connection(web.RequestHandler):
         messages.popleft()
         if self._parser is not None:
             self._parser.message_consumed()
-        if self._buffer_paused and len(messages) <= self._msg_queue_resume_size:
-            self._resume_reading_if_drained()
         if self._parsed_head and self._lessons:
             self._lessons -= 1
             self._known = learn(self._parsed_head, length, head)
@@ -302,7 +302,7 @@ class Connection(web.RequestHandler):
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         # aiohttp calls this for every body that is read, paused or not; without a pause nothing is left to parse
-        if self._reading_paused or self._buffer_paused:
+        if self._reading_paused:
             self._last_data = self._loop.time()  # the silence so far was ours
             super().resume_reading(resume_parser)
 
@@ -385,7 +385,8 @@ class Connection(web.RequestHandler):
         self.transport = transport
         if transport is not None and not transport.is_closing():
             transport.write_eof()
-            self._resume_transport_reading()
+            if not transport.is_reading():
+                transport.resume_reading()
 
     def force_close(self) -> None:
         """Closes at once, unless the client is in the middle of a body that was ended."""
