@@ -31,7 +31,7 @@ _QUESTION = "Answer with the single word: pong"
 _MOST_OUTPUT_TOKENS = 64
 _AT_ONCE = 8
 _MOST_BYTES = 2**22
-_SHOWN = 60
+_SHOWN, _PROBLEM_SHOWN, _PROBLEM_KEPT = 60, 120, 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,11 @@ class ShortAnswer:
 
     @property
     def result(self) -> str:
-        """In words."""
+        """In words that fit a table."""
         if self.problem is None:
             return "ok"
-        return f"{self.problem} (optional)" if self.optional else self.problem
+        problem = _one_line(self.problem, _PROBLEM_SHOWN)
+        return f"{problem} (optional)" if self.optional else problem
 
 
 def ask_all(snapshot: Snapshot, prices: PriceTable) -> list[ShortAnswer]:
@@ -69,9 +70,21 @@ def print_answers(answers: Sequence[ShortAnswer]) -> int:
         rows = [(each.model, each.result, f"{each.ms:,.0f}", each.answer) for each in answers]
         print("\nShort answers")
         print_table(rows, ("model", "result", "ms", "answer"), right=(2,))
+        _print_long_problems(answers)
     else:
         print("\nThere is no model to ask: no provider of the chains has a key.")
     return exit_code(answers)
+
+
+def _print_long_problems(answers: Sequence[ShortAnswer]) -> None:
+    """What to do about it stands at the end of what a provider says, as a rule."""
+    models: dict[str, list[str]] = {}
+    for each in answers:
+        if each.problem and len(each.problem) > _PROBLEM_SHOWN:
+            models.setdefault(each.problem, []).append(each.model)
+    if models:
+        print("\nIn full")
+        print("\n".join(f"{', '.join(names)}: {problem}" for problem, names in models.items()))
 
 
 def exit_code(answers: Sequence[ShortAnswer]) -> int:
@@ -112,7 +125,7 @@ async def _ask_all(snapshot: Snapshot, prices: PriceTable, models: Iterable[str]
             try:
                 answer = await _ask(snapshot, prices, client, model)
             except AttemptFailed as error:
-                problem = _one_line(f"{error.failure.kind}: {mask(error.failure.message)}", 2 * _SHOWN)
+                problem = _one_line(f"{error.failure.kind}: {mask(error.failure.message)}", _PROBLEM_KEPT)
             ms = round((time.monotonic() - started) * 1000, 1)
             return ShortAnswer(model, ms, _one_line(answer, _SHOWN), problem, _is_optional(snapshot, model))
 

@@ -128,6 +128,17 @@ def test_success_is_an_answer_and_no_failure_of_who_was_named(outcomes: list[liv
     assert live.exit_code(outcomes) == code
 
 
+def test_a_long_problem_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has the beginning; the whole stands below it, once for all models that met it."""
+    problem = "authentication: " + "the terms have to be accepted " * 10 + "in the console"
+    live.print_answers([live.ShortAnswer(f"a/m{number}", 1.0, problem=problem) for number in (1, 2)])
+    table, _, below = capsys.readouterr().out.partition("\nIn full\n")
+    assert max(map(len, table.splitlines())) < 150
+    assert below == f"a/m1, a/m2: {problem}\n"
+    live.print_answers([live.ShortAnswer("a/m1", 1.0, problem="authentication: no")])
+    assert "In full" not in capsys.readouterr().out
+
+
 async def test_what_was_said_fits_its_column() -> None:
     """A long answer is cut, and says so; an address that only leads elsewhere is no answer."""
     talker, mover = Upstream(), Upstream()
