@@ -346,10 +346,12 @@ class Connection(web.RequestHandler):
             message = "The request body stopped coming (ROUTER_HEADER_TIMEOUT bounds the silence)"
             self._end_body(ApiError(408, message, code="request_timeout", headers=CLOSE))
 
-    def check_client(self) -> None:
+    def check_client(self, now: float) -> None:
         """Closes the connection of a client that vanished before it had its answer: what that costs shall end."""
         transport = self.transport
-        if transport is not None and not self.idle and unheard_for(transport.get_extra_info("socket")) > GONE_SECONDS:
+        if transport is None or self.idle or now - self._last_data < GONE_SECONDS:
+            return
+        if unheard_for(transport.get_extra_info("socket")) > GONE_SECONDS:
             transport.abort()
 
     def refuse_unfinished(self) -> None:

@@ -80,7 +80,7 @@ class Server(Connections):
             if isinstance(connection, Connection):
                 connection.check_clocks(now, limit)
                 if look:
-                    connection.check_client()
+                    connection.check_client(now)
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's signature
         await super().shutdown(timeout)

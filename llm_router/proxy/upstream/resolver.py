@@ -117,7 +117,8 @@ class Resolver:
 async def _look_up(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Sequence[AddrInfoType]:
     """Asks the system in a thread of its own, which the end of the process need not wait for. Raises OSError.
 
-    Not in the loop's own way: uvloop's ends the process where the system grants it no threads.
+    Not in the loop's own way: uvloop's ends the process where the system grants it no threads, and has two of them, so
+    that two names which a nameserver is silent about would hold up all others for as long as the system waits.
     """
     answer: asyncio.Future[Sequence[AddrInfoType]] = loop.create_future()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from llm_router.proxy.upstream import resolver as resolving
 from llm_router.proxy.upstream.errors import ConnectFailed
 from llm_router.proxy.upstream.resolver import MAX_NAMES, Resolver
+from tests.support.waiting import PATIENCE
 
 ANSWER = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
 
@@ -227,3 +229,46 @@ async def test_all_can_be_forgotten(lookups: Lookups) -> None:
     resolver.forget_all()
     await resolver.resolve("a.test", 80)
     assert lookups.asked == ["a.test", "a.test"]
+
+
+async def test_silent_nameservers_hold_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dozens of names that the system waits for leave a thread for the next one."""
+    answer = threading.Event()
+
+    def ask(host: str, *about: Any, **kind: Any) -> list[Any]:
+        if host != "here.test":
+            assert answer.wait(PATIENCE)
+        return ANSWER
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    resolver = Resolver()
+    waiting = [asyncio.ensure_future(resolver.resolve(f"{number}.silent.test", 80)) for number in range(40)]
+    await asyncio.sleep(0.1)
+    assert await resolver.resolve("here.test", 80) == ANSWER
+    assert not any(one.done() for one in waiting)
+    answer.set()
+    assert await asyncio.gather(*waiting) == [ANSWER] * 40
+
+
+async def test_a_lookup_may_outlive_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system says after the client was closed troubles nobody."""
+    answer, answered = threading.Event(), threading.Event()
+
+    def ask(*about: Any, **kind: Any) -> list[Any]:
+        assert answer.wait(PATIENCE)
+        answered.set()
+        return ANSWER
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    problems: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
+    resolver = Resolver()
+    (only,) = start(resolver, 1)
+    await asyncio.sleep(0.01)
+    resolver.close()
+    with pytest.raises(ConnectFailed):
+        await only
+    answer.set()
+    assert await asyncio.to_thread(answered.wait, PATIENCE)
+    await asyncio.sleep(0.05)
+    assert problems == []
