@@ -380,16 +380,19 @@ class Circuits:
         provider = self._providers.get(split_model(model)[0]) or Circuit()
         worst = max((own, provider), key=lambda circuit: circuit.open_until)
         block = self.block(model, accounts, now)
-        state = worst.state(now)
-        if state == "closed" and block is not None:
-            state = "open" if block.kind == "account" else "cooldown"
+        state, kind, words = worst.state(now), worst.kind, worst.words
+        if block is not None and not block.by_failures:
+            # No circuit stands in the way, or one that is half-open, to which nobody gets now.
+            state, kind, words = "open" if block.kind == "account" else "cooldown", block.failure, ""
+        elif not worst.open_until:
+            kind = words = ""
         until = block.until if block is not None else worst.open_until
         return {
             "state": state,
             "failures": own.failures,
             "provider_failures": provider.failures,
-            "kind": worst.kind if worst.open_until else (block.failure if block else ""),
-            "words": worst.words if worst.open_until else "",
+            "kind": kind,
+            "words": words,
             "retry_in_s": round(max(0.0, until - now), 3) if until else 0.0,
         }
 

@@ -53,6 +53,19 @@ def test_the_report_tells_the_state_and_the_time_that_is_left(
     assert (report["circuits"]["q/m"]["state"], report["circuits"]["q/m"]["retry_in_s"]) == ("closed", 0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "state"), [(FailureKind.AUTHENTICATION, "open"), (FailureKind.RATE_LIMITED, "cooldown")]
+)
+def test_a_half_open_circuit_behind_a_refused_key_is_not_told_as_one(
+    circuits: Circuits, kind: FailureKind, state: str
+) -> None:
+    """What keeps a model out is told, not a circuit that might be probed if that were not."""
+    opened(circuits)
+    fail(circuits, kind, 301, wait=20)
+    about = circuits.report({MODEL: KEYS[:1]}, 302)["circuits"][MODEL]
+    assert (about["state"], about["kind"]) == (state, kind.value)
+
+
 def test_a_restart_neither_forgets_nor_prolongs(circuits: Circuits) -> None:
     """A dump taken over later holds the same wall-clock times."""
     opened(circuits)
