@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 _RECENT: Final = 50
+_IN_VAIN: Final = 5
 # So many settled requests are added up at a time, or fewer when somebody asks.
 _AT_ONCE: Final = 128
 
@@ -144,6 +145,8 @@ def _recent(record: LedgerRecord) -> dict[str, Any]:
         "status": kind.status,
         "failure": kind.failure,
         "attempts": kind.attempt_count,
+        # Where nobody answered: who failed or was not asked, and why.
+        "in_vain": [] if kind.model else [f"{one.model}:{one.kind}" for one in record.attempts[:_IN_VAIN]],
         "first_byte_ms": record.first_byte_ms,
         "total_ms": record.total_ms,
         "input_tokens": record.input_tokens,

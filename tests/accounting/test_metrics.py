@@ -64,6 +64,18 @@ def test_recent_requests_hold_nothing_that_was_said():
     assert not re.search("Say hello|Hello there|somebody", str(recent))
 
 
+def test_a_recent_request_that_nobody_answered_names_whom_it_met():
+    """Of a failed request there is no model to be named: who failed, and who was not asked, is."""
+    attempts = (Attempt("a/m", "server_error", 500, 1), *(Attempt("b/m", "skipped_circuit", None, 0),) * 9)
+    metrics = Metrics()
+    failed = {"model": "", "provider": "", "outcome": "failed", "status": 503, "failure": "all_candidates_failed"}
+    metrics.observe([settled("r-1"), settled("r-2", attempts=attempts, **failed)])
+    newest, before = metrics.to_json()["recent_requests"]
+    assert newest["in_vain"] == ["a/m:server_error", *["b/m:skipped_circuit"] * 4]
+    assert (newest["model"], newest["failure"], newest["attempts"]) == (None, "all_candidates_failed", 1)
+    assert (before["in_vain"], before["failure"]) == ([], None)
+
+
 def test_figures_of_a_request_appear_together():
     """Whoever looks while requests are being settled sees sums that fit one another."""
     metrics = Metrics()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llm_router import __version__
-from llm_router.accounting.booking import Booking
+from llm_router.accounting.booking import Attempt, Booking
 from llm_router.errors import Failure, FailureKind
 from tests.server.conftest import Served, StartRouter
 
@@ -97,14 +97,15 @@ async def test_a_browser_shows_the_figures(serve: StartRouter, tmp_path: Path) -
         assert permit is not None
         circuits.failed(permit, Failure(FailureKind.SERVER_ERROR, "down"), then)
     keeper = served.router.bookkeeper
-    for number, (model, failure) in enumerate((("a/m1", ""), (HOSTILE, "idle_timeout"))):
+    for number, (model, failure) in enumerate((("a/m1", ""), (HOSTILE, "idle_timeout"), ("", "all_candidates_failed"))):
         booking = Booking(
             request_id=f"r-{number}",
             started=served.router.started,
             category="code",
             model=model,
             provider="a",
-            outcome="cut" if failure else "completed",
+            outcome="completed" if not failure else "cut" if model else "failed",
+            attempts=(Attempt("a/m2", "skipped_circuit", None, 0),) if not model else (),
             failure=failure,
             status=200,
             first_byte_ms=40.0,
@@ -143,6 +144,7 @@ async def test_a_browser_shows_the_figures(serve: StartRouter, tmp_path: Path) -
         "code",
         "completed",
         "cut (idle_timeout)",
+        "a/m2:skipped_circuit",
         "2.5 s",
         "40 ms",
         "open (server_error), again in 4 min",
