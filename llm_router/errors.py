@@ -16,6 +16,7 @@ class FailureKind(StrEnum):
 
     CONNECT_ERROR = "connect_error"  # refused, unreachable, DNS, TLS
     CONNECT_TIMEOUT = "connect_timeout"
+    NO_RESOURCES = "no_resources"  # our own machine had no descriptor, port or memory for a connection
     QUEUE_TIMEOUT = "queue_timeout"  # our own limit of concurrent requests stayed full
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"  # no meaning before the first-byte clock ran out
     IDLE_TIMEOUT = "idle_timeout"

@@ -21,6 +21,7 @@ from llm_router.proxy.upstream import (
     ConnectionLost,
     ConnectTimeout,
     InvalidCall,
+    NoResources,
     ResponseTooLarge,
     UpstreamError,
     UpstreamResponse,
@@ -307,5 +308,5 @@ _KINDS: dict[type[UpstreamError], FailureKind] = {
 def kind_of(error: UpstreamError) -> FailureKind:
     """What people and circuits are told of an upstream that did not answer."""
     if isinstance(error, ConnectFailed):
-        return FailureKind.CONNECT_ERROR
+        return FailureKind.NO_RESOURCES if isinstance(error, NoResources) else FailureKind.CONNECT_ERROR
     return _KINDS.get(type(error), FailureKind.PROTOCOL_ERROR)

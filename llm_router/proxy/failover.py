@@ -42,7 +42,16 @@ _REQUEST_OBSTACLES = frozenset(
     {Obstacle.TOOLS, Obstacle.VISION, Obstacle.JSON_SCHEMA, Obstacle.CONTEXT, Obstacle.PRICE, Obstacle.MISFIT}
 )
 # What says nothing against the model that was asked.
-_NOT_THE_MODEL = frozenset({*_AT_ONCE, FailureKind.CONTEXT_LENGTH, FailureKind.UNSUPPORTED, FailureKind.CANCELLED})
+_NOT_THE_MODEL = frozenset(
+    {
+        *_AT_ONCE,
+        FailureKind.CONTEXT_LENGTH,
+        FailureKind.UNSUPPORTED,
+        FailureKind.CANCELLED,
+        FailureKind.NO_RESOURCES,
+    }
+)
+_NO_CONNECTION = frozenset({FailureKind.CONNECT_ERROR, FailureKind.NO_RESOURCES})
 _OUR_ACCOUNT = frozenset({FailureKind.AUTHENTICATION, FailureKind.QUOTA_EXCEEDED})
 # SDKs do not retry at all when Retry-After is longer than this.
 _RETRY_SOON = 60.0
@@ -189,7 +198,7 @@ def _summary(tried: Sequence[Tried], skipped: Sequence[Skipped]) -> str:
 def _said(failure: Failure) -> str:
     """The kind, and why there was no connection: these words are ours, all others may be the provider's."""
     kind = failure.kind
-    return f"{kind.value}: {failure.message}" if kind is FailureKind.CONNECT_ERROR else kind.value
+    return f"{kind.value}: {failure.message}" if kind in _NO_CONNECTION else kind.value
 
 
 def _keys_to_check(candidate: Candidate | None, refused: bool) -> str:

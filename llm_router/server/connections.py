@@ -30,6 +30,7 @@ from llm_router.server.limits import (
     LINGER_S,
     MAX_HEAD_BYTES,
     MOST_HELD_BYTES,
+    SPARE_DESCRIPTORS,
     bad_http,
     connection_limit,
     parser_words,
@@ -38,6 +39,7 @@ from llm_router.server.refusals import refusals
 from llm_router.server.short_way import Direct, Plain
 
 _EVICTION_LOOK = 64
+QUIET_S = 0.1  # who has been quiet for less may have sent a request that was not read yet
 _LESSONS = 4  # a client whose heads are never the same is not worth more of them
 
 logger = logging.getLogger(__name__)
@@ -61,13 +63,16 @@ class Connections(web.Server):
         self.known_head: KnownHead | None = None  # the one that was learned last
         self.outbox = direct.outbox if direct is not None else Outbox()
         self._most = connection_limit()
+        self.crowd = self._most + SPARE_DESCRIPTORS // 2  # with those who were refused and may not have read it yet
 
     def has_room_for(self, newcomer: Connection) -> bool:
         """Whether one more connection fits; the longest idle one of the oldest makes room if none does."""
         if len(self._connections) <= self._most:
             return True
         for connection in islice(self._connections, _EVICTION_LOOK):
-            if isinstance(connection, Connection) and connection.idle and connection is not newcomer:
+            if not isinstance(connection, Connection) or connection is newcomer:
+                continue
+            if connection.idle and self._loop.time() - connection._last_data >= QUIET_S:
                 connection.force_close()
                 return True
         return False
@@ -120,6 +125,8 @@ class Connection(web.RequestHandler):
             server.connection_made(self, self.transport)
             if not server.has_room_for(self):
                 self.refuse(503, "This router has too many connections open; try again later", "too_many_connections")
+                if len(server._connections) > server.crowd:
+                    self.transport.close()  # those who run need the descriptors
 
     def connection_lost(self, exc: BaseException | None) -> None:
         waiter = self._waiter

@@ -32,7 +32,7 @@ READ_AHEAD_BYTES: Final = 262_144
 BIG_BODY_BYTES: Final = 1_048_576
 MOST_HELD_BYTES: Final = 536_870_912  # of big bodies and what they are parsed to, all connections together
 VALUE_BYTES: Final = 40  # of memory for a value of a body, at the least
-_SPARE_DESCRIPTORS = 64
+SPARE_DESCRIPTORS: Final = 64  # of what is no connection, half of it for those who were refused one
 _QUOTED = re.compile(r"\n\s*\n|b?['\"]")
 _MOST_LENGTH_DIGITS = 15
 
@@ -94,13 +94,13 @@ def connection_limit() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
-    return max(8, min(MOST_CONNECTIONS, (soft - _SPARE_DESCRIPTORS) // 2))
+    return max(8, min(MOST_CONNECTIONS, (soft - SPARE_DESCRIPTORS) // 2))
 
 
 def raise_descriptor_limit() -> None:
     """Takes as many descriptors as the system gives us, up to what `MOST_CONNECTIONS` can use."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MOST_CONNECTIONS + _SPARE_DESCRIPTORS
+    wanted = 2 * MOST_CONNECTIONS + SPARE_DESCRIPTORS
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     while soft != resource.RLIM_INFINITY and soft < wanted:

@@ -47,6 +47,7 @@ async def test_connections_are_kept_alive_and_not_delayed(small: Small) -> None:
 async def test_most_connections(start: StartSmall, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the limit an idle connection makes room, whoever is busy; where all are, one more is 503 and closed."""
     monkeypatch.setattr(connections, "connection_limit", lambda: 4)
+    monkeypatch.setattr(connections, "QUIET_S", 0.0)
     small = await start()
     idle = [await small.open() for _ in range(4)]
     await until(lambda: len(small.runner.server.connections) == 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import ssl
 from functools import partial
@@ -11,9 +12,9 @@ import aiohappyeyeballs
 
 from llm_router.proxy.deadlines import Deadlines
 from llm_router.proxy.upstream.connection import Connection
-from llm_router.proxy.upstream.errors import ConnectFailed, ConnectTimeout, TlsFailed
+from llm_router.proxy.upstream.errors import ConnectFailed, ConnectTimeout, NoResources, TlsFailed
 from llm_router.proxy.upstream.proxies import Proxy
-from llm_router.proxy.upstream.resolver import Resolver
+from llm_router.proxy.upstream.resolver import Resolver, is_shortage
 from llm_router.proxy.upstream.tls import Trust
 from llm_router.proxy.upstream.tunnel import adopt, open_tunnel
 
@@ -21,6 +22,10 @@ HAPPY_EYEBALLS_DELAY = 0.25  # seconds (RFC 8305)
 
 # The deadline decides; this only keeps asyncio's own limit (60 s) out of the way.
 HANDSHAKE_SECONDS = 3600.0
+
+_QUIET_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
 
 # OpenSSL's verification codes whose message names the host that we asked for.
 _MISMATCH_CODES = (62, 64)
@@ -33,6 +38,7 @@ class Dialer:
         self._trust = trust
         self._resolver = Resolver()
         self._deadlines = Deadlines()
+        self._told_at = -_QUIET_SECONDS
 
     def __repr__(self) -> str:
         return f"<Dialer {self._resolver} {self._trust}>"
@@ -50,7 +56,8 @@ class Dialer:
     ) -> None:
         """Connects within `seconds`.
 
-        Raises ConnectFailed, TlsFailed or ConnectTimeout; being cancelled or failing closes the socket at once.
+        Raises ConnectFailed (NoResources, TlsFailed) or ConnectTimeout; being cancelled or failing closes the socket at
+        once.
         """
         try:
             with self._deadlines.within(seconds):
@@ -64,6 +71,9 @@ class Dialer:
                 await _secure(loop, raw, connection, tls)
         except TimeoutError:
             raise ConnectTimeout("no connection to the upstream in time") from None
+        except NoResources as error:
+            self._tell(error, loop.time())
+            raise
 
     async def _open(
         self, loop: asyncio.AbstractEventLoop, host: str, port: int, protocol: asyncio.BaseProtocol
@@ -85,12 +95,19 @@ class Dialer:
                 self._resolver.prefer(host, port, peer[0])
             return transport
         except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for some
+            words = f"the upstream could not be reached: {_reason(error, 'no address answered')}"
+            if is_shortage(error, addresses):
+                raise NoResources(words) from error
             self._resolver.forget(host, port)
             if isinstance(error, TimeoutError):
                 raise
-            raise ConnectFailed(
-                f"the upstream could not be reached: {_reason(error, 'no address answered')}"
-            ) from error
+            raise ConnectFailed(words) from error
+
+    def _tell(self, error: NoResources, now: float) -> None:
+        """Tells the operator, whom no circuit will tell of it."""
+        if now - self._told_at >= _QUIET_SECONDS:
+            self._told_at = now
+            log.warning("this machine is short of what connections need, no provider is to blame (%s)", error)
 
 
 async def _secure(

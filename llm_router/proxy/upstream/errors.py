@@ -21,6 +21,10 @@ class ConnectFailed(UpstreamError):
     """No connection: name not resolved, refused, unreachable, or the proxy would not have us. Nothing was sent."""
 
 
+class NoResources(ConnectFailed):
+    """This machine had no descriptor, port or memory for a connection; the upstream was not asked."""
+
+
 class TlsFailed(ConnectFailed):
     """The TLS handshake failed, or the certificate is not for this host or not trusted. Nothing was sent."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import math
 import socket
@@ -13,13 +14,16 @@ from functools import partial
 
 from aiohappyeyeballs import AddrInfoType
 
-from llm_router.proxy.upstream.errors import ConnectFailed
+from llm_router.proxy.upstream.errors import ConnectFailed, NoResources
 
 TTL_SECONDS = 10.0
 # Where the nameserver is silent or fails, what it said before does for that long; nobody waits longer for it than this.
 STALE_SECONDS = 3600.0
 PATIENCE_SECONDS = 1.0
 MAX_NAMES = 256
+
+# What says nothing of the upstream: this machine has no descriptor, memory or port left.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _Key = tuple[str, int]
 _NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
@@ -65,7 +69,8 @@ class Resolver:
         except (OSError, UnicodeError) as error:
             if stale and not (isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME):
                 return stale
-            raise ConnectFailed("the upstream's name could not be resolved") from None
+            words = "the upstream's name could not be resolved"
+            raise (NoResources if is_shortage(error) else ConnectFailed)(words) from None
 
     def prefer(self, host: str, port: int, address: str) -> None:
         """The address that answered goes first from now on: those before it may be dead, as half an IPv6 is."""
@@ -138,6 +143,15 @@ async def _look_up(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Seq
     except RuntimeError:
         return await loop.run_in_executor(None, ask)  # those threads are there already
     return await answer
+
+
+def is_shortage(error: Exception, addresses: Sequence[AddrInfoType] = ()) -> bool:
+    """Whether it is this machine's fault that there are no addresses, or no connection to any of them."""
+    if not isinstance(error, OSError) or isinstance(error, socket.gaierror):  # whose numbers are of another kind
+        return False
+    if error.errno == errno.EADDRNOTAVAIL:  # also said where there is no IPv6, which does not pass
+        return any(address[0] == socket.AF_INET for address in addresses)
+    return error.errno in _SHORTAGES
 
 
 def _literal(host: str, port: int) -> Sequence[AddrInfoType]:

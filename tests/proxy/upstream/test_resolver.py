@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 from llm_router.proxy.upstream import resolver as resolving
 from llm_router.proxy.upstream.errors import ConnectFailed
-from llm_router.proxy.upstream.resolver import MAX_NAMES, Resolver
+from llm_router.proxy.upstream.resolver import MAX_NAMES, Resolver, is_shortage
 from tests.support.waiting import PATIENCE
 
 ANSWER = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
@@ -272,3 +273,19 @@ async def test_a_lookup_may_outlive_who_asked(monkeypatch: pytest.MonkeyPatch) -
     assert await asyncio.to_thread(answered.wait, PATIENCE)
     await asyncio.sleep(0.05)
     assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("error", "family", "is_ours"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), socket.AF_INET6, True),
+        (OSError(errno.EADDRNOTAVAIL, "all ports are in use"), socket.AF_INET, True),
+        (OSError(errno.EADDRNOTAVAIL, "there is no IPv6"), socket.AF_INET6, False),
+        (OSError(errno.ECONNREFUSED, "Connection refused"), socket.AF_INET, False),
+        (socket.gaierror(errno.ENOMEM, "a number of another kind"), socket.AF_INET, False),
+        (RuntimeError("closed"), socket.AF_INET, False),
+    ],
+)
+def test_what_this_machine_is_short_of(error: Exception, family: socket.AddressFamily, is_ours: bool) -> None:
+    """Descriptors, memory and ports that are used up are no provider's fault; that there is no IPv6 is no shortage."""
+    assert is_shortage(error, [(family, socket.SOCK_STREAM, 6, "", ("", 80))]) is is_ours
