@@ -22,7 +22,7 @@ _INJECTED = frozenset(
         "workspace_info", "workspaceinfo", "environmentinfo", "environment_info", "editorcontext", "session_context",
         "user_info", "project_layout", "git_status", "rules", "always_applied_workspace_rules", "available_skills",
         "recent_files_context", "chat_history", "custom_instructions", "relevant_memories", "relevant-memories",
-        "project_context", "system_info", "turn_aborted", "permissions",
+        "project_context", "system_info", "turn_aborted", "permissions", "current_datetime",
     }
 )  # fmt: skip
 # Blocks of which people may also paste the like: removed only where other words remain.

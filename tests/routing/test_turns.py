@@ -68,6 +68,7 @@ def test_openclaw_retry_keeps_the_words() -> None:
     [
         "<system-reminder>\nToday is Monday. Write code.\n</system-reminder>\nWHAT",
         "<context>\nBranch: main\n</context>\n\n<reminder>be brief</reminder> WHAT",
+        "<current_datetime>2026-11-24T04:55:56.895+00:00</current_datetime>\n\nWHAT",
         "WHAT\n<system-reminder>use tools</system-reminder>",
         "<task>\nWHAT\n</task>\n\n<environment_details>\n# Files\napp.py\n</environment_details>",
         "<environment_details>\nx\n</environment_details>\n<user_message>\nWHAT\n</user_message>",
