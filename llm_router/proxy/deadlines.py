@@ -7,7 +7,7 @@ from math import inf
 from types import TracebackType
 from typing import Any
 
-from llm_router.proxy.pauses import judge_from
+from llm_router.proxy.pauses import Pauses
 
 
 class Deadlines:
@@ -18,12 +18,13 @@ class Deadlines:
     running event loop, which it keeps: to ask for it costs a system call each time.
     """
 
-    __slots__ = ("_next", "_running", "_timer", "loop")
+    __slots__ = ("_next", "_pauses", "_running", "_timer", "loop")
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._running: dict[asyncio.Task[Any], float] = {}
         self._next = inf
+        self._pauses = Pauses()
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -60,7 +61,7 @@ class Deadlines:
     def _fire(self) -> None:
         self._timer = None
         now = self.loop.time()
-        grace = judge_from(self._next, now)
+        grace = self._pauses.judge_from(self._next, now)
         self._next = inf
         if grace > now:
             self._running = {task: max(due, grace) for task, due in self._running.items()}

@@ -11,8 +11,21 @@ from typing import Final
 LATE_SECONDS: Final = 1.0
 # Time to read what waits, and for a machine that woke up to find its network again.
 GRACE_SECONDS: Final = 5.0
+# A loop that is late all the time is overloaded, and its clocks must count all the same.
+RARELY_SECONDS: Final = 60.0
 
 
-def judge_from(due: float, now: float) -> float:
-    """When clocks that ran meanwhile count again, for a timer that was `due` and fires `now`: at once, usually."""
-    return now + GRACE_SECONDS if now - due > LATE_SECONDS else now
+class Pauses:
+    """Tells from how late a timer fires whether the clocks that ran meanwhile may be believed."""
+
+    __slots__ = ("_again", "_judge_from")
+
+    def __init__(self) -> None:
+        self._judge_from = self._again = 0.0
+
+    def judge_from(self, due: float, now: float) -> float:
+        """When they count again, for a timer that was `due` and fires `now`; usually that is past."""
+        if now - due > LATE_SECONDS and now >= self._again:
+            self._judge_from = now + GRACE_SECONDS
+            self._again = now + RARELY_SECONDS
+        return self._judge_from

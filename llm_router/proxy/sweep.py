@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from llm_router.errors import Failure
-from llm_router.proxy.pauses import judge_from
+from llm_router.proxy.pauses import Pauses
 from llm_router.proxy.relay import Relay
 
 SWEEP_EVERY = 0.25  # seconds
@@ -19,7 +19,7 @@ class IdleSweep:
     def __init__(self) -> None:
         self._relays: set[Relay] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._judge_from = 0.0
+        self._pauses = Pauses()
 
     def __len__(self) -> int:
         return len(self._relays)
@@ -43,10 +43,10 @@ class IdleSweep:
         loop = asyncio.get_running_loop()
         now = loop.time()
         assert self._timer is not None
-        self._judge_from = max(self._judge_from, judge_from(self._timer.when(), now))
+        judge_from = self._pauses.judge_from(self._timer.when(), now)
         # First, since what is wrong with one relay must not stop the clocks of all others.
         self._timer = loop.call_later(SWEEP_EVERY, self._sweep) if self._relays else None
-        if now >= self._judge_from:
+        if now >= judge_from:
             self.look(now)
 
     def look(self, now: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from llm_router.config.values import Snapshot
-from llm_router.proxy.pauses import judge_from
+from llm_router.proxy.pauses import Pauses
 from llm_router.server.answers import ADMITTED, ERROR, Handler, answer_errors, request_id
 from llm_router.server.connections import Connection, Connections
 from llm_router.server.guard import make_guard
@@ -35,7 +35,8 @@ class Server(Connections):
         self._snapshot = snapshot
         self._draining = draining
         self._sweeper: asyncio.TimerHandle | None = None
-        self._look_at = self._judge_from = 0.0
+        self._look_at = 0.0
+        self._pauses = Pauses()
         self._sweep()
 
     def __call__(self) -> web.RequestHandler:
@@ -68,11 +69,10 @@ class Server(Connections):
     def _sweep(self) -> None:
         limit = self._snapshot().header_timeout
         now = self._loop.time()
-        if self._sweeper is not None:
-            self._judge_from = max(self._judge_from, judge_from(self._sweeper.when(), now))
+        judge_from = self._pauses.judge_from(now if self._sweeper is None else self._sweeper.when(), now)
         # First, since what is wrong with one connection must not stop the clocks of all others.
         self._sweeper = self._loop.call_later(min(MAX_SWEEP_S, limit / 4), self._sweep)
-        if now < self._judge_from:
+        if now < judge_from:
             return
         if look := now >= self._look_at:
             self._look_at = now + LOOK_EVERY_S
