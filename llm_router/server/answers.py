@@ -155,11 +155,15 @@ _NOT_OFFERED = [
 
 
 def _nothing_at(path: str) -> str:
-    room = path.removeprefix("/v1").removeprefix("beta").strip("/").partition("/")[0]
-    if path.rstrip("/").endswith("/chat/completions"):
+    meant = path.rstrip("/").removeprefix("/v1")
+    twice = meant.startswith("/v1/")  # some clients add it themselves
+    room = meant.removeprefix("/v1").removeprefix("beta").strip("/").partition("/")[0]
+    if meant.endswith("/chat/completions") and not twice:
         return f"There is nothing at {path}, but at /v1/chat/completions: the base URL for clients ends with /v1"
     if room in _NOT_OFFERED or _is_a_models_verb(path):
         return f"{path} is not offered here: this router speaks chat completions, at POST /v1/chat/completions"
+    if twice:
+        return f"There is nothing at {path}, but at {meant}: the base URL for this client goes without /v1"
     return f"There is nothing at {path}; /openapi.json describes every route"
 
 

@@ -157,7 +157,16 @@ def test_quality(accept: str, wanted: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/completions", "/responses", "/api/chat"]
+    "path",
+    [
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/v1/messages",
+        "/v1/embeddings",
+        "/v1/completions",
+        "/responses",
+        "/api/chat",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_what_is_not_offered(serve: StartRouter, path: str, method: str) -> None:
@@ -185,12 +194,22 @@ async def test_a_slash_behind_the_list(serve: StartRouter) -> None:
     assert "not offered" not in answer.error["message"]
 
 
-@pytest.mark.parametrize("base", ["/v1/v1", "/v1/chat/completions", "/api/v1", "/openai/deployments/router"])
+@pytest.mark.parametrize("base", ["/v1/chat/completions", "/api/v1", "/openai/deployments/router"])
 async def test_a_wrong_base_url(serve: StartRouter, base: str) -> None:
     """A client whose base URL is not ours is told what it should be."""
     answer = await (await serve()).ask("POST", f"{base}/chat/completions", {})
     assert (answer.status, answer.error["code"]) == (404, "unknown_url")
     assert answer.error["message"].endswith("the base URL for clients ends with /v1")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/chat/completions"), ("GET", "/models"), ("GET", "/models/router")]
+)
+async def test_v1_twice(serve: StartRouter, method: str, path: str) -> None:
+    """The SDKs of Mistral and Google add /v1 to the base URL: one that ends with it already is wrong for them alone."""
+    answer = await (await serve()).ask(method, f"/v1/v1{path}", {} if method == "POST" else None)
+    assert (answer.status, answer.error["code"]) == (404, "unknown_url")
+    assert f"but at /v1{path}: the base URL for this client goes without /v1" in answer.error["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/config/category", "/v1/explain"])
