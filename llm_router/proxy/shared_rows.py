@@ -58,6 +58,7 @@ def create(folder: Path, rows: Sequence[Row] = ()) -> None:
         path.with_name(f"{STATE_NAME}{suffix}").unlink(missing_ok=True)
     os.close(create_file(path))
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous=OFF")  # it is made anew after a power cut: no start waits for the disk
         connection.execute("PRAGMA journal_mode=WAL")
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)

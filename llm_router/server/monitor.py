@@ -67,7 +67,7 @@ async def health(request: web.Request) -> web.StreamResponse:
         {
             "status": "healthy",
             "version": __version__,
-            "uptime_s": round(max(0.0, time.time() - router.started), 3),
+            "uptime_s": round(time.monotonic() - router.began, 3),
             "routing_mode": snapshot.routing_mode,
             "providers": [provider.name for provider in snapshot.providers.values() if provider.configured],
             "categories": list(snapshot.categories),

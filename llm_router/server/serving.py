@@ -29,6 +29,7 @@ WATCH_CONFIG_EVERY = 1.0
 CLOCK_STEP = 1.0  # seconds; a clock that is put right bit by bit stays below it
 LAST_MOMENT = 0.2
 HELPERS = 4
+BOOKS_S = 5.0
 
 
 class Reporter(Protocol):
@@ -231,6 +232,9 @@ async def _look_after(router: Router, outages: Outages | None) -> None:
 
 
 # In words that agents take for a reason to ask again.
+_UNFINISHED_BOOKS = (
+    "the ledger did not take within %g s what ended last: what it lacks is booked by the next start as interrupted"
+)
 _OUT_OF_TIME = Failure(
     FailureKind.SHUTTING_DOWN, "service unavailable: the router was stopped before the answer was finished"
 )
@@ -256,4 +260,5 @@ async def shut_down(
     await router.upstream.close()
     watching.cancel()  # it would not end by itself
     await router.tasks.drain(5)
-    await asyncio.to_thread(router.bookkeeper.close, 5.0)
+    if not await asyncio.to_thread(router.bookkeeper.close, BOOKS_S):
+        log.error(_UNFINISHED_BOOKS, BOOKS_S)

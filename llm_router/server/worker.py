@@ -255,7 +255,7 @@ class Crew:
         self._listeners = listeners
         self._make = make
         self._in_loop = in_loop
-        self._started = time.time()
+        self._started, self._began = time.time(), time.monotonic()
         self._supervisor = os.getpid()
 
     def __repr__(self) -> str:
@@ -335,7 +335,7 @@ class Crew:
         # One writes down for the next start what all have in common.
         circuit_file = CircuitFile(snapshot.state_dir) if number == 1 else None
         router, app = self._make(Colleague(snapshot, books, memory, circuit_file))
-        router.started = self._started
+        router.started, router.began = self._started, self._began
 
         async def read_again() -> None:
             # Silent: the worker that was asked for it says what came of it.

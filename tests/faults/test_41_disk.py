@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -111,6 +112,23 @@ async def test_a_state_folder_that_is_taken_away(own: Own) -> None:
     await stage.record(got)
     assert stage.router.log().count("removed or moved away") == 1
     assert (stage.router.state / "ledger.sqlite3").exists()
+
+
+async def test_a_ledger_that_is_locked_at_the_end(own: Own) -> None:
+    """Somebody locks the ledger while the router ends: that is told, and the next start books what is missing."""
+    stage = await own()
+    await stage.record(await stage.chat("router/ab"))
+    ledger = sqlite3.connect(stage.router.state / "ledger.sqlite3", isolation_level=None)
+    ledger.execute("BEGIN IMMEDIATE")
+    name = f"last-{uuid.uuid4()}"
+    assert (await stage.chat("router/ab", headers={"x-request-id": name})).status == 200
+    stage.router.signal(signal.SIGTERM)
+    assert await _wait(stage.router, 40) == 0
+    assert "booked by the next start as interrupted" in stage.router.log()
+    ledger.execute("ROLLBACK")
+    ledger.close()
+    await asyncio.to_thread(stage.router.start)
+    assert (await stage.record(name))["outcome"] == "interrupted"
 
 
 async def test_files_are_private_whatever_the_umask(own: Own) -> None:

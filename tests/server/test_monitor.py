@@ -30,6 +30,14 @@ async def test_health(serve: StartRouter) -> None:
     }
 
 
+async def test_uptime_when_the_clock_was_set(serve: StartRouter) -> None:
+    """A machine that learns the time after its start has not been up for years, nor for no time at all."""
+    served = await serve()
+    for years in (-10, 10):
+        served.router.started += years * 365 * 86_400
+        assert 0 < (await served.ask("GET", "/health")).json()["uptime_s"] < 3600
+
+
 async def test_ready(serve: StartRouter) -> None:
     """/ready is 200 while some chain could answer; 503 when none could, and while draining."""
     served = await serve()

@@ -133,3 +133,18 @@ def test_workers_that_begin_together_have_one_file(tmp_path: Path, monkeypatch: 
         for rows in begun:
             stack.callback(rows.close)
         assert {rows.worker: rows.shares("slot")["a"] for rows in begun} == {1: (1, 2), 2: (2, 1)}
+
+
+def test_what_is_made_anew_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of each start is made without one fsync: there are disks where each takes a second."""
+    waits: list[int] = []
+
+    class Watched(sqlite3.Connection):
+        def close(self) -> None:
+            waits.extend(self.execute("PRAGMA synchronous").fetchone())
+            super().close()
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: connect(*args, factory=Watched, **more))
+    shared_rows.create(tmp_path)
+    assert waits == [0]
