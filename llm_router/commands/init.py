@@ -18,14 +18,14 @@ from llm_router.config.values import BUILTIN_CATEGORIES, Snapshot
 from llm_router.errors import ConfigError
 from llm_router.proxy.config_file import ConfigFile, write_new
 from llm_router.proxy.config_file.dotenv import read_dotenv
-from llm_router.proxy.config_file.file import FILE_NAME
+from llm_router.proxy.config_file.file import FILE_NAME, working_folder
 from llm_router.standard_error import complain
 
 
 def run(arguments: Namespace) -> int:
     """Writes the file, or checks the one that is there."""
     try:
-        dotenv = read_dotenv(Path.cwd(), os.environ).variables
+        dotenv = read_dotenv(working_folder(), os.environ).variables
         named = Environment(os.environ, dotenv).get("ROUTER_CONFIG_FILE")[0]
         path = Path(os.path.expanduser(arguments.config or named or FILE_NAME))
         if os.path.lexists(path):

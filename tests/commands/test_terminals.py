@@ -94,3 +94,19 @@ def test_a_locale_without_the_letters_is_no_failure(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "schl\\xfcssel" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "init", "usage"])
+def test_a_working_directory_that_was_removed(tmp_path: Path, command: str) -> None:
+    """Who stands in a folder that was removed is told so, and not that something is wrong with the output."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    shell = 'cd "$1" && rmdir "$1" && exec "$2" -m llm_router "$3"'
+    done = subprocess.run(
+        ["/bin/sh", "-c", shell, "sh", str(gone), sys.executable, command],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "ROUTER_STATE_DIR": str(tmp_path / "state")},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "llm-router: the working directory: No such file or directory\n"

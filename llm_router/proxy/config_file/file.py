@@ -25,6 +25,15 @@ from llm_router.proxy.config_file.dotenv import DotEnv, read_dotenv
 FILE_NAME = "router_config.json"
 
 
+def working_folder() -> Path:
+    """The folder that the process was started in. Raises OSError, which names it, where it has been removed since."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        error.filename = "the working directory"
+        raise
+
+
 def find_file(
     environ: Mapping[str, str], dotenv: Mapping[str, str], folder: Path, stated: str | None
 ) -> tuple[Path, str]:
@@ -66,7 +75,7 @@ class ConfigFile:
         self._flags = dict(flags or {})
         stated = self._flags.get("config")
         self._stated = str(stated) if stated else None
-        self._folder = folder or Path.cwd()
+        self._folder = folder or working_folder()
         self._seen: storage.Signature | None = None
         self._loaded: Path | None = None
         self._bound: str | None = None
