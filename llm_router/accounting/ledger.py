@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_router.accounting.board import Board, Slots, dead_boards
+from llm_router.accounting.board import Board, DeadBoard, Slots, dead_boards
 from llm_router.accounting.booking import Booking, LedgerRecord, lighten
 from llm_router.accounting.drift import DriftBook
 from llm_router.accounting.report import By, LedgerReader, NoLedger, shown
@@ -301,11 +301,12 @@ class Bookkeeper:
         assert self._store is not None
         assert self._folder is not None
         self._inherit = False
-        dead = list(dead_boards(self._folder))
-        records = [interrupted_record(*entry) for board in dead for entry in board.entries]
+        dead: list[DeadBoard] = []
         try:
+            dead.extend(dead_boards(self._folder))
+            records = [interrupted_record(*entry) for board in dead for entry in board.entries]
             interrupted = self._store.write((), once=records)
-        except LedgerUnusable as error:
+        except (LedgerUnusable, OSError) as error:
             self._writer.tell(str(error))
             self._inherit = True
             for board in dead:

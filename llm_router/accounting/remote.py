@@ -63,6 +63,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
         self._numbers = itertools.count()
         self._asked: dict[int, tuple[asyncio.Future[tuple[bytes, str]], list[bytes]]] = {}
         self._told = 0
+        self._told_gone = False  # and nothing was heard of one since
         self._teller: asyncio.TimerHandle | None = None
         self._count = count
         self._closing = self._ended = False
@@ -163,10 +164,11 @@ class RemoteBooks(asyncio.BufferedProtocol):
 
     # --- the connection ---------------------------------------------------------------------------------------------
 
-    def _connect(self) -> None:
-        self._work = self._loop.create_task(self._try_to_connect())
+    def _connect(self, after: float = 0.0) -> None:
+        self._work = self._loop.create_task(self._try_to_connect(after))
 
-    async def _try_to_connect(self) -> None:
+    async def _try_to_connect(self, after: float) -> None:
+        await asyncio.sleep(after)
         while not self._closing or self._unconfirmed:
             try:
                 await self._loop.create_unix_connection(lambda: self, self._address)
@@ -197,8 +199,10 @@ class RemoteBooks(asyncio.BufferedProtocol):
         """The keeper died; there will be another. Unless it is this side that could wait no longer: it has them."""
         self._transport = None
         if not self._ended and (not self._closing or self._unconfirmed):
-            log.warning("the keeper of the books has gone; %d requests are not confirmed", len(self._unconfirmed))
-            self._connect()
+            if not self._told_gone:
+                log.warning("the keeper of the books has gone; %d requests are not confirmed", len(self._unconfirmed))
+            self._told_gone = True
+            self._connect(_AGAIN_AFTER)  # it may be there, and short of descriptors or memory
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go."""
@@ -210,6 +214,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
             self._hear(kind, values)
 
     def _hear(self, kind: str, values: tuple[Any, ...]) -> None:
+        self._told_gone = False
         if kind == "done":
             self._confirmed(values[0])
             if self._closing and not self._unconfirmed:

@@ -1,5 +1,6 @@
 """The end of a process, clean or not, and the next start: what was admitted is on record, each request once."""
 
+import errno
 import signal
 import sqlite3
 import subprocess
@@ -64,6 +65,30 @@ def test_kill_9_loses_no_request(tmp_path, when):
     with keeping(tmp_path):
         pass
     assert len(rows(tmp_path)) == 200
+
+
+def test_boards_that_cannot_be_looked_for_are_looked_for_again(tmp_path, monkeypatch, caplog):
+    """Short of descriptors for a moment, the keeper of the books finds what the dead left a little later."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path), "settled"], stdout=subprocess.PIPE, cwd=ROOT, text=True
+    )
+    assert child.stdout.readline() == "ready\n"
+    child.kill()
+    child.wait(60)
+    child.stdout.close()
+    fails, glob = [OSError(errno.EMFILE, "Too many open files")], Path.glob
+
+    def look(folder, pattern):
+        if fails:
+            raise fails.pop()
+        return glob(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", look)
+    monkeypatch.setattr(Writer, "patience", 0.05)
+    with keeping(tmp_path):
+        wait_for(lambda: len(rows(tmp_path)) == 200)
+    assert "stumbled" not in caplog.text
+    assert "Too many open files" in caplog.text
 
 
 def test_a_clean_end_leaves_nothing_to_find(tmp_path):

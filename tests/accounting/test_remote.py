@@ -82,3 +82,20 @@ async def test_what_waits_for_a_keeper_is_bounded(tmp_path, monkeypatch):
         assert books._bytes < 100_000
         books._confirmed([one.ticket for one in kept])
         assert books._bytes == 0
+
+
+async def test_a_keeper_that_hangs_up_is_not_called_without_end(tmp_path, caplog):
+    """One that is short of descriptors takes each call and ends it: neither side spins, and one line tells of it."""
+    calls: list[float] = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        calls.append(asyncio.get_running_loop().time())
+        writer.close()
+
+    server = await asyncio.start_unix_server(hang_up, tmp_path / "keeper.sock")
+    books = RemoteBooks(tmp_path, str(tmp_path / "keeper.sock"), "always")
+    await until(lambda: len(calls) >= 4)
+    server.close()
+    await asyncio.to_thread(books.close, 0.0)
+    assert calls[3] - calls[0] > 2.5 * remote._AGAIN_AFTER
+    assert caplog.text.count("has gone") == 1
