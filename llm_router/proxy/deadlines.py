@@ -7,7 +7,7 @@ from math import inf
 from types import TracebackType
 from typing import Any
 
-from llm_router.proxy.pauses import Pauses
+from llm_router.pauses import Pauses
 
 
 class Deadlines:

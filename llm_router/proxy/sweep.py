@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from llm_router.errors import Failure
-from llm_router.proxy.pauses import Pauses
+from llm_router.pauses import Pauses
 from llm_router.proxy.relay import Relay
 
 SWEEP_EVERY = 0.25  # seconds

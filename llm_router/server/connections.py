@@ -19,7 +19,6 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from llm_router.errors import CLOSE, ApiError, shutting_down
 from llm_router.proxy.outbox import Outbox
-from llm_router.proxy.vanished import GONE_SECONDS, unheard_for
 from llm_router.server.answers import error_answer, raw_answer
 from llm_router.server.heads import KnownHead, ends_there, learn
 from llm_router.server.limits import (
@@ -37,6 +36,7 @@ from llm_router.server.limits import (
 )
 from llm_router.server.refusals import refusals
 from llm_router.server.short_way import Direct, Plain
+from llm_router.vanished import GONE_SECONDS, unheard_for
 
 _EVICTION_LOOK = 64
 QUIET_S = 0.1  # who has been quiet for less may have sent a request that was not read yet

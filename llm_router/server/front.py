@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from llm_router.config.values import Snapshot
-from llm_router.proxy.pauses import Pauses
+from llm_router.pauses import Pauses
 from llm_router.server.answers import ADMITTED, ERROR, Handler, answer_errors, request_id
 from llm_router.server.connections import Connection, Connections
 from llm_router.server.guard import make_guard

@@ -12,7 +12,7 @@ from aiohttp.http import HttpProcessingError, HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import InvalidURLError, LineTooLong
 
 from llm_router.errors import CLOSE, ApiError, ConfigError
-from llm_router.proxy.vanished import watch
+from llm_router.vanished import watch
 
 KEEPALIVE_S: Final = 75.0
 LINGER_S: Final = 5.0  # reading on after a refusal, so that the client sees it before the connection goes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from llm_router.pauses import GRACE_SECONDS, LATE_SECONDS, Pauses
 from llm_router.proxy.deadlines import Deadlines
-from llm_router.proxy.pauses import GRACE_SECONDS, LATE_SECONDS, Pauses
 from llm_router.proxy.relay import End
 from llm_router.proxy.sweep import IdleSweep
 from tests.proxy.relaying import TEXT, Client, make

@@ -12,7 +12,7 @@ from llm_router.proxy.upstream.errors import ConnectionLost, UpstreamError
 from llm_router.proxy.upstream.http1 import IDLE_SECONDS, ResponseReader, idle_seconds
 from llm_router.proxy.upstream.request import Origin, head_end
 from llm_router.proxy.upstream.response import UpstreamResponse, ignore
-from llm_router.proxy.vanished import Socket, unheard_for, watch
+from llm_router.vanished import Socket, unheard_for, watch
 
 DRAIN_SECONDS = 1.0
 READ_BYTES = 256 * 1024

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llm_router.proxy.vanished import ASK_EVERY_SECONDS, ASK_TIMES, GONE_SECONDS, QUIET_SECONDS, unheard_for, watch
+from llm_router.vanished import ASK_EVERY_SECONDS, ASK_TIMES, GONE_SECONDS, QUIET_SECONDS, unheard_for, watch
 from tests.support.vanishing import linux_alone, vanish
 
 Pair = tuple[socket.socket, socket.socket]
