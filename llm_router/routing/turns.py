@@ -24,45 +24,37 @@ class Turns(NamedTuple):
     """The person's side of a conversation.
 
     `latest` is the newest user text that says something, `earlier` the texts before it (newest first, at most
-    `EARLIER`, one that was repeated just once). `in_tool_loop`: the model is waiting for, or has just been given, a
-    tool's result.
+    `EARLIER`, one that was repeated just once).
     """
 
     latest: str = ""
     earlier: tuple[str, ...] = ()
-    in_tool_loop: bool = False
 
 
 def read_turns(messages: Sequence[Mapping[str, Any]]) -> Turns:
     """Find the person's words in the messages of a chat request (oldest first)."""
     said: list[str] = []
-    looping: bool | None = None
     seen = parts = 0
     for message in reversed(messages):
         if type(message) is not dict:
             continue
         seen += 1
-        role, content, words = message.get("role"), None, ""
-        if role == "user":
+        if message.get("role") == "user":
             content = message.get("content")
             words = own_words(content) if type(content) is str else message_text(content)
             parts += len(content) if type(content) is list else 0
             # The same once more ("continue", above all) says nothing new.
-            if words and seen <= _LOOKBACK and len(said) <= EARLIER and words not in said[-1:]:
+            if words and words not in said[-1:]:
                 said.append(words)
-        if looping is None:
-            looping = False if words and type(content) is str else _is_looping(role, message, words)
-        elif seen >= _LOOKBACK or len(said) > EARLIER:
-            break
-        if seen + parts >= _SEARCHED:
+        if seen >= _LOOKBACK or len(said) > EARLIER or seen + parts >= _SEARCHED:
             break
     said = said or _raw(messages) or [""]
     # By position and without a call of Python: one is made a request.
-    return tuple.__new__(Turns, (said[0], tuple(said[1:]) if len(said) > 1 else (), looping is True))
+    return tuple.__new__(Turns, (said[0], tuple(said[1:]) if len(said) > 1 else ()))
 
 
 def in_tool_loop(messages: Sequence[Mapping[str, Any]]) -> bool:
-    """`Turns.in_tool_loop` alone, for requests whose words decide nothing."""
+    """Whether the model is waiting for, or has just been given, a tool's result; oldest message first."""
     searched = 0
     for message in reversed(messages):
         if type(message) is dict:

@@ -42,15 +42,13 @@ def test_openclaw_words_are_found() -> None:
 def test_openclaw_tool_loop() -> None:
     """After tool calls the words stay what the person said, and the loop is seen behind the internal context."""
     call = {"id": "calla", "type": "function", "function": {"name": "read", "arguments": "{}"}}
-    turns = read_turns(
-        openclaw(
-            "Fix the failing test",
-            {"role": "assistant", "content": None, "tool_calls": [call]},
-            {"role": "tool", "tool_call_id": "calla", "content": "def poem(): ..."},
-        )
+    messages = openclaw(
+        "Fix the failing test",
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "calla", "content": "def poem(): ..."},
     )
-    assert turns.latest == "Fix the failing test"
-    assert turns.in_tool_loop
+    assert read_turns(messages).latest == "Fix the failing test"
+    assert in_tool_loop(messages)
 
 
 def test_openclaw_retry_keeps_the_words() -> None:
@@ -147,7 +145,7 @@ def test_earlier_texts_come_newest_first_and_bounded() -> None:
     turns = read_turns(messages[:-1])
     assert turns.latest == "question 9"
     assert turns.earlier == tuple(f"question {n}" for n in range(8, 8 - EARLIER, -1))
-    assert not turns.in_tool_loop
+    assert not in_tool_loop(messages[:-1])
 
 
 def test_a_repeated_text_counts_once() -> None:
@@ -159,9 +157,9 @@ def test_a_repeated_text_counts_once() -> None:
 def test_anthropic_tool_results_are_a_tool_loop() -> None:
     """A tool result inside a user message keeps the loop open."""
     result = {"type": "tool_result", "tool_use_id": "1", "content": "ok"}
-    turns = read_turns([user("list the files"), {"role": "assistant", "content": "..."}, user([result])])
-    assert turns.in_tool_loop
-    assert turns.latest == "list the files"
+    messages = [user("list the files"), {"role": "assistant", "content": "..."}, user([result])]
+    assert in_tool_loop(messages)
+    assert read_turns(messages).latest == "list the files"
 
 
 def test_a_megabyte_of_injected_context_is_skipped() -> None:
@@ -241,7 +239,6 @@ CALL = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
     ],
 )
 def test_what_came_last_tells_a_tool_loop(last: list[dict[str, object]], looping: bool) -> None:
-    """A call that waits or a result that came in, unless somebody has spoken since; both ways of looking agree."""
+    """A call that waits or a result that came in, unless somebody has spoken since."""
     messages = [{"role": "user", "content": "hello"}, *last]
-    assert read_turns(messages).in_tool_loop is looping
     assert in_tool_loop(messages) is looping
