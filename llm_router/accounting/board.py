@@ -24,8 +24,8 @@ from llm_router.private_files import create, make_folder
 SLOTS: Final = 4096
 _MAGIC: Final = b"llm-router board 1\n"
 _HEADER: Final = 64
-# In use or not, start, and four texts that are cut to their room.
-_SLOT: Final = struct.Struct("<?d130p34p66p210p")
+# In use or not, start, and three texts that are cut to their room; files of older versions have a fourth in the gap.
+_SLOT: Final = struct.Struct("<?d130p34p66x210p")
 _pack: Final = _SLOT.pack_into
 _SLOT_BYTES: Final = 512
 _END: Final = _HEADER + SLOTS * _SLOT_BYTES
@@ -40,14 +40,13 @@ class Entry(NamedTuple):
     request_id: str
     started: float
     client: str
-    category: str
     model: str
 
 
 class Slots(Protocol):
     """Where requests are noted until they are in the ledger: a `Board`, or the boards of other processes."""
 
-    def enter(self, entry: tuple[str, float, str, str, str]) -> int:
+    def enter(self, entry: tuple[str, float, str, str]) -> int:
         """Notes an admitted request, the fields of an `Entry`; gives its slot, -1 where none is free."""
         ...
 
@@ -87,7 +86,7 @@ class Board:
             log.warning("No board of requests in flight (%s): a killed process will leave no trace of them", error)
             return None
 
-    def enter(self, entry: tuple[str, float, str, str, str]) -> int:
+    def enter(self, entry: tuple[str, float, str, str]) -> int:
         """Writes an `Entry` down; gives its slot, -1 where none is free."""
         if self._free:
             slot = self._free.pop()
@@ -96,12 +95,12 @@ class Board:
             self._fresh += _SLOT_BYTES
         else:
             return -1
-        request_id, started, client, category, model = entry
+        request_id, started, client, model = entry
         view = self._view
         try:
-            _pack(view, slot, False, started, request_id.encode(), client.encode(), category.encode(), model.encode())
+            _pack(view, slot, False, started, request_id.encode(), client.encode(), model.encode())
         except UnicodeEncodeError:
-            names = (request_id, client, category, model)
+            names = (request_id, client, model)
             _pack(view, slot, False, started, *(name.encode("utf-8", "replace") for name in names))
         # Last, so that a half-written entry never counts.
         view[slot] = 1
@@ -209,8 +208,8 @@ def _entries(data: bytes) -> Iterator[Entry]:
     for offset in range(_HEADER, len(data) - _SLOT_BYTES + 1, _SLOT_BYTES):
         if data[offset]:
             _, started, *texts = _SLOT.unpack_from(data, offset)
-            request_id, client, category, model = (text.decode("utf-8", "replace") for text in texts)
-            yield Entry(request_id, started, client, category, model)
+            request_id, client, model = (text.decode("utf-8", "replace") for text in texts)
+            yield Entry(request_id, started, client, model)
 
 
 def _allocate(descriptor: int, size: int) -> None:

@@ -14,7 +14,7 @@ class Books(Protocol):
 
     count: CountMode
 
-    def enter(self, request_id: str, started: float, *, client: str = "", category: str = "", model: str = "") -> int:
+    def enter(self, request_id: str, started: float, *, client: str = "", model: str = "") -> int:
         """Notes an admitted request; gives the ticket for its booking."""
         ...
 

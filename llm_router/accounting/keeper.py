@@ -57,7 +57,7 @@ class Confirmations:
         self._cleared: deque[int] = deque()
         self._will_tell = False
 
-    def enter(self, entry: tuple[str, float, str, str, str]) -> int:
+    def enter(self, entry: tuple[str, float, str, str]) -> int:
         """Nobody enters requests here."""
         return -1
 

@@ -121,11 +121,11 @@ class Bookkeeper:
         self._thread = threading.Thread(target=self._run, name="bookkeeper", daemon=True)
         self._thread.start()
 
-    def enter(self, request_id: str, started: float, *, client: str = "", category: str = "", model: str = "") -> int:
+    def enter(self, request_id: str, started: float, *, client: str = "", model: str = "") -> int:
         """Notes an admitted request, so that not even a killed process forgets it; gives the ticket for its booking."""
         self._entered = ticket = self._entered + 1
         board = self._board
-        slot = -1 if board is None else board.enter((request_id, started, client, category, model))
+        slot = -1 if board is None else board.enter((request_id, started, client, model))
         self._open[ticket] = (request_id, client, slot)
         return ticket
 

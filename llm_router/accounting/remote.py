@@ -76,11 +76,11 @@ class RemoteBooks(asyncio.BufferedProtocol):
 
     # --- for the router ---------------------------------------------------------------------------------------------
 
-    def enter(self, request_id: str, started: float, *, client: str = "", category: str = "", model: str = "") -> int:
+    def enter(self, request_id: str, started: float, *, client: str = "", model: str = "") -> int:
         """Notes an admitted request; gives the ticket for its booking."""
         self._entered = ticket = self._entered + 1
         board = self._board
-        slot = -1 if board is None else board.enter((request_id, started, client, category, model))
+        slot = -1 if board is None else board.enter((request_id, started, client, model))
         self._open[ticket] = (request_id, client, slot)
         if self._teller is None:
             self._teller = self._loop.call_later(_TELL_EVERY, self._tell)

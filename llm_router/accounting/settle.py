@@ -182,7 +182,7 @@ class Settler:
         return self._counters[known]
 
 
-def interrupted_record(request_id: str, started: float, client: str, category: str, model: str) -> LedgerRecord:
+def interrupted_record(request_id: str, started: float, client: str, model: str) -> LedgerRecord:
     """The record of a request that its process did not live to finish; what it cost is unknown."""
     provider, slash, _ = model.partition("/")
     known = bool(slash) and provider != "router"
@@ -190,7 +190,6 @@ def interrupted_record(request_id: str, started: float, client: str, category: s
         request_id,
         started,
         client=client,
-        category=category,
         model=model if known else "",
         provider=provider if known else "",
         outcome="interrupted",

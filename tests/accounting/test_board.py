@@ -13,7 +13,7 @@ import pytest
 from llm_router.accounting import board
 from llm_router.accounting.board import SLOTS, Board, Entry, dead_boards
 
-ONE = Entry("r-1", 1000.25, "c1", "code", "openai/gpt-5")
+ONE = Entry("r-1", 1000.25, "c1", "openai/gpt-5")
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_an_empty_board_goes_with_its_process(folder):
 def test_texts_are_cut_to_their_room(folder):
     """Long names, other scripts and lone surrogates fit or are cut; nothing runs into the next slot."""
     mine = Board.create(folder)
-    long = Entry("é" * 500, 1.0, "c" * 500, "\ud800" * 500, "模" * 500)
+    long = Entry("é" * 500, 1.0, "\ud800" * 500, "模" * 500)
     mine.enter(long)
     mine.enter(ONE)
     kill_like(mine)
@@ -192,7 +192,7 @@ def test_kill_9_in_the_middle(folder):
         n = 0
         held = []
         while True:
-            held.append(mine.enter(Entry(f"request-{n:09}", float(n), "client", "code", f"openai/{n:09}")))
+            held.append(mine.enter(Entry(f"request-{n:09}", float(n), "client", f"openai/{n:09}")))
             n += 1
             if len(held) > 500:
                 mine.clear([held.pop(0)])
@@ -204,5 +204,5 @@ def test_kill_9_in_the_middle(folder):
     for entry in dead.entries:
         assert entry.request_id == f"request-{int(entry.started):09}"
         assert entry.model == f"openai/{int(entry.started):09}"
-        assert (entry.client, entry.category) == ("client", "code")
+        assert entry.client == "client"
     dead.discard()

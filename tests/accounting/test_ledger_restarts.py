@@ -29,7 +29,7 @@ CHILD = textwrap.dedent(
     from tests.accounting.conftest import booking
     keeper = Bookkeeper(Path(sys.argv[1]))
     keeper.start()
-    tickets = [keeper.enter(f"r-{n}", 1000.0 + n, client="c", category="code", model="openai/m") for n in range(200)]
+    tickets = [keeper.enter(f"r-{n}", 1000.0 + n, client="c", model="openai/m") for n in range(200)]
     for n in range(100):
         keeper.submit(booking(f"r-{n}", ticket=tickets[n], started=1000.0 + n))
     if sys.argv[2] == "settled":

@@ -54,7 +54,7 @@ def various() -> list[LedgerRecord]:
         made.append(
             settled(f"r-{number}", started=started, client=f"c{number % 2}", model=f"openai/m{number % 3}", **odd)
         )
-    return [*made, interrupted_record("r-0", NOW + 5.0, "c1", "code", "openai/m")]
+    return [*made, interrupted_record("r-0", NOW + 5.0, "c1", "openai/m")]
 
 
 def first_ledger(path, records, summed: int) -> None:

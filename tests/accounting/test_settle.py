@@ -343,12 +343,10 @@ def test_a_report_older_than_the_last_words_is_completed(settler, mode, outcome)
 
 def test_an_interrupted_request_knows_no_cost():
     """A record of a killed process has what was admitted, and None for what nobody can know."""
-    record = interrupted_record("r-9", 5.0, "client", "code", "openai/gpt-5")
-    assert (record.kind.outcome, record.kind.model, record.kind.provider, record.kind.category) == (
-        "interrupted", "openai/gpt-5", "openai", "code",
-    )  # fmt: skip
+    record = interrupted_record("r-9", 5.0, "client", "openai/gpt-5")
+    assert (record.kind.outcome, record.kind.model, record.kind.provider) == ("interrupted", "openai/gpt-5", "openai")
     assert (record.cost_usd, record.total_ms, record.input_tokens) == (None, None, None)
-    assert interrupted_record("r-9", 5.0, "", "", "router/code").kind.model == ""
+    assert interrupted_record("r-9", 5.0, "", "router/code").kind.model == ""
 
 
 def test_requests_of_one_kind_share_it(settler, monkeypatch):

@@ -208,6 +208,7 @@ JSON = st.recursive(
 def test_any_json_is_read(messages: list[Any]) -> None:
     """Messages of any shape are read without an error; what is found are texts."""
     turns = read_turns(messages)
+    assert in_tool_loop(messages) in (True, False)
     assert isinstance(turns.latest, str)
     assert all(isinstance(text, str) and text for text in turns.earlier)
 
@@ -217,7 +218,7 @@ def test_system_prompts_are_not_read(prompt: str, role: str, where: int) -> None
     """Adding any system prompt anywhere leaves what the person said exactly as it was."""
     messages = [user("Prove that 7 is prime"), {"role": "assistant", "content": "It is."}, user("and 11?")]
     added = [*messages[:where], {"role": role, "content": prompt}, *messages[where:]]
-    assert read_turns(added) == read_turns(messages)
+    assert (read_turns(added), in_tool_loop(added)) == (read_turns(messages), in_tool_loop(messages))
 
 
 CALL = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
