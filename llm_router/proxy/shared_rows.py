@@ -44,7 +44,8 @@ CREATE TABLE shares (
     PRIMARY KEY (kind, name, worker)
 ) WITHOUT ROWID;
 CREATE TABLE notices (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID"""
-_ROW: Final = "scope, name, failures, until, kind, prober, last_attempt, gone, words"
+_ROW: Final = ", ".join(Row._fields)
+_VALUES: Final = f"({'?, ' * len(Row._fields)}?)"  # of a row, and its version
 # A commit takes microseconds; whoever finds the file locked for this long goes on alone.
 _PATIENCE: Final = 0.25
 # There is no such table; the file is malformed; it is no database.
@@ -62,7 +63,7 @@ def create(folder: Path, rows: Sequence[Row] = ()) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
-        connection.executemany(f"INSERT INTO circuits VALUES ({'?, ' * 9}0)", rows)  # noqa: S608 - constants
+        connection.executemany(f"INSERT INTO circuits VALUES {_VALUES}", [(*row, 0) for row in rows])  # noqa: S608 - a constant
 
 
 def restore(folder: Path) -> bool:
@@ -226,7 +227,7 @@ class StateRows:
         with self.transaction():
             version = self._next_version()
             self._connection.executemany(
-                f"INSERT OR IGNORE INTO circuits VALUES ({'?, ' * 9}?)",  # noqa: S608 - constants
+                f"INSERT OR IGNORE INTO circuits VALUES {_VALUES}",  # noqa: S608 - a constant
                 [(*row, version) for row in rows],
             )
 
@@ -284,7 +285,7 @@ class StateRows:
         return common
 
     def _put(self, row: Row, version: int) -> None:
-        self._connection.execute(f"INSERT OR REPLACE INTO circuits VALUES ({'?, ' * 9}?)", (*row, version))  # noqa: S608
+        self._connection.execute(f"INSERT OR REPLACE INTO circuits VALUES {_VALUES}", (*row, version))  # noqa: S608
 
     # --- conversations ----------------------------------------------------------------------------------------------
 
