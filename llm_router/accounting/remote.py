@@ -63,7 +63,7 @@ class RemoteBooks(asyncio.BufferedProtocol):
         self._numbers = itertools.count()
         self._asked: dict[int, tuple[asyncio.Future[tuple[bytes, str]], list[bytes]]] = {}
         self._told = 0
-        self._told_gone = False  # and nothing was heard of one since
+        self._told_gone = False  # that no keeper is there; until one is heard
         self._teller: asyncio.TimerHandle | None = None
         self._count = count
         self._closing = self._ended = False

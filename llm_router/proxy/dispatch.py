@@ -71,9 +71,7 @@ class Router:
         self.announce_reload = memory.announce_reload
         self.clock = clock
         self.started = clock()
-        self.began = (
-            time.monotonic()
-        )  # which nobody sets, as machines without a clock of their own do after their start
+        self.began = time.monotonic()  # `started` may lie: some machines get to know the time only after their start
         self.draining = False
         self._out_of_time = False  # the drain took too long
         self.in_flight = 0

@@ -45,12 +45,10 @@ def json_answer(payload: object, status: int = 200, headers: Mapping[str, str] |
     return web.Response(body=body, status=status, headers=fields)
 
 
-def error_answer(error: ApiError, request_id: str | None = None) -> web.Response:
+def error_answer(error: ApiError) -> web.Response:
     """The answer that tells a client about `error`; a `Connection: close` among its headers is kept."""
     answer = json_answer(error.payload(), error.status, error.headers)
     answer[ERROR] = error
-    if request_id is not None:
-        answer.headers[X_REQUEST_ID] = request_id
     if answer.headers.get(hdrs.CONNECTION) == "close":
         answer.force_close()
     return answer

@@ -231,10 +231,10 @@ async def _look_after(router: Router, outages: Outages | None) -> None:
             await refresh(router, aloud=outages is not None)
 
 
-# In words that agents take for a reason to ask again.
 _UNFINISHED_BOOKS = (
     "the ledger did not take within %g s what ended last: what it lacks is booked by the next start as interrupted"
 )
+# In words that agents take for a reason to ask again.
 _OUT_OF_TIME = Failure(
     FailureKind.SHUTTING_DOWN, "service unavailable: the router was stopped before the answer was finished"
 )

@@ -49,15 +49,14 @@ class Notifier:
         return f"<Notifier target={self._target!r} watchdog_s={self._watchdog_s}>"
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str], pid: int | None = None) -> Notifier:
+    def from_environment(cls, environ: Mapping[str, str]) -> Notifier:
         """For the socket and the watchdog that systemd names in the environment."""
         target = address(environ.get("NOTIFY_SOCKET", ""))
-        own = os.getpid() if pid is None else pid
-        return cls(target, watchdog_interval(environ, own) if target is not None else None)
+        return cls(target, watchdog_interval(environ, os.getpid()) if target is not None else None)
 
-    def ready(self, status: str = "serving") -> None:
+    def ready(self) -> None:
         """The service answers; also the end of a reload."""
-        self._send(READY=1, STATUS=status)
+        self._send(READY=1, STATUS="serving")
 
     def reloading(self) -> None:
         """A reload has begun; `ready` ends it."""
