@@ -28,8 +28,7 @@ class ModelInfo:
     """One row of the price table. Capabilities that the table does not know are None and count as able.
 
     `above` replaces `prices` for the whole request once its prompt passes `above_threshold` tokens. `encoding` is
-    the tiktoken encoding for counts; `native_encoding` says whether it is the model's own. `deprecated` is the day
-    (YYYY-MM-DD) on which the vendor retires the model.
+    the tiktoken encoding for counts. `deprecated` is the day (YYYY-MM-DD) on which the vendor retires the model.
     """
 
     prices: Prices = Prices()
@@ -46,9 +45,7 @@ class ModelInfo:
     forced_tool_choice: bool = True
     prefill: bool = True
     adaptive_thinking: bool | None = None
-    effort_none: bool | None = None
     encoding: str = "o200k_base"
-    native_encoding: bool = False
     deprecated: str | None = None
 
 
@@ -67,7 +64,6 @@ _FLAG_NAMES = (
     "forced_tool_choice",
     "prefill",
     "adaptive_thinking",
-    "effort_none",
 )
 _SNAPSHOT = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)\Z")
 # Variants that OpenRouter sells at (about) the price of the model itself.
@@ -206,7 +202,7 @@ def cost(info: ModelInfo | None, usage: Usage) -> float | None:
 def _unlisted(model_id: str) -> ModelInfo | None:
     """What the name alone tells of a model that no row describes: which tokenizer it has."""
     older = _OLDER_ENCODING.match(model_id.rpartition("/")[2])
-    return ModelInfo(encoding=_OLDER, native_encoding=True) if older else None
+    return ModelInfo(encoding=_OLDER) if older else None
 
 
 def _read_row(model_id: str, row: Mapping[str, Any]) -> ModelInfo:
@@ -246,8 +242,6 @@ def _read_abilities(row: Mapping[str, Any]) -> dict[str, Any]:
     found.update((name, row[name]) for name in _COUNT_NAMES if isinstance(row.get(name), int))
     if isinstance(row.get("tiktoken"), str):
         found["encoding"] = row["tiktoken"]
-    if isinstance(row.get("tiktoken_native"), bool):
-        found["native_encoding"] = row["tiktoken_native"]
     if isinstance(row.get("deprecated"), str):
         found["deprecated"] = row["deprecated"]
     return found
