@@ -20,7 +20,6 @@ from llm_router.routing.latency import FirstTokens
 from llm_router.routing.plan import Candidate, Plan, World, make_plan
 from llm_router.routing.sticky import Conversations
 from llm_router.wire.chat import ChatRequest
-from llm_router.wire.providers.base import Target
 from llm_router.wire.providers.registry import speaks_openai
 from llm_router.wire.usage import Usage
 
@@ -138,8 +137,7 @@ class Parts:
         providers = live.snapshot.providers
 
         def misfit(chat: ChatRequest, candidate: Candidate) -> tuple[str, str] | None:
-            target = Target(candidate.provider, candidate.upstream_model, None, candidate.info)
-            found = live.adapters[candidate.provider.name].misfit(chat, target)
+            found = live.adapters[candidate.provider.name].misfit(chat)
             return (found.field, found.reason) if found is not None else None
 
         return World(

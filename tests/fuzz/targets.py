@@ -103,7 +103,7 @@ def requests(data: bytes) -> None:
         return
     for dialect in DIALECTS:
         adapter, target = adapter_for(target_of(dialect).provider, lambda: NOW), target_of(dialect)
-        if adapter.misfit(request, target) is None:
+        if adapter.misfit(request) is None:
             with contextlib.suppress(ApiError, AttemptFailed):
                 call = adapter.call(request, target)
                 assert call.url.startswith("http://127.0.0.1:1/")

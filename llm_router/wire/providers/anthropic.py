@@ -22,7 +22,7 @@ class AnthropicAdapter:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
 
-    def misfit(self, chat: ChatRequest, target: Target) -> Misfit | None:
+    def misfit(self, chat: ChatRequest) -> Misfit | None:
         """Audio, foreign file ids, several choices and the like."""
         return misfit(chat)
 

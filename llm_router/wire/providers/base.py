@@ -98,7 +98,7 @@ class Completion:
 class Adapter(Protocol):
     """One provider dialect."""
 
-    def misfit(self, chat: ChatRequest, target: Target) -> Misfit | None:
+    def misfit(self, chat: ChatRequest) -> Misfit | None:
         """Whether this request has something that the dialect cannot carry; asked before the first try."""
         ...
 

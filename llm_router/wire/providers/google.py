@@ -22,7 +22,7 @@ class GeminiAdapter:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
 
-    def misfit(self, chat: ChatRequest, target: Target) -> Misfit | None:
+    def misfit(self, chat: ChatRequest) -> Misfit | None:
         """Foreign file ids, several choices, spoken answers."""
         return misfit(chat)
 

@@ -17,7 +17,7 @@ class OllamaAdapter:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
 
-    def misfit(self, chat: ChatRequest, target: Target) -> Misfit | None:
+    def misfit(self, chat: ChatRequest) -> Misfit | None:
         """Audio, files, images behind links, several choices."""
         return misfit(chat)
 

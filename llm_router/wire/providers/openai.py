@@ -60,7 +60,7 @@ class OpenAIShaped:
     def __repr__(self) -> str:
         return f"<OpenAIShaped {self._kind}>"
 
-    def misfit(self, chat: ChatRequest, target: Target) -> Misfit | None:
+    def misfit(self, chat: ChatRequest) -> Misfit | None:
         """Nothing: whatever OpenAI's shape can say, these providers judge themselves."""
         return None
 

@@ -177,7 +177,7 @@ def test_user_stop_and_the_rest() -> None:
 )
 def test_fields_that_claude_cannot_serve(fields: dict[str, Any], place: str) -> None:
     """The candidate is left out before the first try, with the field that stands in the way."""
-    misfit = ADAPTERS["anthropic"].misfit(make_chat(**fields), make_target("anthropic"))
+    misfit = ADAPTERS["anthropic"].misfit(make_chat(**fields))
     assert misfit is not None
     assert misfit.field == place
 
@@ -195,7 +195,7 @@ def test_fields_that_claude_cannot_serve(fields: dict[str, Any], place: str) -> 
 def test_parts_that_claude_cannot_take(part: dict[str, Any]) -> None:
     """Audio, foreign file ids and the like name their place."""
     chat = make_chat("Hi", {"role": "user", "content": [{"type": "text", "text": "x"}, part]})
-    misfit = ADAPTERS["anthropic"].misfit(chat, make_target("anthropic"))
+    misfit = ADAPTERS["anthropic"].misfit(chat)
     assert isinstance(misfit, Misfit)
     assert misfit.field == "messages[1].content[1]"
     assert misfit.reason

@@ -83,8 +83,8 @@ def test_the_table_is_true(field: str, column: str) -> None:
     table says."""
     says = re.sub(r" \(\d+\)", "", ROWS[field][COLUMNS.index(column)])
     value, needs = SAMPLES[field]
-    adapter, target = WHERE[column]
-    misfit = adapter.misfit(make_chat(usage=False, **needs, **{field: value}), target)
+    adapter, _ = WHERE[column]
+    misfit = adapter.misfit(make_chat(usage=False, **needs, **{field: value}))
     assert (misfit is not None) == says.startswith("refused")
     if misfit is not None:
         assert misfit.field == field
@@ -107,7 +107,7 @@ def test_an_explicit_model_gives_the_choices_that_it_has(column: str) -> None:
     """Who named the model is not refused for asking for more than one; the router's own choice goes to another."""
     adapter, target = WHERE[column]
     explicit = make_chat(n=2, model=target.id)
-    assert adapter.misfit(explicit, target) is None
+    assert adapter.misfit(explicit) is None
     kept = orjson.loads(adapter.call(explicit, target).body).get("n")
     assert kept == (None if ROWS["n"][COLUMNS.index(column)].startswith("refused") else 2)
 

@@ -285,5 +285,5 @@ def test_inline_data_and_links() -> None:
 def test_what_gemini_cannot_take(fields: dict[str, Any], part: Any, place: str | None) -> None:
     """Foreign file ids, several choices and the like; sound it takes."""
     message = "Hi" if part is None else {"role": "user", "content": [part]}
-    misfit = ADAPTERS["google"].misfit(make_chat(message, **fields), make_target("google"))
+    misfit = ADAPTERS["google"].misfit(make_chat(message, **fields))
     assert (misfit.field if misfit else None) == place

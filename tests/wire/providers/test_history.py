@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llm_router.wire.providers.history import NO_RESULT, read_arguments, read_conversation, result_text
 from llm_router.wire.providers.reasoning import pack_thinking
 from tests.wire.providers.anthropic_body import judge
-from tests.wire.providers.dialects import ADAPTERS, TRANSLATED, make_chat, make_target, sent
+from tests.wire.providers.dialects import ADAPTERS, TRANSLATED, make_chat, sent
 
 
 def _call(id: str | None, name: str = "f", arguments: str = "{}") -> dict[str, Any]:
@@ -146,7 +146,7 @@ def test_thoughts_among_the_parts_stop_no_candidate(dialect: str) -> None:
     thoughts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}, {"type": "redacted_thinking"}]
     said = {"role": "assistant", "content": [*thoughts, {"type": "text", "text": "Yes"}]}
     chat = make_chat("Hi", said, {"role": "assistant", "content": thoughts}, "Go on")
-    assert ADAPTERS[dialect].misfit(chat, make_target(dialect)) is None
+    assert ADAPTERS[dialect].misfit(chat) is None
     assert sent(dialect, chat) == sent(dialect, make_chat("Hi", {"role": "assistant", "content": "Yes"}, "Go on"))
     assert "thinking" not in str(sent("google_compat", chat)["messages"])
 
@@ -235,7 +235,7 @@ def test_any_history_becomes_a_valid_one(messages: list[dict[str, Any]]) -> None
 def test_any_history_can_be_sent_to_any_vendor(messages: list[dict[str, Any]], dialect: str, stream: bool) -> None:
     """No exception, and a body that the vendor's own types accept, whoever wrote the history."""
     chat = make_chat(*messages, stream=stream)
-    ADAPTERS[dialect].misfit(chat, make_target(dialect))
+    ADAPTERS[dialect].misfit(chat)
     body = sent(dialect, chat)
     if dialect == "anthropic":
         judge(body)

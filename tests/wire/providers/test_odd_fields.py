@@ -39,7 +39,7 @@ def _spoilt(draw: st.DrawFn, value: Any) -> Any:
 
 def _send(dialect: str, chat: ChatRequest) -> bytes:
     adapter, target = ADAPTERS[dialect], make_target(dialect)
-    adapter.misfit(chat, target)
+    adapter.misfit(chat)
     return adapter.call(chat, target).body
 
 

@@ -172,11 +172,11 @@ def test_images_do_not_count_as_text() -> None:
 )
 def test_what_ollama_cannot_take(part: dict[str, Any], fits: bool) -> None:
     """Links, sound and files other than text name their place."""
-    misfit = ADAPTERS["ollama"].misfit(make_chat({"role": "user", "content": [part]}), make_target("ollama"))
+    misfit = ADAPTERS["ollama"].misfit(make_chat({"role": "user", "content": [part]}))
     assert (misfit is None) is fits
     if misfit is not None:
         assert misfit.field == "messages[0].content[0]"
-    assert ADAPTERS["ollama"].misfit(make_chat(n=2), make_target("ollama")) is not None
+    assert ADAPTERS["ollama"].misfit(make_chat(n=2)) is not None
 
 
 def test_a_last_line_without_its_end_counts() -> None:
