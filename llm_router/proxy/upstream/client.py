@@ -61,7 +61,7 @@ class UpstreamClient:
         """
         if self._closed:
             raise ConnectFailed("the client is closed")
-        route = self._routes.find(call.method, call.url)
+        route = self._routes.find(call.url)
         head = route.head(call.headers)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()  # asking costs a system call each time

@@ -78,13 +78,11 @@ def basic_credentials(netloc: str) -> str | None:
     return "Basic " + b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
 
 
-def request_line(method: str, endpoint: Endpoint, *, absolute: bool = False) -> str:
-    """Request line and Host header; `absolute` names the whole URL, as a forward proxy wants it. Raises InvalidCall."""
-    if not _TOKEN.fullmatch(method):
-        raise InvalidCall("the method is not a token")
+def request_line(endpoint: Endpoint, *, absolute: bool = False) -> str:
+    """Request line and Host header; `absolute` names the whole URL, as a forward proxy wants it."""
     authority = endpoint.origin.authority
     target = f"http://{authority}{endpoint.path}" if absolute else endpoint.path
-    return f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n"
+    return f"POST {target} HTTP/1.1\r\nHost: {authority}\r\n"
 
 
 def head_end(length: int) -> bytes:

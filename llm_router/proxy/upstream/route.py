@@ -48,7 +48,7 @@ class Route:
         return start
 
 
-def plan_route(method: str, url: str, environ: Mapping[str, str]) -> Route:
+def plan_route(url: str, environ: Mapping[str, str]) -> Route:
     """Takes a URL apart and finds its proxy. Raises InvalidCall or ConnectFailed."""
     endpoint = parse_url(url)
     proxy = proxy_for(endpoint.origin, environ)
@@ -56,7 +56,7 @@ def plan_route(method: str, url: str, environ: Mapping[str, str]) -> Route:
     extra: tuple[str, ...] = ()
     if forwarded and proxy is not None and proxy.authorization:
         extra = (f"Proxy-Authorization: {proxy.authorization}\r\n",)
-    return Route(endpoint, proxy, request_line(method, endpoint, absolute=forwarded), extra)
+    return Route(endpoint, proxy, request_line(endpoint, absolute=forwarded), extra)
 
 
 class Routes:
@@ -64,17 +64,17 @@ class Routes:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self._known: dict[tuple[str, str], Route] = {}
+        self._known: dict[str, Route] = {}
 
     def __repr__(self) -> str:
         return f"<Routes known={len(self._known)}>"
 
-    def find(self, method: str, url: str) -> Route:
+    def find(self, url: str) -> Route:
         """The route of a call. Raises InvalidCall or ConnectFailed."""
-        route = self._known.get((method, url))
+        route = self._known.get(url)
         if route is None:
-            route = plan_route(method, url, self._environ)
+            route = plan_route(url, self._environ)
             if len(self._known) >= MAX_ROUTES:
                 self._known.clear()
-            self._known[method, url] = route
+            self._known[url] = route
         return route

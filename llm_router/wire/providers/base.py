@@ -41,7 +41,7 @@ def with_given(headers: dict[str, str], given: Mapping[str, str]) -> dict[str, s
 
 @dataclass(slots=True, eq=False)
 class UpstreamCall:
-    """One HTTP request to a provider. `headers` hold the key: never log or repr them.
+    """One POST to a provider. `headers` hold the key: never log or repr them.
 
     Nobody changes it, nor its `headers`, whose bytes are remembered; not frozen, since one is made per attempt.
     """
@@ -49,7 +49,6 @@ class UpstreamCall:
     url: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
-    method: str = "POST"
 
 
 @dataclass(frozen=True, slots=True)

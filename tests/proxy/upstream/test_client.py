@@ -47,7 +47,7 @@ async def test_socket_options(serve: Serve, client: UpstreamClient) -> None:
     """Small writes leave at once, and a peer that vanished is noticed some day."""
     server = await serve(echo)
     await (await client.send(server.call(), connect_timeout=30)).read(100)
-    connection = client._pool.take(client._routes.find("POST", server.url()).endpoint.origin, 0.0)
+    connection = client._pool.take(client._routes.find(server.url()).endpoint.origin, 0.0)
     assert connection is not None
     assert connection._transport is not None
     raw = connection._transport.get_extra_info("socket")
