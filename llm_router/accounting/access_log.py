@@ -73,7 +73,8 @@ def text_lines(records: Iterable[LedgerRecord]) -> str:
         what, source = known
         lines.append(
             f"{second}{_FRACTIONS[ended - passed]}Z request id={_safe_id(request_id)} {what} "
-            f"attempts={_attempts(attempts)} first_byte_ms={'-' if first_byte_ms is None else round(first_byte_ms)} "
+            f"attempts={_attempts(attempts, kind.attempt_count)} "
+            f"first_byte_ms={'-' if first_byte_ms is None else round(first_byte_ms)} "
             f"ms={'-' if total_ms is None else round(total_ms)} "
             f"in={'-' if inputs is None else inputs} out={'-' if outputs is None else outputs} "
             f"cost_usd={'-' if cost is None else _dollars(cost)} cost_source={source}\n"
@@ -127,11 +128,11 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:-6]
 
 
-def _attempts(attempts: Sequence[Attempt]) -> str:
+def _attempts(attempts: Sequence[Attempt], made: int) -> str:
     if len(attempts) == 1 and attempts[0][1] == "ok":
         return "1"
     kinds = ",".join(f"{_safe(attempt.model)}:{attempt.kind}" for attempt in attempts)
-    return f"{sum([attempt.was_made for attempt in attempts])}({kinds})" if attempts else "0"
+    return f"{made}({kinds})" if attempts else "0"
 
 
 def _safe_id(request_id: str) -> str:

@@ -28,7 +28,7 @@ from llm_router.proxy.state import CircuitFile
 from llm_router.proxy.sweep import IdleSweep
 from llm_router.proxy.tasks import Tasks
 from llm_router.proxy.upstream import UpstreamClient
-from llm_router.routing.breaker import Circuits, Permit
+from llm_router.routing.breaker import Permit
 from llm_router.routing.classify import Brain
 from llm_router.routing.decision import Decision, decide
 from llm_router.routing.plan import Plan, needs_of
@@ -52,7 +52,7 @@ class Router:
         bookkeeper: Books,
         metrics: Figures,
         config_file: ConfigFile,
-        memory: Memory | None = None,
+        memory: Memory,
         circuit_file: CircuitFile | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -62,7 +62,6 @@ class Router:
         self.bookkeeper = bookkeeper
         self.metrics = metrics
         self.config_file = config_file
-        memory = memory if memory is not None else Memory(Circuits(snapshot.breaker))
         self.circuits = memory.circuits
         self.tasks = Tasks()
         self.sweep = IdleSweep()

@@ -17,7 +17,9 @@ from llm_router.errors import Failure, FailureKind
 from llm_router.proxy.attempt import WonWhole
 from llm_router.proxy.dispatch import Router
 from llm_router.proxy.exchange import Caller
+from llm_router.proxy.parts import Memory
 from llm_router.proxy.upstream import UpstreamClient
+from llm_router.routing.breaker import Circuits
 from llm_router.routing.classify import Roster
 from llm_router.routing.plan import Candidate
 from llm_router.routing.turns import Turns
@@ -47,9 +49,11 @@ class SlowFile:
 
 def make_router(**parts: Any) -> Router:
     """A router of the given parts, which does without all others."""
-    usual: dict[str, Any] = {"bookkeeper": None, "metrics": None, "config_file": None}
+    snapshot = load({"HOME": "/home/u"}, {}, None, "router_config.json")
+    memory = Memory(Circuits(snapshot.breaker))
+    usual: dict[str, Any] = {"bookkeeper": None, "metrics": None, "config_file": None, "memory": memory}
     return Router(
-        load({"HOME": "/home/u"}, {}, None, "router_config.json"),
+        snapshot,
         shipped_prices=shipped.prices(),
         brain=shipped.brain(),
         upstream=UpstreamClient(),

@@ -23,7 +23,7 @@ HAPPY_EYEBALLS_DELAY = 0.25  # seconds (RFC 8305)
 # The deadline decides; this only keeps asyncio's own limit (60 s) out of the way.
 HANDSHAKE_SECONDS = 3600.0
 
-_QUIET_SECONDS = 60.0
+_TELL_AGAIN_AFTER = 60.0  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Dialer:
         self._trust = trust
         self._resolver = Resolver()
         self._deadlines = Deadlines()
-        self._told_at = -_QUIET_SECONDS
+        self._told_at = -_TELL_AGAIN_AFTER
 
     def __repr__(self) -> str:
         return f"<Dialer {self._resolver} {self._trust}>"
@@ -105,7 +105,7 @@ class Dialer:
 
     def _tell(self, error: NoResources, now: float) -> None:
         """Tells the operator, whom no circuit will tell of it."""
-        if now - self._told_at >= _QUIET_SECONDS:
+        if now - self._told_at >= _TELL_AGAIN_AFTER:
             self._told_at = now
             log.warning("this machine is short of what connections need, no provider is to blame (%s)", error)
 
