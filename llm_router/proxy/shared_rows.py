@@ -314,15 +314,13 @@ class StateRows:
         """Writes down what this worker has."""
         self._connection.execute("INSERT OR REPLACE INTO shares VALUES (?, ?, ?, ?)", (kind, name, self.worker, amount))
 
-    def take_share(self, kind: str, name: str, most: int, own: int | None = None) -> bool:
+    def take_share(self, kind: str, name: str, most: int, own: int) -> bool:
         """One more of something for this worker, if all workers together have less than `most`.
 
-        `own` is how much of it this worker has, if it knows that better than the file.
+        `own` is how much of it this worker has, which it knows better than the file.
         """
         with self.transaction():
-            known, others = self.shares(kind).get(name, (0, 0))
-            if own is None:
-                own = known
+            _, others = self.shares(kind).get(name, (0, 0))
             if own + others >= most:
                 return False
             self.put_share(kind, name, own + 1)

@@ -54,11 +54,11 @@ def test_tidying_keeps_keys_that_have_to_be_tried(make: Make) -> None:
 def test_shares_are_exact(make: Make) -> None:
     """Over all workers no more is taken than there is; what is given back can be taken by another."""
     one, two = make(1), make(2)
-    taken = [worker.rows.take_share("slot", "a", 3) for worker in (one, two, one, two)]
+    taken = [worker.rows.take_share("slot", "a", 3, own) for worker, own in ((one, 0), (two, 0), (one, 1), (two, 1))]
     assert taken == [True, True, True, False]
-    assert two.rows.take_share("slot", "b", 1)
+    assert two.rows.take_share("slot", "b", 1, 0)
     one.rows.put_share("slot", "a", 1)
-    assert two.rows.take_share("slot", "a", 3)
+    assert two.rows.take_share("slot", "a", 3, 1)
     assert two.rows.shares("slot") == {"a": (2, 1), "b": (1, 0)}
     make(1).rows.release_probes()
     assert two.rows.shares("slot") == {"a": (2, 0), "b": (1, 0)}
